@@ -1,0 +1,7 @@
+//! Small vocabulary shared by every layer: no I/O, no state.
+
+pub mod clock;
+pub mod glob;
+pub mod identity;
+pub mod number;
+pub mod slot;

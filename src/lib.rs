@@ -1,0 +1,17 @@
+//! Starling: a Redis-protocol cache whose nodes form, balance and heal a cluster by themselves.
+//!
+//! The modules stand in layer order: each may import those above it and nothing below.
+//! `ARCHITECTURE.md` is the map; `tests/tidy.rs` holds the direction of the imports.
+
+pub mod base;
+pub mod resp;
+pub mod values;
+pub mod config;
+pub mod events;
+pub mod transport;
+pub mod engine;
+pub mod cluster;
+pub mod commands;
+pub mod server;
+pub mod node;
+pub mod cli;
