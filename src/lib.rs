@@ -11,6 +11,7 @@ pub mod events;
 pub mod transport;
 pub mod engine;
 pub mod cluster;
+pub mod services;
 pub mod commands;
 pub mod server;
 pub mod node;

@@ -1,1 +1,249 @@
+//! Numbers as Redis reads and writes them.
 
+/// A signed integer in its one decimal form (Redis's string2ll): no blanks, no plus, no leading zeros, within 64 bits.
+#[inline]
+pub fn parse_i64(text: &[u8]) -> Option<i64> {
+    // The longest is "-9223372036854775808".
+    if text.is_empty() || text.len() > 20 {
+        return None;
+    }
+    let (negative, digits) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        _ => (false, text),
+    };
+    match digits {
+        [b'0'] if !negative => return Some(0),
+        [b'1'..=b'9', ..] => {}
+        _ => return None,
+    }
+    let mut value = 0u64;
+    for &digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+    }
+    match negative {
+        true if value <= 1 << 63 => Some((value as i64).wrapping_neg()),
+        false => i64::try_from(value).ok(),
+        true => None,
+    }
+}
+
+/// A floating point number as Redis accepts it: what strtod does, without blanks around it, and not NaN.
+pub fn parse_double(text: &[u8]) -> Option<f64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let value = match unsigned.get(..2) {
+        Some("0x" | "0X") => parse_hexadecimal(unsigned).map(|value| if text.starts_with('-') { -value } else { value }),
+        _ => text.parse::<f64>().ok(),
+    }?;
+    let overflows = value.is_infinite() && !unsigned[..1].eq_ignore_ascii_case("i");
+    (!value.is_nan() && !overflows).then_some(value)
+}
+
+/// `0x` digits, optionally with a fraction and a binary exponent.
+fn parse_hexadecimal(text: &str) -> Option<f64> {
+    let digits = &text[2..];
+    let (mantissa, exponent) = match digits.split_once(['p', 'P']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (digits, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let mut value = 0f64;
+    for digit in whole.chars().chain(fraction.chars()) {
+        value = value * 16.0 + f64::from(digit.to_digit(16)?);
+    }
+    Some(value * 2f64.powi(exponent.clamp(-4000, 4000) - 4 * fraction.len().min(1000) as i32))
+}
+
+/// The shortest text that reads back as this number, in the layout of Redis 7.2 and later.
+pub fn format_double(value: f64) -> String {
+    if value.is_nan() {
+        return "nan".to_owned();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "inf" } else { "-inf" }.to_owned();
+    }
+    if value == 0.0 {
+        return if value.is_sign_negative() { "-0" } else { "0" }.to_owned();
+    }
+    // Whole numbers that a double holds exactly.
+    if value.abs() < 4_503_599_627_370_496.0 && value.fract() == 0.0 {
+        return (value as i64).to_string();
+    }
+    let (digits, exponent) = shortest_digits(value.abs());
+    let sign = if value < 0.0 { "-" } else { "" };
+    let count = digits.len() as i32;
+    let point = count + exponent;
+    let magnitude = (point - 1).abs();
+    if exponent >= 0 && magnitude < count + 7 {
+        return format!("{sign}{digits}{}", "0".repeat(exponent as usize));
+    }
+    if exponent < 0 && (exponent > -7 || magnitude < 4) {
+        return if point <= 0 {
+            format!("{sign}0.{}{digits}", "0".repeat(-point as usize))
+        } else {
+            format!("{sign}{}.{}", &digits[..point as usize], &digits[point as usize..])
+        };
+    }
+    let (first, rest) = digits.split_at(1);
+    let dot = if rest.is_empty() { "" } else { "." };
+    let exponent_sign = if point > 0 { '+' } else { '-' };
+    format!("{sign}{first}{dot}{rest}e{exponent_sign}{magnitude}")
+}
+
+/// The shortest digits of a positive number, without zeros at the end, and the power of ten of the last one.
+fn shortest_digits(value: f64) -> (String, i32) {
+    let mut buffer = ryu::Buffer::new();
+    let text = buffer.format_finite(value);
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+    let mut exponent: i32 = exponent.parse().unwrap_or(0);
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    exponent -= fraction.len() as i32;
+    let all = format!("{whole}{fraction}");
+    let kept = all.trim_start_matches('0');
+    let trimmed = kept.trim_end_matches('0');
+    exponent += (kept.len() - trimmed.len()) as i32;
+    (trimmed.to_owned(), exponent)
+}
+
+/// Digits behind the point that INCRBYFLOAT keeps (Redis prints a long double with `%.17Lf`).
+const FRACTION_DIGITS: u32 = 17;
+
+/// The sum that INCRBYFLOAT stores: exact where both numbers have few enough digits, as Redis's long double shows it.
+/// `None`: the result would be NaN or infinite.
+pub fn add_decimal(value: &[u8], increment: &[u8]) -> Option<String> {
+    if let (Some(first), Some(second)) = (parse_decimal(value), parse_decimal(increment))
+        && let Some(sum) = first.checked_add(second)
+    {
+        return Some(format_decimal(sum));
+    }
+    let sum = parse_double(value)? + parse_double(increment)?;
+    if !sum.is_finite() {
+        return None;
+    }
+    let text = format!("{sum:.17}");
+    let trimmed = text.trim_end_matches('0').trim_end_matches('.');
+    Some(if trimmed == "-0" { "0" } else { trimmed }.to_owned())
+}
+
+/// A decimal number times 10^17; `None` where that is not exact, or too large for a long double to hold exactly.
+fn parse_decimal(text: &[u8]) -> Option<i128> {
+    // 64 bits of mantissa hold 19 digits.
+    const DIGITS_MAX: usize = 19;
+    let text = std::str::from_utf8(text).ok()?;
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (text, 0),
+    };
+    let (negative, unsigned) = match mantissa.as_bytes().first()? {
+        b'-' => (true, &mantissa[1..]),
+        b'+' => (false, &mantissa[1..]),
+        _ => (false, mantissa),
+    };
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let digits = format!("{whole}{fraction}");
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    if digits.trim_matches('0').len() > DIGITS_MAX || digits.len() > 2 * DIGITS_MAX {
+        return None;
+    }
+    let shift = FRACTION_DIGITS as i32 + exponent - fraction.len() as i32;
+    let value: i128 = digits.parse().ok()?;
+    let scaled = if shift >= 0 {
+        value.checked_mul(10i128.checked_pow(shift as u32)?)?
+    } else {
+        let divisor = 10i128.checked_pow(shift.unsigned_abs())?;
+        if value % divisor != 0 {
+            return None;
+        }
+        value / divisor
+    };
+    Some(if negative { -scaled } else { scaled })
+}
+
+fn format_decimal(scaled: i128) -> String {
+    let unit = 10u128.pow(FRACTION_DIGITS);
+    let (whole, fraction) = (scaled.unsigned_abs() / unit, scaled.unsigned_abs() % unit);
+    let sign = if scaled < 0 { "-" } else { "" };
+    if fraction == 0 {
+        return format!("{sign}{whole}");
+    }
+    let fraction = format!("{fraction:017}");
+    format!("{sign}{whole}.{}", fraction.trim_end_matches('0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_have_one_form() {
+        for (text, value) in [
+            ("0", Some(0)),
+            ("-1", Some(-1)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("-9223372036854775808", Some(i64::MIN)),
+            ("9223372036854775808", None),
+            ("-9223372036854775809", None),
+            ("-0", None),
+            ("01", None),
+            ("+1", None),
+            (" 1", None),
+            ("1 ", None),
+            ("", None),
+            ("-", None),
+            ("1a", None),
+        ] {
+            assert_eq!(parse_i64(text.as_bytes()), value, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn doubles_have_the_layout_of_redis() {
+        for (value, text) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (3.5, "3.5"),
+            (0.1, "0.1"),
+            (0.001, "0.001"),
+            (1e-7, "1e-7"),
+            (1.5e-9, "1.5e-9"),
+            (1e20, "100000000000000000000"),
+            (1e300, "1e+300"),
+            (-12.25, "-12.25"),
+            (f64::INFINITY, "inf"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(format_double(value), text, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn float_increments_are_exact_decimals() {
+        let check = |a: &str, b: &str, sum: Option<&str>| {
+            assert_eq!(add_decimal(a.as_bytes(), b.as_bytes()).as_deref(), sum, "{a} + {b}");
+        };
+        check("0.1", "0.2", Some("0.3"));
+        check("10.50", "0.1", Some("10.6"));
+        check("5.0e3", "2.0e2", Some("5200"));
+        check("3", "-3", Some("0"));
+        check("1.5", "-2", Some("-0.5"));
+        check("inf", "1", None);
+    }
+
+    #[test]
+    fn what_is_no_double_is_refused() {
+        for text in ["", " 1", "1 ", "nan", "1e400", "abc", "0x", "--1"] {
+            assert_eq!(parse_double(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(parse_double(b"0x10"), Some(16.0));
+        assert_eq!(parse_double(b"-inf"), Some(f64::NEG_INFINITY));
+    }
+}

@@ -1,1 +1,193 @@
-//! engine
+//! The engine: 16384 slots in shards, each under a lock; databases of keys in them; the log of their effects.
+//!
+//! It knows neither RESP nor the cluster, neither files nor sockets. Any thread may take any shard: a command takes the
+//! locks of the slots of its keys, in order, works through a [`Keyspace`], and lets go. Nothing waits under a lock.
+
+pub mod effect;
+pub mod effect_log;
+pub mod entry;
+pub mod expiry;
+pub mod keyspace;
+mod lock;
+pub mod shard;
+
+pub use keyspace::{Deadline, Keyspace, WrongKind};
+
+use crate::base::clock;
+use crate::base::slot::Slot;
+use crate::values::Limits;
+use arc_swap::ArcSwap;
+use crossbeam::utils::CachePadded;
+use lock::Locks;
+use parking_lot::Mutex;
+use shard::{Counters, Placement, Shard, SlotState};
+use smallvec::SmallVec;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Locks over the 16384 slots. More than any machine here has cores; FLUSHALL and the like take them all.
+const SHARD_COUNT: usize = 128;
+
+/// The keys of this node.
+#[derive(Debug)]
+pub struct Engine {
+    shards: Box<[CachePadded<Mutex<Shard>>]>,
+    counters: Box<[Arc<Counters>]>,
+    placement: Placement,
+    databases: usize,
+    limits: ArcSwap<Limits>,
+    /// Seconds, 24 bits: what entries remember of their last access. Wound by the expiry cycle.
+    access_clock: AtomicU32,
+}
+
+/// What the engine has counted, over all shards.
+#[derive(Clone, Debug, Default)]
+pub struct Statistics {
+    pub hits: u64,
+    pub misses: u64,
+    pub expired: u64,
+    pub changes: u64,
+    pub entry_bytes: u64,
+    /// Keys, and keys with a deadline, by database.
+    pub databases: Vec<(u64, u64)>,
+}
+
+impl Engine {
+    /// An engine with this many databases.
+    pub fn new(databases: usize) -> Engine {
+        let placement = Placement::new(SHARD_COUNT);
+        let slots = crate::base::slot::SLOT_COUNT / SHARD_COUNT;
+        let shards: Box<[_]> =
+            (0..SHARD_COUNT).map(|_| CachePadded::new(Mutex::new(Shard::new(databases, slots)))).collect();
+        let counters = shards.iter().map(|shard| Arc::clone(&shard.lock().counters)).collect();
+        let engine = Engine {
+            shards,
+            counters,
+            placement,
+            databases,
+            limits: ArcSwap::from_pointee(Limits::default()),
+            access_clock: AtomicU32::new(0),
+        };
+        engine.wind_access_clock(clock::unix_us() / 1000);
+        engine
+    }
+
+    pub fn database_count(&self) -> usize {
+        self.databases
+    }
+
+    pub fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    pub(crate) fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// Thresholds of the packed encodings.
+    pub fn limits(&self) -> Arc<Limits> {
+        self.limits.load_full()
+    }
+
+    /// Changes the thresholds of the packed encodings; values change their encoding when they are next written.
+    pub fn set_limits(&self, limits: Limits) {
+        self.limits.store(Arc::new(limits));
+    }
+
+    /// Locks the shard of one slot.
+    #[inline]
+    pub fn lock_slot(&self, slot: Slot, database: usize, now_ms: u64) -> Keyspace<'_> {
+        let index = self.placement.shard(slot);
+        Keyspace::new(self, Locks::One(index, self.shards[index].lock()), database, now_ms)
+    }
+
+    /// Locks the shards of several slots.
+    pub fn lock_slots(&self, slots: impl Iterator<Item = Slot>, database: usize, now_ms: u64) -> Keyspace<'_> {
+        let mut indexes: SmallVec<[usize; 8]> = slots.map(|slot| self.placement.shard(slot)).collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        let locks = match indexes[..] {
+            [index] => Locks::One(index, self.shards[index].lock()),
+            _ => Locks::Some(indexes.into_iter().map(|index| (index, self.shards[index].lock())).collect()),
+        };
+        Keyspace::new(self, locks, database, now_ms)
+    }
+
+    /// Locks one shard.
+    pub fn lock_shard(&self, index: usize, database: usize, now_ms: u64) -> Keyspace<'_> {
+        Keyspace::new(self, Locks::One(index, self.shards[index].lock()), database, now_ms)
+    }
+
+    /// Locks everything.
+    pub fn lock_all(&self, database: usize, now_ms: u64) -> Keyspace<'_> {
+        let guards = self.shards.iter().map(|shard| shard.lock()).collect();
+        Keyspace::new(self, Locks::All(guards), database, now_ms)
+    }
+
+    /// Says who executes commands on these slots.
+    pub fn set_slot_states(&self, states: impl Iterator<Item = (Slot, SlotState)>) {
+        for (slot, state) in states {
+            let mut shard = self.shards[self.placement.shard(slot)].lock();
+            shard.meta_mut(self.placement.slot_in_shard(slot)).state = state;
+        }
+    }
+
+    /// The counters of all shards, added up. Takes no lock.
+    pub fn statistics(&self) -> Statistics {
+        let mut sum = Statistics { databases: vec![(0, 0); self.databases], ..Statistics::default() };
+        for counters in &self.counters {
+            sum.hits += counters.hits.load(Ordering::Relaxed);
+            sum.misses += counters.misses.load(Ordering::Relaxed);
+            sum.expired += counters.expired.load(Ordering::Relaxed);
+            sum.changes += counters.changes.load(Ordering::Relaxed);
+            sum.entry_bytes += counters.entry_bytes.load(Ordering::Relaxed);
+            for (database, counted) in sum.databases.iter_mut().zip(&counters.databases) {
+                database.0 += counted.keys.load(Ordering::Relaxed);
+                database.1 += counted.volatile.load(Ordering::Relaxed);
+            }
+        }
+        sum
+    }
+
+    /// Sets hits, misses and expired keys to zero (CONFIG RESETSTAT).
+    pub fn reset_statistics(&self) {
+        for shard in &self.shards {
+            let shard = shard.lock();
+            shard.counters.hits.store(0, Ordering::Relaxed);
+            shard.counters.misses.store(0, Ordering::Relaxed);
+            shard.counters.expired.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Seconds of the access clock: 24 bits, wraps after 194 days, as Redis's LRU clock.
+    #[inline]
+    pub fn access_clock(&self) -> u32 {
+        self.access_clock.load(Ordering::Relaxed)
+    }
+
+    /// Sets the access clock from the time.
+    pub fn wind_access_clock(&self, now_ms: u64) {
+        self.access_clock.store((now_ms / 1000) as u32 & 0x00ff_ffff, Ordering::Relaxed);
+    }
+
+    /// Random bits, for choosing keys and elements: fast, not secret.
+    pub fn random(&self) -> u64 {
+        thread_local! {
+            static STATE: Cell<u64> = Cell::new(seed());
+        }
+        // SplitMix64 (Steele, Lea, Flood 2014).
+        STATE.with(|state| {
+            let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+            state.set(next);
+            let mut bits = next;
+            bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            bits ^ (bits >> 31)
+        })
+    }
+}
+
+fn seed() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| clock::unix_us())
+}

@@ -1,1 +1,7 @@
-//! server
+//! The server: sockets in, commands through, replies out.
+
+pub mod connection;
+pub mod dispatch;
+pub mod listener;
+pub mod output;
+pub mod worker;

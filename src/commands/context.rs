@@ -1,0 +1,53 @@
+//! What a control handler sees: its session, the node's services, and what shall happen next.
+
+use super::session::Session;
+use super::table::Command;
+use crate::services::Services;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// Something the connection has to wait for.
+pub type Wait = Pin<Box<dyn Future<Output = ()>>>;
+/// A reply that comes later.
+pub type LaterReply = Pin<Box<dyn Future<Output = Vec<u8>>>>;
+
+/// What happens after a command.
+#[derive(Default)]
+pub enum Flow {
+    /// The next one.
+    #[default]
+    Continue,
+    /// Nothing more: the connection closes when its replies are sent.
+    Close,
+    /// The next one when this is over.
+    After(Wait),
+    /// Its reply comes later; the connection goes on meanwhile, and keeps the order of replies.
+    Later(LaterReply),
+    /// The same command again when this is over: it was not executed.
+    Retry(Wait),
+}
+
+impl std::fmt::Debug for Flow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Flow::Continue => "Continue",
+            Flow::Close => "Close",
+            Flow::After(_) => "After",
+            Flow::Later(_) => "Later",
+            Flow::Retry(_) => "Retry",
+        })
+    }
+}
+
+/// The context of one control command.
+pub struct Control<'a> {
+    pub session: &'a mut Session,
+    pub services: &'a Arc<Services>,
+    /// The command that is executed; of a subcommand, the subcommand.
+    pub command: &'static Command,
+    /// Unix milliseconds.
+    pub now_ms: u64,
+    pub flow: Flow,
+    /// Inside EXEC: replies are written in order, and nothing may wait.
+    pub in_transaction: bool,
+}

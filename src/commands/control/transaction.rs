@@ -1,0 +1,177 @@
+//! MULTI, EXEC, DISCARD, WATCH: commands queued, then executed under the locks of all their keys at once.
+
+use crate::base::slot::Slot;
+use crate::commands::context::{Control, Flow};
+use crate::commands::error::CommandError;
+use crate::commands::execution;
+use crate::commands::session::{Queued, Session, Transaction};
+use crate::commands::spec::{
+    ALL_KEYS, ALLOW_BUSY, Access, Arity::*, CommandResult, CommandSpec, FAST, Handler, KeySpec, LOADING, NO_MULTI,
+    NOSCRIPT, NOT_QUEUED, SKIP_SLOWLOG, STALE, TRANSACTION, control, keys,
+};
+use crate::engine::Keyspace;
+use crate::engine::shard::SlotState;
+use crate::resp::arguments::Arguments;
+use crate::resp::reply::ReplyWriter;
+use crate::services::Services;
+use std::time::Duration;
+
+const BASIC: u64 = NOSCRIPT | LOADING | STALE | ALLOW_BUSY | NOT_QUEUED;
+const WATCHED: &[KeySpec] = &[keys::all(Access::ReadOnly, "")];
+
+pub const COMMANDS: &[CommandSpec] = &[
+    control("discard", Exactly(1), BASIC | FAST, TRANSACTION, discard),
+    control("exec", Exactly(1), BASIC | SKIP_SLOWLOG, TRANSACTION, exec),
+    control("multi", Exactly(1), BASIC | FAST, TRANSACTION, multi),
+    control("unwatch", Exactly(1), NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, TRANSACTION, unwatch),
+    control("watch", AtLeast(2), BASIC | FAST | NO_MULTI, TRANSACTION, watch).keys(WATCHED),
+];
+
+fn multi(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    if control.session.transaction.is_some() {
+        return Err(CommandError::text("ERR MULTI calls can not be nested"));
+    }
+    control.session.transaction = Some(Transaction::default());
+    reply.ok();
+    Ok(())
+}
+
+fn discard(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    if control.session.transaction.take().is_none() {
+        return Err(CommandError::text("ERR DISCARD without MULTI"));
+    }
+    unwatch_all(control.session, control.services);
+    reply.ok();
+    Ok(())
+}
+
+fn watch(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    if control.session.transaction.is_some() {
+        return Err(CommandError::text("ERR WATCH inside MULTI is not allowed"));
+    }
+    let database = control.session.database;
+    let slots = arguments.from(1).map(Slot::of_key);
+    let mut keyspace = control.services.engine.lock_slots(slots, database, control.now_ms);
+    for key in arguments.from(1) {
+        // What has expired already is gone before the watch begins.
+        keyspace.exists(key);
+        if control.session.watching.keys.insert((database, key.into())) {
+            keyspace.watch(key, control.session.watching.flag());
+        }
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn unwatch(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    if !control.in_transaction {
+        unwatch_all(control.session, control.services);
+    }
+    reply.ok();
+    Ok(())
+}
+
+/// Ends all watches of a session.
+pub fn unwatch_all(session: &mut Session, services: &Services) {
+    let Some(flag) = session.watching.changed.take() else { return };
+    for (database, key) in std::mem::take(&mut session.watching.keys) {
+        services.engine.lock_slot(Slot::of_key(&key), database, 0).unwatch(&key, &flag);
+    }
+}
+
+fn exec(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let Some(transaction) = control.session.transaction.take() else {
+        return Err(CommandError::text("ERR EXEC without MULTI"));
+    };
+    if transaction.aborted {
+        unwatch_all(control.session, control.services);
+        return Err(CommandError::text("EXECABORT Transaction discarded because of previous errors."));
+    }
+    match execute(control, &transaction.queue, reply) {
+        Outcome::Done => unwatch_all(control.session, control.services),
+        Outcome::Frozen => {
+            // A slot is being handed over: EXEC is tried again, with the queue as it was.
+            control.session.transaction = Some(transaction);
+            control.flow = Flow::Retry(Box::pin(tokio::time::sleep(Duration::from_millis(1))));
+        }
+    }
+    Ok(())
+}
+
+enum Outcome {
+    Done,
+    Frozen,
+}
+
+/// The slots of all queued commands, and whether one may touch any key.
+fn locks_of(queue: &[Queued], watched: impl Iterator<Item = Slot>) -> (Vec<Slot>, bool) {
+    let mut all = queue.iter().any(|queued| queued.command.spec.has(ALL_KEYS));
+    let mut slots: Vec<Slot> = watched.collect();
+    for queued in queue {
+        match execution::slots_of(queued.command, queued.arguments.borrow()) {
+            Some(found) => slots.extend(found),
+            None => all |= matches!(queued.command.spec.handler, Handler::Data(_)),
+        }
+    }
+    (slots, all)
+}
+
+fn execute(control: &mut Control<'_>, queue: &[Queued], reply: &mut ReplyWriter<'_>) -> Outcome {
+    let watched: Vec<(usize, Box<[u8]>)> = control.session.watching.keys.iter().cloned().collect();
+    let (slots, all) = locks_of(queue, watched.iter().map(|(_, key)| Slot::of_key(key)));
+    let services = control.services.clone();
+    let (now_ms, database) = (control.now_ms, control.session.database);
+    let mut keyspace = if all {
+        services.engine.lock_all(database, now_ms)
+    } else {
+        services.engine.lock_slots(slots.iter().copied(), database, now_ms)
+    };
+    if keyspace.slots_state(&slots) == SlotState::Frozen {
+        return Outcome::Frozen;
+    }
+    // Under the locks, nothing can change any more: this is the moment at which WATCH looks.
+    expire_watched(&mut keyspace, &watched, database);
+    if control.session.watching.is_dirty() {
+        reply.null_array();
+        return Outcome::Done;
+    }
+    reply.array(queue.len());
+    for queued in queue {
+        run(control, queued, &mut keyspace, reply);
+    }
+    Outcome::Done
+}
+
+/// A watched key that has expired since is a change, though nobody has removed it yet.
+fn expire_watched(keyspace: &mut Keyspace<'_>, watched: &[(usize, Box<[u8]>)], database: usize) {
+    for (watched_in, key) in watched {
+        keyspace.select(*watched_in);
+        keyspace.exists(key);
+    }
+    keyspace.select(database);
+}
+
+/// Runs one queued command; its error does not keep the others from running.
+fn run(control: &mut Control<'_>, queued: &Queued, keyspace: &mut Keyspace<'_>, reply: &mut ReplyWriter<'_>) {
+    let arguments = queued.arguments.borrow();
+    match queued.command.spec.handler {
+        Handler::Data(_) => {
+            keyspace.select(control.session.database);
+            if let Err(error) = execution::run_data(queued.command, arguments, keyspace, reply) {
+                control.services.statistics.count_error(&error.to_string());
+            }
+        }
+        _ => {
+            let services = control.services.clone();
+            let session = &mut *control.session;
+            let (flow, result) =
+                execution::run_control(queued.command, arguments, session, &services, control.now_ms, reply, true);
+            if let Flow::Close = flow {
+                control.flow = Flow::Close;
+            }
+            if let Err(error) = result {
+                control.services.statistics.count_error(&error.to_string());
+            }
+        }
+    }
+}

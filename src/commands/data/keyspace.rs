@@ -1,0 +1,214 @@
+//! Whole databases: counting, searching, walking, emptying.
+
+use crate::base::glob;
+use crate::base::slot::{SLOT_COUNT, Slot};
+use crate::commands::error::CommandError;
+use crate::commands::parse::{self, is};
+use crate::commands::spec::{
+    ALL_KEYS, Arity::*, CommandResult, CommandSpec, DANGEROUS, FAST, KEYSPACE, READONLY, SPREAD, WRITE, data,
+};
+use crate::engine::Keyspace;
+use crate::engine::entry::Entry;
+use crate::resp::arguments::Arguments;
+use crate::resp::reply::ReplyWriter;
+
+use super::generic::type_name;
+
+pub const COMMANDS: &[CommandSpec] = &[
+    data("dbsize", Exactly(1), READONLY | FAST | ALL_KEYS | SPREAD, KEYSPACE, &[], dbsize)
+        .tips(&["request_policy:all_shards", "response_policy:agg_sum"]),
+    data("flushall", AtLeast(1), WRITE | ALL_KEYS | SPREAD, KEYSPACE | DANGEROUS, &[], flushall)
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+    data("flushdb", AtLeast(1), WRITE | ALL_KEYS | SPREAD, KEYSPACE | DANGEROUS, &[], flushdb)
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+    data("keys", Exactly(2), READONLY | ALL_KEYS | SPREAD, KEYSPACE | DANGEROUS, &[], keys)
+        .tips(&["request_policy:all_shards", "nondeterministic_output_order"]),
+    data("randomkey", Exactly(1), READONLY | ALL_KEYS, KEYSPACE, &[], randomkey)
+        .tips(&["request_policy:all_shards", "nondeterministic_output"]),
+    data("scan", AtLeast(2), READONLY | ALL_KEYS | SPREAD, KEYSPACE, &[], scan)
+        .tips(&["nondeterministic_output", "request_policy:special"]),
+    data("swapdb", Exactly(3), WRITE | FAST | ALL_KEYS, KEYSPACE | DANGEROUS, &[], swapdb),
+];
+
+fn dbsize(keyspace: &mut Keyspace<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    reply.integer(keyspace.key_count() as i64);
+    Ok(())
+}
+
+/// FLUSHALL and FLUSHDB may say how the memory is freed: here always behind the locks, so both words mean the same.
+fn check_flush_mode(arguments: Arguments<'_>) -> CommandResult {
+    match arguments.get(1) {
+        None => Ok(()),
+        Some(word) if arguments.len() == 2 && (is(word, "sync") || is(word, "async")) => Ok(()),
+        Some(_) => Err(CommandError::Syntax),
+    }
+}
+
+fn flushall(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    check_flush_mode(arguments)?;
+    for database in 0..keyspace.database_count() {
+        keyspace.flush(database);
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn flushdb(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    check_flush_mode(arguments)?;
+    keyspace.flush(keyspace.database());
+    reply.ok();
+    Ok(())
+}
+
+fn swapdb(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let index = |argument: &[u8], invalid: CommandError| {
+        let number = crate::base::number::parse_i64(argument).ok_or(invalid)?;
+        usize::try_from(number)
+            .ok()
+            .filter(|database| *database < keyspace.database_count())
+            .ok_or(CommandError::text("ERR DB index is out of range"))
+    };
+    let first = index(arguments.at(1), CommandError::text("ERR invalid first DB index"))?;
+    let second = index(arguments.at(2), CommandError::text("ERR invalid second DB index"))?;
+    if first != second {
+        keyspace.swap_databases(first, second);
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn keys(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let pattern = arguments.at(1);
+    let begun = reply.begin();
+    let mut count = 0;
+    let mut visit = |entry: &Entry| {
+        if pattern == b"*" || glob::matches(pattern, entry.key()) {
+            reply.bulk(entry.key());
+            count += 1;
+        }
+    };
+    match only_slot(pattern) {
+        Some(slot) => keyspace.visit_slot(slot, visit),
+        None => Slot::all().for_each(|slot| keyspace.visit_slot(slot, &mut visit)),
+    }
+    reply.end_array(begun, count);
+    Ok(())
+}
+
+/// The one slot that all keys matching the pattern are in: its hash tag stands before anything that may vary.
+fn only_slot(pattern: &[u8]) -> Option<Slot> {
+    let open = pattern.iter().position(|&byte| byte == b'{')?;
+    let length = pattern[open + 1..].iter().position(|&byte| byte == b'}')?;
+    let is_fixed = |bytes: &[u8]| !bytes.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\'));
+    (length > 0 && is_fixed(&pattern[..open + 1 + length])).then(|| Slot::of_key(pattern))
+}
+
+fn randomkey(keyspace: &mut Keyspace<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    match keyspace.random_key() {
+        Some(key) => reply.bulk(&key),
+        None => reply.null(),
+    }
+    Ok(())
+}
+
+/// A place in the walk over all keys: the slot, and the position in hash order within it.
+///
+/// Printed as one number below 2^53, for some clients keep it in a double: 14 bits of slot, 32 of position. Hash order is
+/// the same on all nodes of a cluster, so a cursor stays good when a slot moves. 0 is both the beginning and the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanCursor {
+    pub slot: u16,
+    pub position: u32,
+}
+
+impl ScanCursor {
+    /// Reads it; what is no cursor of ours walks nothing.
+    pub fn parse(text: &[u8]) -> Result<Option<ScanCursor>, CommandError> {
+        let invalid = CommandError::text("ERR invalid cursor");
+        let text = std::str::from_utf8(text).map_err(|_| invalid.clone())?;
+        let number: u64 = text.parse().map_err(|_| invalid)?;
+        let slot = number >> 32;
+        Ok((slot < SLOT_COUNT as u64).then_some(ScanCursor { slot: slot as u16, position: number as u32 }))
+    }
+
+    /// The number that a client sees.
+    pub fn number(self) -> u64 {
+        u64::from(self.slot) << 32 | u64::from(self.position)
+    }
+}
+
+/// What SCAN is asked for.
+struct ScanOptions<'a> {
+    count: usize,
+    pattern: Option<&'a [u8]>,
+    kind: Option<&'a [u8]>,
+}
+
+impl<'a> ScanOptions<'a> {
+    fn parse(arguments: Arguments<'a>) -> Result<ScanOptions<'a>, CommandError> {
+        let mut options = ScanOptions { count: 10, pattern: None, kind: None };
+        let mut rest = arguments.from(2);
+        while let Some(word) = rest.next() {
+            let value = rest.next().ok_or(CommandError::Syntax)?;
+            match word {
+                _ if is(word, "count") => {
+                    let count = parse::integer(value)?;
+                    if count < 1 {
+                        return Err(CommandError::Syntax);
+                    }
+                    options.count = count as usize;
+                }
+                _ if is(word, "match") => options.pattern = Some(value).filter(|pattern| *pattern != b"*"),
+                _ if is(word, "type") => options.kind = Some(value),
+                _ => return Err(CommandError::Syntax),
+            }
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, entry: &Entry) -> bool {
+        self.kind.is_none_or(|kind| is(kind, type_name(entry.kind())))
+            && self.pattern.is_none_or(|pattern| glob::matches(pattern, entry.key()))
+    }
+}
+
+fn scan(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let cursor = ScanCursor::parse(arguments.at(1))?;
+    let options = ScanOptions::parse(arguments)?;
+    let mut found: Vec<Box<[u8]>> = Vec::new();
+    let mut seen = 0;
+    let only = options.pattern.and_then(only_slot);
+    let mut next = cursor;
+    // Every slot is passed at most once in a call; empty ones cost a few nanoseconds each.
+    while let Some(at) = next {
+        if let Some(only) = only
+            && at.slot != only.number()
+        {
+            let jump = ScanCursor { slot: only.number(), position: 0 };
+            next = (at.slot < only.number()).then_some(jump);
+            continue;
+        }
+        let Some(slot) = Slot::new(u64::from(at.slot)) else { break };
+        let left = options.count.saturating_sub(seen).max(1);
+        let position = keyspace.scan_slot(slot, at.position, left, |entry| {
+            seen += 1;
+            if options.wants(entry) {
+                found.push(entry.key().into());
+            }
+        });
+        next = match position {
+            Some(position) => Some(ScanCursor { slot: at.slot, position }),
+            None if (at.slot as usize) + 1 < SLOT_COUNT => Some(ScanCursor { slot: at.slot + 1, position: 0 }),
+            None => None,
+        };
+        if seen >= options.count {
+            break;
+        }
+    }
+    reply.array(2);
+    let mut digits = itoa::Buffer::new();
+    reply.bulk(digits.format(next.map_or(0, ScanCursor::number)).as_bytes());
+    reply.array(found.len());
+    found.iter().for_each(|key| reply.bulk(key));
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! Commands on keys, a file per family. Each begins with its rows.
+//!
+//! A handler parses everything first, then touches keys through the keyspace it is given. It knows no socket, no
+//! session, no cluster and no time but the keyspace's.
+
+pub mod expiry;
+pub mod generic;
+pub mod keyspace;
+pub mod string;

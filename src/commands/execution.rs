@@ -1,0 +1,116 @@
+//! Executes one command: takes the locks of its keys, runs its handler, and makes an error of it if it fails.
+
+use super::context::{Control, Flow};
+use super::error::CommandError;
+use super::session::Session;
+use super::spec::{ALL_KEYS, Handler};
+use super::table::Command;
+use crate::base::slot::Slot;
+use crate::engine::Keyspace;
+use crate::engine::shard::SlotState;
+use crate::resp::arguments::Arguments;
+use crate::resp::reply::ReplyWriter;
+use crate::services::Services;
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// The slots of a command's keys.
+pub type Slots = SmallVec<[Slot; 8]>;
+
+/// The slots of the keys of a request, in the order of the keys; `None` where the request does not say what they are.
+pub fn slots_of(command: &Command, arguments: Arguments<'_>) -> Option<Slots> {
+    let mut slots = Slots::new();
+    command
+        .spec
+        .visit_keys(arguments, |index, spec| {
+            if !spec.effects.contains("not_key") {
+                slots.push(Slot::of_key(arguments.at(index)));
+            }
+        })
+        .then_some(slots)
+}
+
+/// What came of an attempt to execute.
+pub enum Executed {
+    /// The reply is written.
+    Done,
+    /// It failed, and the error is written.
+    Failed(CommandError),
+    /// A slot of it is being handed over; nothing was executed.
+    Frozen,
+    /// A slot of it is no longer here; nothing was executed.
+    Elsewhere,
+}
+
+/// Executes a data command on the slots of its keys.
+pub fn execute_data(
+    command: &'static Command,
+    arguments: Arguments<'_>,
+    slots: &[Slot],
+    session: &Session,
+    services: &Services,
+    now_ms: u64,
+    reply: &mut ReplyWriter<'_>,
+) -> Executed {
+    let engine = &services.engine;
+    let mut keyspace = if command.spec.has(ALL_KEYS) {
+        engine.lock_all(session.database, now_ms)
+    } else {
+        match slots {
+            [] => engine.lock_slots(std::iter::empty(), session.database, now_ms),
+            [slot] => engine.lock_slot(*slot, session.database, now_ms),
+            _ => engine.lock_slots(slots.iter().copied(), session.database, now_ms),
+        }
+    };
+    match keyspace.slots_state(slots) {
+        SlotState::Serving => {}
+        SlotState::Frozen => return Executed::Frozen,
+        SlotState::Elsewhere => return Executed::Elsewhere,
+    }
+    if command.spec.first_key_only
+        && let [slot] = slots
+    {
+        keyspace.hint(arguments.at(1), *slot);
+    }
+    match run_data(command, arguments, &mut keyspace, reply) {
+        Ok(()) => Executed::Done,
+        Err(error) => Executed::Failed(error),
+    }
+}
+
+/// Runs a data handler on locked keys; an error replaces what it wrote.
+pub fn run_data(
+    command: &'static Command,
+    arguments: Arguments<'_>,
+    keyspace: &mut Keyspace<'_>,
+    reply: &mut ReplyWriter<'_>,
+) -> Result<(), CommandError> {
+    let Handler::Data(handler) = command.spec.handler else { return Ok(()) };
+    let mark = reply.len();
+    handler(keyspace, arguments, reply).inspect_err(|error| {
+        reply.truncate(mark);
+        reply.error(&error.to_string());
+    })
+}
+
+/// Runs a control handler; an error replaces what it wrote.
+pub fn run_control(
+    command: &'static Command,
+    arguments: Arguments<'_>,
+    session: &mut Session,
+    services: &Arc<Services>,
+    now_ms: u64,
+    reply: &mut ReplyWriter<'_>,
+    in_transaction: bool,
+) -> (Flow, Result<(), CommandError>) {
+    let Handler::Control(handler) = command.spec.handler else { return (Flow::Continue, Ok(())) };
+    let mark = reply.len();
+    let mut control = Control { session, services, command, now_ms, flow: Flow::Continue, in_transaction };
+    let result = handler(&mut control, arguments, reply);
+    let flow = control.flow;
+    if let Err(error) = &result {
+        reply.truncate(mark);
+        reply.error(&error.to_string());
+    }
+    (flow, result)
+}

@@ -1,0 +1,45 @@
+//! Arguments into numbers and options, with Redis's errors.
+
+use super::error::CommandError;
+use crate::base::number;
+
+/// A signed integer.
+pub fn integer(argument: &[u8]) -> Result<i64, CommandError> {
+    number::parse_i64(argument).ok_or(CommandError::NotAnInteger)
+}
+
+/// A signed integer within bounds.
+pub fn integer_between(argument: &[u8], least: i64, greatest: i64) -> Result<i64, CommandError> {
+    integer(argument).and_then(|value| {
+        if (least..=greatest).contains(&value) { Ok(value) } else { Err(CommandError::NotAnInteger) }
+    })
+}
+
+/// A count that must not be negative; `name` is how Redis's message calls it.
+pub fn positive(argument: &[u8]) -> Result<usize, CommandError> {
+    match number::parse_i64(argument) {
+        Some(value) if value >= 0 => Ok(value as usize),
+        Some(_) => Err(CommandError::text("ERR value is out of range, must be positive")),
+        None => Err(CommandError::text("ERR value is out of range, must be positive")),
+    }
+}
+
+/// A floating point number.
+pub fn float(argument: &[u8]) -> Result<f64, CommandError> {
+    number::parse_double(argument).ok_or(CommandError::NotAFloat)
+}
+
+/// Whether an argument is this word, in any case.
+#[inline]
+pub fn is(argument: &[u8], word: &str) -> bool {
+    argument.eq_ignore_ascii_case(word.as_bytes())
+}
+
+/// A database number.
+pub fn database(argument: &[u8], count: usize) -> Result<usize, CommandError> {
+    let value = number::parse_i64(argument).ok_or(CommandError::text("ERR invalid DB index"))?;
+    usize::try_from(value)
+        .ok()
+        .filter(|database| *database < count)
+        .ok_or(CommandError::text("ERR DB index is out of range"))
+}

@@ -1,0 +1,151 @@
+//! The state of one client: who it is, what it has selected, what it has begun.
+
+use crate::engine::shard::Watch;
+use crate::resp::arguments::OwnedArguments;
+use crate::resp::reply::Protocol;
+use crate::services::clients::Client;
+use crate::services::pubsub::Space;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::table::Command;
+
+/// Which replies the client wants (CLIENT REPLY).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ReplyMode {
+    #[default]
+    On,
+    Off,
+    /// Not the next one.
+    SkipNext,
+    /// Not this one.
+    Skip,
+}
+
+/// A command that waits for EXEC.
+#[derive(Debug)]
+pub struct Queued {
+    pub command: &'static Command,
+    pub arguments: OwnedArguments,
+}
+
+/// Between MULTI and EXEC.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    pub queue: Vec<Queued>,
+    /// A command was refused when it was queued: EXEC will refuse them all.
+    pub aborted: bool,
+}
+
+/// What the client watches.
+#[derive(Debug, Default)]
+pub struct Watching {
+    /// Database and key.
+    pub keys: HashSet<(usize, Box<[u8]>)>,
+    /// Keys that had expired, unnoticed, when they were watched: their removal is no change.
+    pub changed: Option<Watch>,
+}
+
+impl Watching {
+    /// Whether a watched key has changed.
+    pub fn is_dirty(&self) -> bool {
+        self.changed.as_ref().is_some_and(|changed| changed.load(Ordering::Acquire))
+    }
+
+    /// The flag that a change of a watched key raises.
+    pub fn flag(&mut self) -> Watch {
+        Arc::clone(self.changed.get_or_insert_with(|| Arc::new(AtomicBool::new(false))))
+    }
+}
+
+/// What the client listens to.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    pub channels: HashSet<Box<[u8]>>,
+    pub patterns: HashSet<Box<[u8]>>,
+    pub shards: HashSet<Box<[u8]>>,
+}
+
+impl Subscriptions {
+    pub fn space(&mut self, space: Space) -> &mut HashSet<Box<[u8]>> {
+        match space {
+            Space::Channel => &mut self.channels,
+            Space::Pattern => &mut self.patterns,
+            Space::Shard => &mut self.shards,
+        }
+    }
+
+    /// Channels and patterns: what Redis counts in its confirmations.
+    pub fn count(&self) -> usize {
+        self.channels.len() + self.patterns.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
+    }
+}
+
+/// Owned by the connection.
+#[derive(Debug)]
+pub struct Session {
+    pub client: Arc<Client>,
+    pub protocol: Protocol,
+    pub database: usize,
+    pub is_authenticated: bool,
+    pub reply_mode: ReplyMode,
+    pub transaction: Option<Transaction>,
+    pub watching: Watching,
+    pub subscriptions: Subscriptions,
+    /// READONLY: reads may be answered by copies.
+    pub is_readonly: bool,
+    /// ASKING: the next command may touch a slot that is arriving.
+    pub is_asking: bool,
+    /// Whether it came in by the proxy listener.
+    pub is_proxied: bool,
+}
+
+impl Session {
+    /// A client that has just connected.
+    pub fn new(client: Arc<Client>, is_authenticated: bool) -> Session {
+        Session {
+            client,
+            protocol: Protocol::Resp2,
+            database: 0,
+            is_authenticated,
+            reply_mode: ReplyMode::On,
+            transaction: None,
+            watching: Watching::default(),
+            subscriptions: Subscriptions::default(),
+            is_readonly: false,
+            is_asking: false,
+            is_proxied: false,
+        }
+    }
+
+    pub fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        self.client.resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
+    }
+
+    pub fn select(&mut self, database: usize) {
+        self.database = database;
+        self.client.database.store(database, Ordering::Relaxed);
+    }
+
+    /// Whether it may use only the commands of a subscriber: RESP3 tells messages from replies and has no such limit.
+    pub fn is_limited_to_subscriber_commands(&self) -> bool {
+        self.protocol == Protocol::Resp2 && !self.subscriptions.is_empty()
+    }
+
+    /// Shows others how many subscriptions, queued commands and watched keys there are.
+    pub fn show(&self) {
+        let client = &self.client;
+        client.subscriptions.store(self.subscriptions.channels.len(), Ordering::Relaxed);
+        client.pattern_subscriptions.store(self.subscriptions.patterns.len(), Ordering::Relaxed);
+        client.shard_subscriptions.store(self.subscriptions.shards.len(), Ordering::Relaxed);
+        let queued = self.transaction.as_ref().map_or(-1, |transaction| transaction.queue.len() as i64);
+        client.queued.store(queued, Ordering::Relaxed);
+        client.watched.store(self.watching.keys.len(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,93 @@
+//! Active expiry: keys that nobody asks for are removed too.
+//!
+//! Goal: memory of expired keys comes back soon, at a bounded cost. Method: every cycle goes on where the last one
+//! stopped, slot by slot in hash order, and looks only into slots that hold keys with deadlines. It holds a shard's lock
+//! for one step of a few dozen entries at a time. It stops when its time is used up, or when it has looked at enough
+//! entries and found few of them expired: then the next cycle is early enough.
+
+use super::Engine;
+use super::keyspace::{Keyspace, hash_of_entry};
+use crate::base::clock;
+
+/// Entries with a deadline that are looked at under one lock.
+const STEP_ENTRIES: usize = 64;
+/// Going on is worth it while at least one in this many was expired (Redis: 10 % may be stale).
+const STALE_ONE_IN: usize = 10;
+/// Entries looked at in any case, per shard and cycle.
+const ENTRIES_MIN: usize = 128;
+/// Slots passed over per shard and cycle, at most: empty ones cost a few nanoseconds.
+const SLOTS_MAX: usize = 1024;
+
+impl Engine {
+    /// One cycle over the shards `first`, `first + step`, ...: each thread takes its share. Ends `budget_us` after its
+    /// start. Returns the number of keys it removed.
+    pub fn expire_cycle(&self, first: usize, step: usize, now_ms: u64, budget_us: u64) -> usize {
+        let until = clock::boot_us() + budget_us;
+        let mut removed = 0;
+        for shard in (first..self.shard_count()).step_by(step.max(1)) {
+            if self.counters[shard].databases.iter().all(|d| d.volatile.load(std::sync::atomic::Ordering::Relaxed) == 0) {
+                continue;
+            }
+            removed += self.expire_shard(shard, now_ms, until);
+            if clock::boot_us() >= until {
+                break;
+            }
+        }
+        removed
+    }
+
+    fn expire_shard(&self, shard: usize, now_ms: u64, until_us: u64) -> usize {
+        let (mut removed, mut seen, mut passed) = (0, 0, 0);
+        loop {
+            let mut keyspace = self.lock_shard(shard, 0, now_ms);
+            let (looked_at, expired, slots) = keyspace.expire_step(shard);
+            drop(keyspace);
+            removed += expired;
+            seen += looked_at;
+            passed += slots;
+            let few = seen >= ENTRIES_MIN && removed * STALE_ONE_IN < seen;
+            if few || passed >= SLOTS_MAX || clock::boot_us() >= until_us {
+                return removed;
+            }
+        }
+    }
+}
+
+impl Keyspace<'_> {
+    /// Goes on at the shard's expiry cursor. Returns entries with a deadline looked at, keys removed, slots passed.
+    fn expire_step(&mut self, index: usize) -> (usize, usize, usize) {
+        let now_ms = self.now_ms;
+        let shard = self.locks.shard(index);
+        let (database, slot_in_shard, position) = shard.expiry_cursor;
+        let mut due: Vec<Box<[u8]>> = Vec::new();
+        let mut looked_at = 0;
+        let next = match shard.table(database, slot_in_shard) {
+            Some(table) if table.volatile > 0 => {
+                table.entries.scan(position, STEP_ENTRIES, hash_of_entry, |entry| {
+                    if let Some(deadline) = entry.deadline() {
+                        looked_at += 1;
+                        if deadline <= now_ms {
+                            due.push(entry.key().into());
+                        }
+                    }
+                })
+            }
+            _ => None,
+        };
+        shard.expiry_cursor = match next {
+            Some(position) => (database, slot_in_shard, position),
+            None if shard.table(database, slot_in_shard).is_some() && slot_in_shard + 1 < shard.slot_count() => {
+                (database, slot_in_shard + 1, 0)
+            }
+            None => ((database + 1) % shard.database_count(), 0, 0),
+        };
+        if !due.is_empty() {
+            self.select(database);
+            for key in &due {
+                let place = self.place(key);
+                self.expire(place, key);
+            }
+        }
+        (looked_at, due.len(), usize::from(next.is_none()))
+    }
+}

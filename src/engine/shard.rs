@@ -1,0 +1,278 @@
+//! A shard: a group of slots under one lock, in all databases.
+
+use super::effect_log::EffectLog;
+use super::entry::Entry;
+use crate::base::identity::{Epoch, Position};
+use crate::base::slot::Slot;
+use crate::values::segments::Segments;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// The keys of one slot in one database.
+#[derive(Debug, Default)]
+pub struct SlotTable {
+    pub entries: Segments<Entry>,
+    /// How many of them have a deadline.
+    pub volatile: u32,
+}
+
+/// The slots of one shard in one database.
+#[derive(Debug)]
+pub struct Database {
+    slots: Box<[SlotTable]>,
+}
+
+/// May this node execute commands on a slot? Decided by the cluster layer, read under the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SlotState {
+    /// It executes.
+    #[default]
+    Serving,
+    /// It is being handed over: requests wait until it is decided who serves it.
+    Frozen,
+    /// It belongs to somebody else.
+    Elsewhere,
+}
+
+/// What a slot has besides its keys.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SlotMeta {
+    pub position: Position,
+    pub state: SlotState,
+}
+
+/// Counters that are written under the lock and read without it.
+#[derive(Debug, Default)]
+pub struct DatabaseCounters {
+    pub keys: AtomicU64,
+    pub volatile: AtomicU64,
+}
+
+/// Adds to a counter that has one writer at a time: cheaper than an atomic addition.
+#[inline]
+pub fn add(counter: &AtomicU64, change: i64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add_signed(change), Ordering::Relaxed);
+}
+
+/// What a shard has counted since the start.
+#[derive(Debug)]
+pub struct Counters {
+    pub databases: Box<[DatabaseCounters]>,
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
+    pub expired: AtomicU64,
+    /// Changes to keys.
+    pub changes: AtomicU64,
+    /// Bytes of entries and of what hangs on them.
+    pub entry_bytes: AtomicU64,
+}
+
+impl Counters {
+    fn new(databases: usize) -> Counters {
+        Counters {
+            databases: (0..databases).map(|_| DatabaseCounters::default()).collect(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+            entry_bytes: AtomicU64::new(0),
+        }
+    }
+}
+
+/// A flag that is raised when a watched key changes (WATCH).
+pub type Watch = Arc<AtomicBool>;
+
+/// What the lock of a shard protects.
+#[derive(Debug)]
+pub struct Shard {
+    databases: Box<[Option<Database>]>,
+    slots_per_shard: usize,
+    metas: Box<[SlotMeta]>,
+    pub log: EffectLog,
+    watches: HashMap<(u32, Box<[u8]>), Vec<Watch>>,
+    pub counters: Arc<Counters>,
+    /// Where the active expiry goes on: database, slot, hash position.
+    pub expiry_cursor: (usize, usize, u32),
+}
+
+/// Watches per key that are kept before dead ones are looked for.
+const WATCHES_PER_KEY_BEFORE_SWEEP: usize = 16;
+
+impl Shard {
+    pub fn new(databases: usize, slots_per_shard: usize) -> Shard {
+        Shard {
+            databases: (0..databases).map(|_| None).collect(),
+            slots_per_shard,
+            metas: vec![SlotMeta::default(); slots_per_shard].into_boxed_slice(),
+            log: EffectLog::default(),
+            watches: HashMap::new(),
+            counters: Arc::new(Counters::new(databases)),
+            expiry_cursor: (0, 0, 0),
+        }
+    }
+
+    /// The keys of a slot; `None` while the database has never been written to.
+    #[inline]
+    pub fn table(&self, database: usize, slot_in_shard: usize) -> Option<&SlotTable> {
+        self.databases.get(database)?.as_ref().map(|database| &database.slots[slot_in_shard])
+    }
+
+    /// The keys of a slot.
+    #[inline]
+    pub fn table_mut(&mut self, database: usize, slot_in_shard: usize) -> Option<&mut SlotTable> {
+        self.databases.get_mut(database)?.as_mut().map(|database| &mut database.slots[slot_in_shard])
+    }
+
+    /// The keys of a slot, and the counters beside them.
+    #[inline]
+    pub fn split(&mut self, database: usize, slot_in_shard: usize) -> Option<(&mut SlotTable, &Counters)> {
+        let database = self.databases.get_mut(database)?.as_mut()?;
+        Some((&mut database.slots[slot_in_shard], &self.counters))
+    }
+
+    /// The same for writing: makes the database if need be.
+    #[inline]
+    pub fn split_for_write(&mut self, database: usize, slot_in_shard: usize) -> (&mut SlotTable, &Counters) {
+        let slots = self.slots_per_shard;
+        let database = self.databases[database]
+            .get_or_insert_with(|| Database { slots: (0..slots).map(|_| SlotTable::default()).collect() });
+        (&mut database.slots[slot_in_shard], &self.counters)
+    }
+
+    pub fn database_count(&self) -> usize {
+        self.databases.len()
+    }
+
+    pub fn slot_count(&self) -> usize {
+        self.slots_per_shard
+    }
+
+    /// Exchanges two databases (SWAPDB).
+    pub fn swap(&mut self, first: usize, second: usize) {
+        self.databases.swap(first, second);
+        let counters = &self.counters.databases;
+        let (a, b) = (&counters[first], &counters[second]);
+        for (a, b) in [(&a.keys, &b.keys), (&a.volatile, &b.volatile)] {
+            let kept = a.load(Ordering::Relaxed);
+            a.store(b.load(Ordering::Relaxed), Ordering::Relaxed);
+            b.store(kept, Ordering::Relaxed);
+        }
+    }
+
+    pub fn meta(&self, slot_in_shard: usize) -> SlotMeta {
+        self.metas[slot_in_shard]
+    }
+
+    pub fn meta_mut(&mut self, slot_in_shard: usize) -> &mut SlotMeta {
+        &mut self.metas[slot_in_shard]
+    }
+
+    /// Counts an effect of the slot and returns its position.
+    #[inline]
+    pub fn advance(&mut self, slot_in_shard: usize) -> Position {
+        let position = &mut self.metas[slot_in_shard].position;
+        position.seq += 1;
+        *position
+    }
+
+    /// Begins a new epoch of the slot: the sequence numbers start again.
+    pub fn begin_epoch(&mut self, slot_in_shard: usize, epoch: Epoch) {
+        self.metas[slot_in_shard].position = Position { epoch, seq: 0 };
+    }
+
+    /// Takes all keys of a slot, in one database, out of the shard; the caller drops them when the lock is released.
+    pub fn take_slot(&mut self, database: usize, slot_in_shard: usize) -> Option<SlotTable> {
+        let table = self.table_mut(database, slot_in_shard)?;
+        if table.entries.len() == 0 {
+            return None;
+        }
+        let taken = std::mem::take(table);
+        let counters = &self.counters.databases[database];
+        add(&counters.keys, -(taken.entries.len() as i64));
+        add(&counters.volatile, -i64::from(taken.volatile));
+        let bytes: usize = taken.entries.iter().map(Entry::memory_bytes).sum();
+        add(&self.counters.entry_bytes, -(bytes as i64));
+        Some(taken)
+    }
+
+    #[inline]
+    pub fn is_watched(&self) -> bool {
+        !self.watches.is_empty()
+    }
+
+    /// Raises the flag when this key changes.
+    pub fn watch(&mut self, database: u32, key: &[u8], watch: Watch) {
+        let watches = self.watches.entry((database, key.into())).or_default();
+        if watches.len() >= WATCHES_PER_KEY_BEFORE_SWEEP {
+            // A flag that nobody else holds belongs to a connection that is gone.
+            watches.retain(|watch| Arc::strong_count(watch) > 1);
+        }
+        watches.push(watch);
+    }
+
+    /// The keys of this database that somebody watches.
+    pub fn watched_keys(&self, database: u32) -> impl Iterator<Item = &[u8]> {
+        self.watches.keys().filter(move |(watched, _)| *watched == database).map(|(_, key)| &**key)
+    }
+
+    /// Forgets a watch.
+    pub fn unwatch(&mut self, database: u32, key: &[u8], watch: &Watch) {
+        let at = (database, key.into());
+        if let Some(watches) = self.watches.get_mut(&at) {
+            watches.retain(|other| !Arc::ptr_eq(other, watch));
+            if watches.is_empty() {
+                self.watches.remove(&at);
+            }
+        }
+    }
+
+    /// Tells those who watch the key.
+    pub fn raise_watches(&mut self, database: u32, key: &[u8]) {
+        if let Some(watches) = self.watches.remove(&(database, key.into())) {
+            watches.iter().for_each(|watch| watch.store(true, Ordering::Release));
+        }
+    }
+
+    /// Tells those who watch a key for which `changed` is true.
+    pub fn raise_watches_where(&mut self, changed: impl Fn(u32, &[u8]) -> bool) {
+        self.watches.retain(|(database, key), watches| {
+            let raised = changed(*database, key);
+            if raised {
+                watches.iter().for_each(|watch| watch.store(true, Ordering::Release));
+            }
+            !raised
+        });
+    }
+}
+
+/// Which shard a slot is in, and which of the shard's slots it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Placement {
+    mask: usize,
+    shift: u32,
+}
+
+impl Placement {
+    /// `shards` must be a power of two.
+    pub fn new(shards: usize) -> Placement {
+        assert!(shards.is_power_of_two(), "the number of shards is a power of two");
+        Placement { mask: shards - 1, shift: shards.trailing_zeros() }
+    }
+
+    #[inline]
+    pub fn shard(self, slot: Slot) -> usize {
+        slot.index() & self.mask
+    }
+
+    #[inline]
+    pub fn slot_in_shard(self, slot: Slot) -> usize {
+        slot.index() >> self.shift
+    }
+
+    /// The slot that stands at this place of this shard.
+    pub fn slot(self, shard: usize, slot_in_shard: usize) -> Slot {
+        Slot::new((slot_in_shard << self.shift | shard) as u64).expect("a place inside the shard")
+    }
+}

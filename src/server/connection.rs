@@ -1,0 +1,392 @@
+//! A connection: one task that reads, executes and writes, one batch per wake.
+//!
+//! What has arrived is read into a buffer that all connections of the thread share, executed, and the replies, built in
+//! another shared buffer, are sent with one write. Only what is left over (half a request, what the socket did not take)
+//! goes into buffers of the connection's own, so an idle connection holds almost nothing.
+
+use super::dispatch::{self, Batch};
+use super::output::{LATER_MAX, Output};
+use super::worker::Worker;
+use crate::base::clock;
+use crate::commands::context::{Flow, Wait};
+use crate::commands::session::{ReplyMode, Session};
+use crate::resp::decoder::{Decoder, Limits};
+use crate::resp::reply::ReplyWriter;
+use crate::services::clients::Client;
+use crate::services::inbox::Message;
+use crate::services::statistics::bump;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A connection with this many unsent bytes is not read from until it takes some: a client that only sends cannot make
+/// the node hold its replies without bound.
+const UNSENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Requests executed before other connections of the thread get their turn.
+const BATCH_REQUESTS_MAX: usize = 1024;
+/// Bytes of replies after which a batch is sent, though requests are left.
+const BATCH_REPLY_BYTES_MAX: usize = 1024 * 1024;
+
+/// How the connection goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// Sends what waits, then closes.
+    Closing,
+}
+
+/// One client's connection.
+pub struct Connection {
+    stream: TcpStream,
+    worker: Rc<Worker>,
+    session: Session,
+    decoder: Decoder,
+    /// Bytes that have arrived and are not executed; `consumed` of them are.
+    input: Vec<u8>,
+    consumed: usize,
+    output: Output,
+    /// Nothing more is executed until this is over.
+    wait: Option<Wait>,
+    stage: Stage,
+    /// When the output went over its soft limit, in Unix milliseconds.
+    over_soft_limit_since: Option<u64>,
+}
+
+impl Connection {
+    pub fn new(stream: TcpStream, worker: Rc<Worker>, session: Session) -> Connection {
+        Connection {
+            stream,
+            worker,
+            session,
+            decoder: Decoder::default(),
+            input: Vec::new(),
+            consumed: 0,
+            output: Output::default(),
+            wait: None,
+            stage: Stage::Open,
+            over_soft_limit_since: None,
+        }
+    }
+
+    /// Serves the connection until it closes.
+    pub async fn run(mut self) {
+        poll_fn(|context| self.poll(context)).await;
+        self.leave();
+    }
+
+    /// One wake: everything that can be done now. Ready when the connection is over.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.session.client.inbox.register(context.waker());
+        loop {
+            self.take_messages();
+            self.output.poll_later(context);
+            match self.poll_send(context) {
+                Err(_) => return Poll::Ready(()),
+                Ok(()) if self.stage == Stage::Closing && self.output.is_empty() => return Poll::Ready(()),
+                Ok(()) => {}
+            }
+            if let Some(wait) = &mut self.wait {
+                match wait.as_mut().poll(context) {
+                    Poll::Ready(()) => self.wait = None,
+                    // What arrives meanwhile stays in the socket, but a client that has gone is noticed.
+                    Poll::Pending => return self.poll_gone(context),
+                }
+            }
+            if self.stage == Stage::Closing || self.is_congested() {
+                return if self.session.client.inbox.is_filled() { continue_soon(context) } else { Poll::Pending };
+            }
+            if self.consumed < self.input.len() && self.has_work() {
+                if self.execute_own() {
+                    continue;
+                }
+                // Others get their turn; this connection goes on at the next one.
+                let _ = self.poll_send(context);
+                return continue_soon(context);
+            }
+            match ready!(self.poll_receive(context)) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Whether the client must take replies before more are made.
+    fn is_congested(&self) -> bool {
+        self.output.len() > UNSENT_BYTES_MAX || self.output.later_count() >= LATER_MAX
+    }
+
+    /// Whether a complete request may lie in the input.
+    fn has_work(&self) -> bool {
+        !self.decoder.is_starved()
+    }
+
+    /// Takes what others have put into the inbox.
+    fn take_messages(&mut self) {
+        for message in self.session.client.inbox.take() {
+            match message {
+                Message::Push(bytes) => self.output.buffer().extend_from_slice(&bytes),
+                Message::Close => self.stage = Stage::Closing,
+            }
+        }
+    }
+
+    /// Sends what the socket takes.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        while !self.output.sendable().is_empty() {
+            match Pin::new(&mut self.stream).poll_write(context, self.output.sendable()) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(sent)) => {
+                    bump(&self.worker.counters.output_bytes, sent as u64);
+                    self.output.consume(sent);
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        self.session.client.output_bytes.store(self.output.len(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Notices, while nothing is read, that the client has gone.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        const HELD_BYTES_MAX: usize = 64 * 1024;
+        if self.input.len() - self.consumed > HELD_BYTES_MAX {
+            return Poll::Pending;
+        }
+        loop {
+            let worker = Rc::clone(&self.worker);
+            let mut shared = worker.input.borrow_mut();
+            let mut buffer = ReadBuf::new(&mut shared);
+            match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
+                Ok(()) if buffer.filled().is_empty() => return Poll::Ready(()),
+                Ok(()) => self.input.extend_from_slice(buffer.filled()),
+                Err(_) => return Poll::Ready(()),
+            }
+            if self.input.len() - self.consumed > HELD_BYTES_MAX {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Reads once and executes what has arrived. False: the client has closed.
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let worker = Rc::clone(&self.worker);
+        let mut shared = worker.input.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut shared);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+        let received = buffer.filled().len();
+        if received == 0 {
+            return Poll::Ready(Ok(false));
+        }
+        bump(&self.worker.counters.input_bytes, received as u64);
+        let received = buffer.filled();
+        self.decoder.more();
+        if self.consumed == self.input.len() {
+            // Nothing is left from before: execute where the bytes lie, keep the rest.
+            let used = self.execute(received);
+            self.input.clear();
+            self.input.extend_from_slice(&received[used..]);
+            self.consumed = 0;
+        } else {
+            let room = self.decoder.missing_bytes(self.input.len() - self.consumed);
+            // The client has announced this much, but not sent it: believe it step by step.
+            self.input.reserve(room.min(self.input.len().max(1024 * 1024)));
+            self.input.extend_from_slice(received);
+            drop(shared);
+            self.execute_own();
+        }
+        self.check_input_limit();
+        Poll::Ready(Ok(true))
+    }
+
+    /// Executes from the connection's own buffer. False: it has used up its turn.
+    fn execute_own(&mut self) -> bool {
+        let input = std::mem::take(&mut self.input);
+        let start = self.consumed;
+        let used = self.execute(&input[start..]);
+        self.input = input;
+        self.consumed += used;
+        let left = self.input.len() - self.consumed;
+        if left == 0 {
+            self.consumed = 0;
+            self.input.clear();
+            if self.input.capacity() > 64 * 1024 {
+                self.input = Vec::new();
+            }
+        } else if self.consumed > 64 * 1024 {
+            self.input.drain(..self.consumed);
+            self.consumed = 0;
+        }
+        !self.has_work() || self.wait.is_some() || left == 0
+    }
+
+    /// Executes the complete requests at the front of `bytes`; returns how many bytes they were.
+    fn execute(&mut self, bytes: &[u8]) -> usize {
+        let worker = Rc::clone(&self.worker);
+        let services = &worker.services;
+        let config = services.settings.load();
+        let mut batch = Batch {
+            services,
+            counters: &worker.counters,
+            now_ms: clock::unix_us() / 1000,
+            out_of_memory: worker.is_out_of_memory(&config),
+            slow_us: services.slowlog.threshold_us().unwrap_or(u64::MAX),
+        };
+        self.session.client.active_at_ms.store(batch.now_ms, Ordering::Relaxed);
+        let mut limits = Limits {
+            bulk_bytes_max: config.proto_max_bulk_len as i64,
+            unauthenticated: !self.session.is_authenticated,
+        };
+        // Replies go into the thread's buffer where nothing waits in the connection's own.
+        let mut shared = worker.output.borrow_mut();
+        let direct = self.output.is_empty();
+        let (mut used, mut requests) = (0, 0);
+        while self.wait.is_none() && self.stage == Stage::Open {
+            let rest = &bytes[used..];
+            let length = match self.decoder.decode(rest, &limits) {
+                Ok(Some(length)) => length,
+                Ok(None) => break,
+                Err(error) => {
+                    let text = format!("ERR Protocol error: {error}");
+                    services.statistics.count_error(&text);
+                    let buffer = if direct && self.output.is_empty() { &mut *shared } else { self.output.buffer() };
+                    ReplyWriter::new(buffer, self.session.protocol).error(&text);
+                    self.stage = Stage::Closing;
+                    used = bytes.len();
+                    break;
+                }
+            };
+            let arguments = self.decoder.arguments(rest);
+            if arguments.is_empty() {
+                used += length;
+                continue;
+            }
+            let buffer = if direct && self.output.is_empty() { &mut *shared } else { self.output.buffer() };
+            let mark = buffer.len();
+            let mut reply = ReplyWriter::new(buffer, self.session.protocol);
+            let flow = dispatch::dispatch(&mut batch, &mut self.session, arguments, &mut reply);
+            let wanted = is_reply_wanted(&mut self.session);
+            if !wanted {
+                buffer.truncate(mark);
+            }
+            match flow {
+                Flow::Continue => {}
+                Flow::Close => self.stage = Stage::Closing,
+                Flow::After(wait) => self.wait = Some(wait),
+                Flow::Later(later) => {
+                    if direct && !shared.is_empty() {
+                        self.output.buffer().extend_from_slice(&shared);
+                        shared.clear();
+                    }
+                    self.output.push_later(later, wanted);
+                }
+                Flow::Retry(wait) => {
+                    self.wait = Some(wait);
+                    break;
+                }
+            }
+            used += length;
+            limits.unauthenticated = !self.session.is_authenticated;
+            requests += 1;
+            let unsent = shared.len() + self.output.len();
+            if requests >= BATCH_REQUESTS_MAX || unsent > BATCH_REPLY_BYTES_MAX {
+                break;
+            }
+        }
+        self.decoder.shrink();
+        if !shared.is_empty() {
+            self.send_shared(&mut shared);
+        }
+        drop(shared);
+        self.check_output_limit(batch.now_ms);
+        used
+    }
+
+    /// Sends the thread's buffer, and keeps what the socket does not take.
+    fn send_shared(&mut self, shared: &mut Vec<u8>) {
+        let sent = if self.output.is_empty() { self.stream.try_write(shared).unwrap_or(0) } else { 0 };
+        bump(&self.worker.counters.output_bytes, sent as u64);
+        if sent < shared.len() {
+            self.output.buffer().extend_from_slice(&shared[sent..]);
+        }
+        shared.clear();
+        if shared.capacity() > 4 * BATCH_REPLY_BYTES_MAX {
+            *shared = Vec::new();
+        }
+    }
+
+    /// Closes a connection that has sent more of one request than the query buffer may hold.
+    fn check_input_limit(&mut self) {
+        let held = self.input.len() - self.consumed;
+        self.session.client.input_bytes.store(held, Ordering::Relaxed);
+        if held as u64 > self.worker.services.settings.load().client_query_buffer_limit {
+            self.worker.services.statistics.input_limit_disconnections.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(client = self.session.client.id, bytes = held, "closing a client over its query buffer limit");
+            self.stage = Stage::Closing;
+            self.output = Output::default();
+        }
+    }
+
+    /// Closes a connection over its client-output-buffer-limit, at once: what waits is dropped.
+    fn check_output_limit(&mut self, now_ms: u64) {
+        let waiting = self.output.len() + self.session.client.inbox.bytes();
+        self.session.client.output_bytes.store(waiting, Ordering::Relaxed);
+        if waiting == 0 {
+            self.over_soft_limit_since = None;
+            return;
+        }
+        let over = self.worker.services.settings.output_limit(&self.session.client).exceeded(
+            waiting,
+            now_ms,
+            &mut self.over_soft_limit_since,
+        );
+        if over {
+            self.worker.services.statistics.output_limit_disconnections.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(client = self.session.client.id, bytes = waiting, "closing a client over its output limit");
+            self.stage = Stage::Closing;
+            self.output = Output::default();
+        }
+    }
+
+    /// Strikes the client out everywhere.
+    fn leave(mut self) {
+        let services = &self.worker.services;
+        crate::commands::control::connection::forget(&mut self.session, services);
+        services.clients.leave(self.session.client.id);
+        let connections = &self.worker.counters.connections;
+        connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whom others know it as.
+    pub fn client(&self) -> &Client {
+        &self.session.client
+    }
+}
+
+/// Whether the reply to the command just executed is sent; CLIENT REPLY SKIP counts down here.
+#[inline]
+fn is_reply_wanted(session: &mut Session) -> bool {
+    match session.reply_mode {
+        ReplyMode::On => true,
+        ReplyMode::Off => false,
+        ReplyMode::SkipNext => {
+            session.reply_mode = ReplyMode::Skip;
+            false
+        }
+        ReplyMode::Skip => {
+            session.reply_mode = ReplyMode::On;
+            false
+        }
+    }
+}
+
+/// Lets the other tasks of the thread run, and comes back.
+fn continue_soon(context: &Context<'_>) -> Poll<()> {
+    context.waker().wake_by_ref();
+    Poll::Pending
+}

@@ -1,0 +1,244 @@
+//! The steps of every request, in order. This is the only place that sequences them, and it names no command: what a
+//! command needs is said by the flags of its row.
+
+use crate::commands::context::{Flow, Wait};
+use crate::commands::error::CommandError;
+use crate::commands::execution::{self, Executed};
+use crate::commands::session::{Queued, Session};
+use crate::commands::spec::{self, Handler};
+use crate::commands::table::{self, Command};
+use crate::resp::arguments::Arguments;
+use crate::resp::reply::ReplyWriter;
+use crate::services::Services;
+use crate::services::pause::Paused;
+use crate::services::statistics::{ThreadCounters, bump};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// What a thread knows while it works off what a connection has sent.
+pub struct Batch<'a> {
+    pub services: &'a Arc<Services>,
+    pub counters: &'a ThreadCounters,
+    /// Unix milliseconds, read once per batch.
+    pub now_ms: u64,
+    /// Memory is over the limit: commands that need more are refused.
+    pub out_of_memory: bool,
+    /// Microseconds from which a command is slow; 0: all are.
+    pub slow_us: u64,
+}
+
+/// Takes one request through all steps.
+pub fn dispatch(
+    batch: &mut Batch<'_>,
+    session: &mut Session,
+    arguments: Arguments<'_>,
+    reply: &mut ReplyWriter<'_>,
+) -> Flow {
+    // 1 and 2: look up, arity.
+    let command = match find(arguments) {
+        Ok(command) => command,
+        Err(error) => return refuse(batch, session, None, error, reply),
+    };
+    session.client.command.store(command.index, Ordering::Relaxed);
+    // 3 and 4: permission, state.
+    if let Some(error) = forbidden(batch, session, command) {
+        return refuse(batch, session, Some(command), error, reply);
+    }
+    if let Some(wait) = pause(batch, session, command) {
+        return Flow::Retry(wait);
+    }
+    // 5: keys to slots.
+    let Some(slots) = execution::slots_of(command, arguments) else {
+        // The handler will say what is wrong with its arguments; it touches no key then.
+        return execute(batch, session, command, arguments, &[], reply);
+    };
+    if let Some(transaction) = &mut session.transaction
+        && !command.spec.has(spec::NOT_QUEUED)
+    {
+        transaction.queue.push(Queued { command, arguments: arguments.to_owned() });
+        reply.simple("QUEUED");
+        return Flow::Continue;
+    }
+    // 7 to 10: execute, publish, follow up, reply.
+    execute(batch, session, command, arguments, &slots, reply)
+}
+
+/// The command of a request, its number of arguments checked.
+pub fn find(arguments: Arguments<'_>) -> Result<&'static Command, CommandError> {
+    let mut command = table::lookup(arguments.at(0)).ok_or_else(|| unknown(arguments))?;
+    if arguments.len() > 1 && !command.subcommands.is_empty() {
+        command = command.subcommand(arguments.at(1)).ok_or_else(|| unknown_subcommand(command, arguments))?;
+    }
+    if !command.spec.arity.accepts(arguments.len()) || matches!(command.spec.handler, Handler::Container) {
+        return Err(CommandError::WrongArity(command.name.as_str().into()));
+    }
+    Ok(command)
+}
+
+#[cold]
+fn unknown(arguments: Arguments<'_>) -> CommandError {
+    // Redis shows at most 128 bytes of the name and of the arguments.
+    let shown = |bytes: &[u8], most: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned();
+    let mut beginning = String::new();
+    for argument in arguments.from(1) {
+        if beginning.len() >= 128 {
+            break;
+        }
+        beginning.push_str(&format!("'{}' ", shown(argument, 128 - beginning.len())));
+    }
+    let name = shown(arguments.at(0), 128);
+    CommandError::Text(format!("ERR unknown command '{name}', with args beginning with: {beginning}").into())
+}
+
+#[cold]
+fn unknown_subcommand(command: &Command, arguments: Arguments<'_>) -> CommandError {
+    let given = String::from_utf8_lossy(&arguments.at(1)[..arguments.at(1).len().min(128)]).into_owned();
+    let container = command.spec.name.to_uppercase();
+    CommandError::Text(format!("ERR unknown subcommand '{given}'. Try {container} HELP.").into())
+}
+
+/// Why the client may not execute the command now.
+fn forbidden(batch: &Batch<'_>, session: &Session, command: &'static Command) -> Option<CommandError> {
+    let spec = command.spec;
+    if !session.is_authenticated && !spec.has(spec::NO_AUTH) {
+        return Some(CommandError::text("NOAUTH Authentication required."));
+    }
+    if session.transaction.is_some() && spec.has(spec::NO_MULTI) {
+        return Some(CommandError::text("ERR Command not allowed inside a transaction"));
+    }
+    if session.is_limited_to_subscriber_commands() && !spec.has(spec::WHILE_SUBSCRIBED) {
+        let name = &command.name;
+        return Some(CommandError::Text(
+            format!(
+                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed \
+                 in this context"
+            )
+            .into(),
+        ));
+    }
+    if batch.out_of_memory && spec.has(spec::DENYOOM) {
+        return Some(CommandError::text("OOM command not allowed when used memory > 'maxmemory'."));
+    }
+    None
+}
+
+/// CLIENT PAUSE: what the command has to wait for.
+#[inline]
+fn pause(batch: &Batch<'_>, session: &Session, command: &'static Command) -> Option<Wait> {
+    let (who, until_ms) = batch.services.pause.current(batch.now_ms)?;
+    let writes = spec::WRITE | spec::MAY_REPLICATE;
+    let concerned = match who {
+        _ if command.spec.has(spec::NOT_PAUSED) => false,
+        Paused::All => true,
+        Paused::Writes => {
+            let executes_queue = command.spec.has(spec::NOT_QUEUED)
+                && session
+                    .transaction
+                    .as_ref()
+                    .is_some_and(|transaction| transaction.queue.iter().any(|queued| queued.command.spec.has(writes)));
+            let is_queued = session.transaction.is_some() && !command.spec.has(spec::NOT_QUEUED);
+            executes_queue || (command.spec.has(writes) && !is_queued)
+        }
+    };
+    if !concerned {
+        return None;
+    }
+    let left = Duration::from_millis(until_ms - batch.now_ms);
+    let services = Arc::clone(batch.services);
+    // CLIENT UNPAUSE ends it early: look again often enough that nobody notices.
+    Some(Box::pin(async move {
+        let until = tokio::time::Instant::now() + left;
+        while tokio::time::Instant::now() < until {
+            let slice = (until - tokio::time::Instant::now()).min(Duration::from_millis(5));
+            tokio::time::sleep(slice).await;
+            if services.pause.current(crate::base::clock::unix_us() / 1000).is_none() {
+                break;
+            }
+        }
+    }))
+}
+
+/// Answers a request that was not executed; a transaction that is being queued is spoilt by it.
+#[cold]
+fn refuse(
+    batch: &Batch<'_>,
+    session: &mut Session,
+    command: Option<&'static Command>,
+    error: CommandError,
+    reply: &mut ReplyWriter<'_>,
+) -> Flow {
+    if let Some(transaction) = &mut session.transaction {
+        transaction.aborted = true;
+    }
+    let text = error.to_string();
+    if let Some(command) = command {
+        bump(&batch.counters.commands[command.index as usize].rejected, 1);
+    }
+    batch.services.statistics.count_error(&text);
+    reply.error(&text);
+    Flow::Continue
+}
+
+fn execute(
+    batch: &mut Batch<'_>,
+    session: &mut Session,
+    command: &'static Command,
+    arguments: Arguments<'_>,
+    slots: &[crate::base::slot::Slot],
+    reply: &mut ReplyWriter<'_>,
+) -> Flow {
+    // The clock is read around commands that may take long; FAST ones are not worth what reading it costs, unless the
+    // user wants to see them.
+    let timed = !command.spec.has(spec::FAST) || batch.slow_us < 1000;
+    let started = if timed { crate::base::clock::boot_us() } else { 0 };
+    let mut flow = Flow::Continue;
+    let result = match command.spec.handler {
+        Handler::Data(_) => {
+            match execution::execute_data(command, arguments, slots, session, batch.services, batch.now_ms, reply) {
+                Executed::Done => Ok(()),
+                Executed::Failed(error) => Err(error),
+                Executed::Frozen | Executed::Elsewhere => return Flow::Retry(settle()),
+            }
+        }
+        Handler::Control(_) => {
+            let done =
+                execution::run_control(command, arguments, session, batch.services, batch.now_ms, reply, false);
+            flow = done.0;
+            done.1
+        }
+        Handler::Container => Ok(()),
+    };
+    let counters = &batch.counters.commands[command.index as usize];
+    bump(&counters.calls, 1);
+    if let Err(error) = &result {
+        bump(&counters.failed, 1);
+        batch.services.statistics.count_error(&error.to_string());
+    }
+    if timed {
+        let took = crate::base::clock::boot_us().saturating_sub(started);
+        bump(&counters.microseconds, took);
+        observe(batch, session, command, arguments, took);
+    }
+    flow
+}
+
+/// Until a hand-over may be decided: a hand-over takes milliseconds.
+fn settle() -> Wait {
+    Box::pin(tokio::time::sleep(Duration::from_millis(1)))
+}
+
+/// Enters a command that took long into the slow log and the latency monitor.
+fn observe(batch: &Batch<'_>, session: &Session, command: &Command, arguments: Arguments<'_>, took_us: u64) {
+    let now_s = batch.now_ms / 1000;
+    if batch.services.latency.is_on() {
+        let event = if command.spec.has(spec::FAST) { "fast-command" } else { "command" };
+        batch.services.latency.observe(event, now_s, took_us / 1000);
+    }
+    if took_us < batch.slow_us || command.spec.has(spec::SKIP_SLOWLOG) {
+        return;
+    }
+    let client = &session.client;
+    let name = client.labels.lock().name.clone();
+    batch.services.slowlog.record(now_s, took_us, arguments.from(0), client.address.to_string(), name);
+}

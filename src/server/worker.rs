@@ -1,0 +1,126 @@
+//! A worker: one thread with one single-threaded runtime, and the connections that live on it.
+
+use super::connection::Connection;
+use crate::base::clock;
+use crate::commands::session::Session;
+use crate::commands::table;
+use crate::config::Config;
+use crate::services::Services;
+use crate::services::clients::Accepted;
+use crate::services::statistics::ThreadCounters;
+use crossbeam::utils::CachePadded;
+use std::cell::RefCell;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Bytes that one read may take in, as in Redis.
+const READ_BYTES: usize = 64 * 1024;
+/// Share of a thread's time that active expiry may take: 1 ms of every cycle of 100 ms at `hz 10`, more with more effort.
+const EXPIRE_BUDGET_US: u64 = 1000;
+
+/// What the connections of a thread share.
+pub struct Worker {
+    pub services: Arc<Services>,
+    pub counters: Arc<CachePadded<ThreadCounters>>,
+    /// Where reads go.
+    pub input: RefCell<Box<[u8]>>,
+    /// Where replies are built.
+    pub output: RefCell<Vec<u8>>,
+}
+
+/// A socket on its way to a worker.
+#[derive(Debug)]
+pub struct Arrival {
+    pub stream: TcpStream,
+    pub is_proxied: bool,
+}
+
+/// A worker as the listener sees it.
+#[derive(Clone, Debug)]
+pub struct WorkerHandle {
+    pub arrivals: mpsc::Sender<Arrival>,
+    pub counters: Arc<CachePadded<ThreadCounters>>,
+}
+
+impl WorkerHandle {
+    /// How many connections it has.
+    pub fn connections(&self) -> u64 {
+        self.counters.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// Starts worker number `index` of `count`. It ends when the handle is dropped.
+pub fn start(services: Arc<Services>, index: usize, count: usize) -> std::io::Result<WorkerHandle> {
+    // Sockets that were accepted and not taken over yet.
+    const ARRIVALS_MAX: usize = 1024;
+    let counters = services.statistics.add_thread(table::all().len());
+    let (arrivals, receiver) = mpsc::channel(ARRIVALS_MAX);
+    let handle = WorkerHandle { arrivals, counters: Arc::clone(&counters) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let worker = Rc::new(Worker {
+            services,
+            counters,
+            input: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
+            output: RefCell::new(Vec::new()),
+        });
+        let tasks = tokio::task::LocalSet::new();
+        tasks.block_on(&runtime, serve(worker, receiver, index, count));
+    })?;
+    Ok(handle)
+}
+
+async fn serve(worker: Rc<Worker>, mut arrivals: mpsc::Receiver<Arrival>, index: usize, count: usize) {
+    tokio::task::spawn_local(expire(Arc::clone(&worker.services), index, count));
+    while let Some(arrival) = arrivals.recv().await {
+        if let Err(error) = worker.accept(arrival) {
+            tracing::debug!(%error, "a connection was lost while it was accepted");
+        }
+    }
+}
+
+impl Worker {
+    fn accept(self: &Rc<Worker>, arrival: Arrival) -> std::io::Result<()> {
+        let stream = arrival.stream;
+        let accepted = Accepted {
+            address: stream.peer_addr()?,
+            local_address: stream.local_addr()?,
+            descriptor: stream.as_raw_fd(),
+            now_ms: clock::unix_us() / 1000,
+        };
+        let stream = tokio::net::TcpStream::from_std(stream)?;
+        let client = self.services.clients.enter(accepted);
+        let is_authenticated = self.services.settings.load().requirepass.is_empty();
+        let mut session = Session::new(client, is_authenticated);
+        session.is_proxied = arrival.is_proxied;
+        tokio::task::spawn_local(Connection::new(stream, Rc::clone(self), session).run());
+        Ok(())
+    }
+
+    /// Whether memory is over `maxmemory`.
+    #[inline]
+    pub fn is_out_of_memory(&self, config: &Config) -> bool {
+        config.maxmemory != 0 && self.services.engine.statistics().entry_bytes > config.maxmemory
+    }
+}
+
+/// Removes expired keys of this thread's share of the shards, `hz` times a second.
+async fn expire(services: Arc<Services>, index: usize, count: usize) {
+    loop {
+        let config = services.settings.load_full();
+        tokio::time::sleep(Duration::from_millis(1000 / config.hz.clamp(1, 500))).await;
+        let now_ms = clock::unix_us() / 1000;
+        services.engine.wind_access_clock(now_ms);
+        if services.settings.is_active_expire_on() {
+            let started = clock::boot_us();
+            services.engine.expire_cycle(index, count, now_ms, EXPIRE_BUDGET_US * config.active_expire_effort);
+            let took_ms = (clock::boot_us() - started) / 1000;
+            services.latency.observe("expire-cycle", now_ms / 1000, took_ms);
+        }
+    }
+}

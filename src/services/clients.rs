@@ -1,0 +1,152 @@
+//! Who is connected: the records that CLIENT LIST shows and CLIENT KILL finds.
+
+use super::inbox::{Inbox, Message};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+
+/// Text that a client gives about itself.
+#[derive(Clone, Debug, Default)]
+pub struct Labels {
+    pub name: String,
+    pub library_name: String,
+    pub library_version: String,
+}
+
+/// What others may know of a connection. Written by the connection alone, except for `inbox` and `labels`.
+#[derive(Debug)]
+pub struct Client {
+    pub id: u64,
+    pub address: SocketAddr,
+    pub local_address: SocketAddr,
+    pub descriptor: i32,
+    /// Unix milliseconds.
+    pub connected_at_ms: u64,
+    pub labels: Mutex<Labels>,
+    pub inbox: Inbox,
+    /// Unix milliseconds of the last request.
+    pub active_at_ms: AtomicU64,
+    pub database: AtomicUsize,
+    pub subscriptions: AtomicUsize,
+    pub pattern_subscriptions: AtomicUsize,
+    pub shard_subscriptions: AtomicUsize,
+    /// Commands queued by MULTI, -1 outside.
+    pub queued: AtomicI64,
+    pub watched: AtomicUsize,
+    /// Index of the last command in the table; `u16::MAX` before the first.
+    pub command: AtomicU16,
+    pub input_bytes: AtomicUsize,
+    pub output_bytes: AtomicUsize,
+    pub resp3: AtomicBool,
+    pub no_evict: AtomicBool,
+    pub readonly: AtomicBool,
+    pub closing: AtomicBool,
+}
+
+/// A client as it was accepted.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted {
+    pub address: SocketAddr,
+    pub local_address: SocketAddr,
+    pub descriptor: i32,
+    pub now_ms: u64,
+}
+
+impl Client {
+    fn new(id: u64, accepted: Accepted) -> Client {
+        Client {
+            id,
+            address: accepted.address,
+            local_address: accepted.local_address,
+            descriptor: accepted.descriptor,
+            connected_at_ms: accepted.now_ms,
+            labels: Mutex::default(),
+            inbox: Inbox::default(),
+            active_at_ms: AtomicU64::new(accepted.now_ms),
+            database: AtomicUsize::new(0),
+            subscriptions: AtomicUsize::new(0),
+            pattern_subscriptions: AtomicUsize::new(0),
+            shard_subscriptions: AtomicUsize::new(0),
+            queued: AtomicI64::new(-1),
+            watched: AtomicUsize::new(0),
+            command: AtomicU16::new(u16::MAX),
+            input_bytes: AtomicUsize::new(0),
+            output_bytes: AtomicUsize::new(0),
+            resp3: AtomicBool::new(false),
+            no_evict: AtomicBool::new(false),
+            readonly: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// A record that stands in no registry, for tests.
+    pub fn detached() -> Arc<Client> {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Arc::new(Client::new(0, Accepted { address: nowhere, local_address: nowhere, descriptor: -1, now_ms: 0 }))
+    }
+
+    /// Whether it listens to channels or patterns.
+    pub fn is_subscribed(&self) -> bool {
+        self.subscriptions.load(Ordering::Relaxed)
+            + self.pattern_subscriptions.load(Ordering::Relaxed)
+            + self.shard_subscriptions.load(Ordering::Relaxed)
+            > 0
+    }
+
+    /// `normal` or `pubsub`, as CLIENT LIST TYPE and the output limits call it.
+    pub fn class(&self) -> &'static str {
+        if self.is_subscribed() { "pubsub" } else { "normal" }
+    }
+
+    /// Asks the connection to close.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.inbox.put(Message::Close);
+    }
+}
+
+/// The connected clients of a node.
+#[derive(Debug, Default)]
+pub struct Clients {
+    connected: Mutex<BTreeMap<u64, Arc<Client>>>,
+    count: AtomicUsize,
+    last_id: AtomicU64,
+}
+
+impl Clients {
+    /// Enters a client, with an id that no other ever had.
+    pub fn enter(&self, accepted: Accepted) -> Arc<Client> {
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let client = Arc::new(Client::new(id, accepted));
+        self.connected.lock().insert(id, Arc::clone(&client));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        client
+    }
+
+    /// Strikes a client out.
+    pub fn leave(&self, id: u64) {
+        if self.connected.lock().remove(&id).is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// All of them, by id.
+    pub fn list(&self) -> Vec<Arc<Client>> {
+        self.connected.lock().values().cloned().collect()
+    }
+
+    pub fn get(&self, id: u64) -> Option<Arc<Client>> {
+        self.connected.lock().get(&id).cloned()
+    }
+
+    /// Wakes every connection.
+    pub fn wake_all(&self) {
+        self.connected.lock().values().for_each(|client| client.inbox.wake());
+    }
+}

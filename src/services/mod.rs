@@ -1,0 +1,35 @@
+//! What the connections of a node share, besides its keys: who is connected, who listens to which channel, what was
+//! slow, what was counted.
+//!
+//! Control commands see these services; nothing here knows a command or a socket.
+
+pub mod clients;
+pub mod inbox;
+pub mod latency;
+pub mod pause;
+pub mod pubsub;
+pub mod settings;
+pub mod slowlog;
+pub mod statistics;
+pub mod timer;
+
+use crate::engine::Engine;
+use std::sync::Arc;
+
+/// The services of one node.
+pub struct Services {
+    pub engine: Arc<Engine>,
+    pub settings: settings::Settings,
+    pub clients: clients::Clients,
+    pub pubsub: pubsub::PubSub,
+    pub slowlog: slowlog::Slowlog,
+    pub latency: latency::LatencyMonitor,
+    pub statistics: statistics::Statistics,
+    pub pause: pause::Pause,
+    /// 40 hexadecimal digits, drawn at every start.
+    pub run_id: String,
+    /// Unix milliseconds.
+    pub started_at_ms: u64,
+    /// Raised when the process shall end (SHUTDOWN, SIGTERM).
+    pub shutdown: tokio::sync::Notify,
+}

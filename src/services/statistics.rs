@@ -1,0 +1,131 @@
+//! What the node counts: per thread by its only writer, added up when somebody asks (INFO).
+
+use crossbeam::utils::CachePadded;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Adds to a counter of which the calling thread is the only writer.
+#[inline]
+pub fn bump(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+}
+
+/// Of one command, by one thread.
+#[derive(Debug, Default)]
+pub struct CommandCounters {
+    pub calls: AtomicU64,
+    pub microseconds: AtomicU64,
+    /// Refused before execution.
+    pub rejected: AtomicU64,
+    /// Answered with an error.
+    pub failed: AtomicU64,
+}
+
+/// Of one thread.
+#[derive(Debug)]
+pub struct ThreadCounters {
+    /// By index in the command table.
+    pub commands: Box<[CommandCounters]>,
+    pub input_bytes: AtomicU64,
+    pub output_bytes: AtomicU64,
+    pub connections: AtomicU64,
+}
+
+/// The counters of a node.
+#[derive(Debug, Default)]
+pub struct Statistics {
+    threads: Mutex<Vec<Arc<CachePadded<ThreadCounters>>>>,
+    /// Errors by their first word.
+    errors: Mutex<BTreeMap<String, u64>>,
+    pub connections_received: AtomicU64,
+    pub connections_rejected: AtomicU64,
+    pub output_limit_disconnections: AtomicU64,
+    pub input_limit_disconnections: AtomicU64,
+    pub error_replies: AtomicU64,
+    /// Commands a second over the last seconds, measured by the node's timer.
+    pub operations_per_second: AtomicU64,
+    pub input_bytes_per_second: AtomicU64,
+    pub output_bytes_per_second: AtomicU64,
+    pub peak_memory_bytes: AtomicU64,
+}
+
+/// Different error codes that are counted; what comes after shares one count, as in Redis.
+const ERROR_KINDS_MAX: usize = 128;
+
+impl Statistics {
+    /// The counters of a new thread.
+    pub fn add_thread(&self, commands: usize) -> Arc<CachePadded<ThreadCounters>> {
+        let counters = Arc::new(CachePadded::new(ThreadCounters {
+            commands: (0..commands).map(|_| CommandCounters::default()).collect(),
+            input_bytes: AtomicU64::new(0),
+            output_bytes: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+        }));
+        self.threads.lock().push(Arc::clone(&counters));
+        counters
+    }
+
+    /// Adds up one counter over the threads.
+    pub fn sum(&self, counter: impl Fn(&ThreadCounters) -> u64) -> u64 {
+        self.threads.lock().iter().map(|thread| counter(thread)).sum()
+    }
+
+    /// Commands executed.
+    pub fn commands_processed(&self) -> u64 {
+        self.sum(|thread| thread.commands.iter().map(|command| command.calls.load(Ordering::Relaxed)).sum())
+    }
+
+    /// Calls, microseconds, rejected and failed calls of a command, by its index in the table.
+    pub fn command(&self, index: usize) -> [u64; 4] {
+        let mut sum = [0; 4];
+        for thread in self.threads.lock().iter() {
+            let Some(command) = thread.commands.get(index) else { continue };
+            let counters = [&command.calls, &command.microseconds, &command.rejected, &command.failed];
+            for (sum, counter) in sum.iter_mut().zip(counters) {
+                *sum += counter.load(Ordering::Relaxed);
+            }
+        }
+        sum
+    }
+
+    /// Counts an error reply by its code, the first word of its text.
+    pub fn count_error(&self, text: &str) {
+        self.error_replies.fetch_add(1, Ordering::Relaxed);
+        let code = text.split_ascii_whitespace().next().unwrap_or("ERR");
+        let mut errors = self.errors.lock();
+        let room = errors.len() < ERROR_KINDS_MAX;
+        match errors.get_mut(code) {
+            Some(count) => *count += 1,
+            None if room => {
+                errors.insert(code.to_owned(), 1);
+            }
+            None => *errors.entry("ERRORSTATS_OVERFLOW".to_owned()).or_default() += 1,
+        }
+    }
+
+    /// Errors by code.
+    pub fn errors(&self) -> Vec<(String, u64)> {
+        self.errors.lock().iter().map(|(code, count)| (code.clone(), *count)).collect()
+    }
+
+    /// Sets everything to zero (CONFIG RESETSTAT). Counts of this very moment may survive.
+    pub fn reset(&self) {
+        for thread in self.threads.lock().iter() {
+            for command in &thread.commands {
+                for counter in [&command.calls, &command.microseconds, &command.rejected, &command.failed] {
+                    counter.store(0, Ordering::Relaxed);
+                }
+            }
+            thread.input_bytes.store(0, Ordering::Relaxed);
+            thread.output_bytes.store(0, Ordering::Relaxed);
+        }
+        self.errors.lock().clear();
+        self.connections_received.store(0, Ordering::Relaxed);
+        self.connections_rejected.store(0, Ordering::Relaxed);
+        self.output_limit_disconnections.store(0, Ordering::Relaxed);
+        self.input_limit_disconnections.store(0, Ordering::Relaxed);
+        self.error_replies.store(0, Ordering::Relaxed);
+    }
+}
