@@ -11,11 +11,32 @@ use crate::engine::shard::SlotState;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
+use crate::values::hashing::table_hash;
 use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// The slots of a command's keys.
-pub type Slots = SmallVec<[Slot; 8]>;
+pub type Slots = SmallVec<[Slot; 4]>;
+
+/// What is known of the keys of a request before it is executed.
+#[derive(Debug, Default)]
+pub struct Keys {
+    pub slots: Slots,
+    /// The table hash of the first argument, where that is the only key.
+    pub first_hash: Option<u64>,
+}
+
+/// The keys of a request; `None` where it does not say what they are.
+#[inline]
+pub fn keys_of(command: &Command, arguments: Arguments<'_>) -> Option<Keys> {
+    if command.spec.first_key_only
+        && let Some(key) = arguments.get(1)
+    {
+        let slots = Slots::from_slice(&[Slot::of_key(key)]);
+        return Some(Keys { slots, first_hash: Some(table_hash(key)) });
+    }
+    slots_of(command, arguments).map(|slots| Keys { slots, first_hash: None })
+}
 
 /// The slots of the keys of a request, in the order of the keys; `None` where the request does not say what they are.
 pub fn slots_of(command: &Command, arguments: Arguments<'_>) -> Option<Slots> {
@@ -46,12 +67,13 @@ pub enum Executed {
 pub fn execute_data(
     command: &'static Command,
     arguments: Arguments<'_>,
-    slots: &[Slot],
+    keys: &Keys,
     session: &Session,
     services: &Services,
     now_ms: u64,
     reply: &mut ReplyWriter<'_>,
 ) -> Executed {
+    let slots = &keys.slots[..];
     let engine = &services.engine;
     let mut keyspace = if command.spec.has(ALL_KEYS) {
         engine.lock_all(session.database, now_ms)
@@ -67,10 +89,8 @@ pub fn execute_data(
         SlotState::Frozen => return Executed::Frozen,
         SlotState::Elsewhere => return Executed::Elsewhere,
     }
-    if command.spec.first_key_only
-        && let [slot] = slots
-    {
-        keyspace.hint(arguments.at(1), *slot);
+    if let ([slot], Some(hash)) = (slots, keys.first_hash) {
+        keyspace.hint(arguments.at(1), *slot, hash);
     }
     match run_data(command, arguments, &mut keyspace, reply) {
         Ok(()) => Executed::Done,

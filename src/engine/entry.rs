@@ -288,6 +288,12 @@ impl Entry {
         self.write_deadline(deadline);
     }
 
+    /// Where the block begins, for fetching it into the cache.
+    #[inline]
+    pub(super) fn address(&self) -> *const u8 {
+        self.0.as_ptr().cast()
+    }
+
     /// LRU clock or LFU counter: 24 bits.
     #[inline]
     pub fn access(&self) -> u32 {

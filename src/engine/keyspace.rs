@@ -53,7 +53,6 @@ pub struct Keyspace<'e> {
     pub(super) now_ms: u64,
     cause: Cause,
     hint: Option<Hint>,
-    pub(super) limits: Arc<Limits>,
     changes: u64,
 }
 
@@ -75,7 +74,6 @@ impl<'e> Keyspace<'e> {
             now_ms,
             cause: Cause::Client,
             hint: None,
-            limits: engine.limits(),
             changes: 0,
         }
     }
@@ -112,8 +110,8 @@ impl<'e> Keyspace<'e> {
     }
 
     /// Thresholds of the packed encodings.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    pub fn limits(&self) -> Arc<Limits> {
+        self.engine.limits()
     }
 
     /// Says why keys change from here on; client commands need not.
@@ -121,9 +119,9 @@ impl<'e> Keyspace<'e> {
         self.cause = cause;
     }
 
-    /// Remembers the slot of a key that lies in the request, so that it is not computed again.
-    pub fn hint(&mut self, key: &[u8], slot: Slot) {
-        let place = self.place_in(slot, table_hash(key));
+    /// Remembers the slot and table hash of a key that lies in the request, so that they are not computed again.
+    pub fn hint(&mut self, key: &[u8], slot: Slot, hash: u64) {
+        let place = self.place_in(slot, hash);
         self.hint = Some(Hint { address: key.as_ptr().addr(), length: key.len(), place });
     }
 
@@ -613,7 +611,7 @@ impl<'e> Keyspace<'e> {
         self.expire_if_due(place, key);
         let clock = self.engine.access_clock();
         let database = self.database;
-        let limits = Arc::clone(&self.limits);
+        let limits = self.engine.limits();
         let shard = self.locks.shard(place.shard);
         let (table, counters) = shard.split_for_write(database, place.slot_in_shard);
         let mut emptied = false;

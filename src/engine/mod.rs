@@ -9,6 +9,7 @@ pub mod entry;
 pub mod expiry;
 pub mod keyspace;
 mod lock;
+mod prefetch;
 pub mod shard;
 
 pub use keyspace::{Deadline, Keyspace, WrongKind};

@@ -90,6 +90,21 @@ enum Stage {
     BulkBody { remaining: usize, length: usize },
 }
 
+/// Where a decoder keeps the arguments of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoded {
+    first: usize,
+    last: usize,
+    inline: bool,
+}
+
+impl Decoded {
+    /// Whether it came as a line: then it must be executed before the next one is decoded.
+    pub fn is_inline(self) -> bool {
+        self.inline
+    }
+}
+
 /// The state of one connection's request stream.
 #[derive(Debug)]
 pub struct Decoder {
@@ -97,6 +112,8 @@ pub struct Decoder {
     /// Bytes of the current request that are behind us.
     offset: usize,
     spans: Vec<Span>,
+    /// Where the current request's spans begin.
+    first_span: usize,
     /// Unescaped arguments of an inline request; empty for the array form.
     scratch: Vec<u8>,
     inline: bool,
@@ -106,20 +123,28 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Decoder {
-        Decoder { stage: Stage::Start, offset: 0, spans: Vec::new(), scratch: Vec::new(), inline: false, starved: true }
+        Decoder {
+            stage: Stage::Start,
+            offset: 0,
+            spans: Vec::new(),
+            first_span: 0,
+            scratch: Vec::new(),
+            inline: false,
+            starved: true,
+        }
     }
 }
 
 impl Decoder {
     /// Reads on in the request that begins at `buffer[0]`: the same bytes as at the last call, and what has arrived since.
     ///
-    /// `Ok(Some(n))`: the request is complete in the first `n` bytes, and [`Decoder::arguments`] shows it until the next
-    /// call, which must begin behind them. It may be empty (`*0`, a blank line): nothing to do.
+    /// `Ok(Some(n))`: the request is complete in the first `n` bytes, and the next call must begin behind them. It may be
+    /// empty (`*0`, a blank line): nothing to do.
     /// `Ok(None)`: more bytes are needed.
     pub fn decode(&mut self, buffer: &[u8], limits: &Limits) -> Result<Option<usize>, ProtocolError> {
         self.starved = true;
         if let Stage::Start = self.stage {
-            self.spans.clear();
+            self.first_span = self.spans.len();
             self.offset = 0;
             match buffer.first() {
                 None => return Ok(None),
@@ -154,10 +179,32 @@ impl Decoder {
         self.starved
     }
 
-    /// The arguments of the request that [`Decoder::decode`] has just completed in `buffer`.
+    /// Where the arguments of the request that [`Decoder::decode`] has just completed are kept, until
+    /// [`Decoder::forget`]. Several array requests can be decoded ahead; an inline one must be the last of them.
     #[inline]
-    pub fn arguments<'a>(&'a self, buffer: &'a [u8]) -> Arguments<'a> {
-        Arguments::new(if self.inline { &self.scratch } else { buffer }, &self.spans)
+    pub fn decoded(&self) -> Decoded {
+        Decoded { first: self.first_span, last: self.spans.len(), inline: self.inline }
+    }
+
+    /// The arguments of a decoded request; `buffer` begins where it was decoded.
+    #[inline]
+    pub fn arguments<'a>(&'a self, decoded: Decoded, buffer: &'a [u8]) -> Arguments<'a> {
+        let spans = self.spans.get(decoded.first..decoded.last).unwrap_or_default();
+        Arguments::new(if decoded.inline { &self.scratch } else { buffer }, spans)
+    }
+
+    /// Forgets the requests that were decoded; the one that is not complete yet stays.
+    pub fn forget(&mut self) {
+        self.spans.drain(..if matches!(self.stage, Stage::Start) { self.spans.len() } else { self.first_span });
+        self.first_span = 0;
+    }
+
+    /// Forgets everything: the next call begins a request.
+    pub fn restart(&mut self) {
+        self.stage = Stage::Start;
+        self.spans.clear();
+        self.first_span = 0;
+        self.starved = false;
     }
 
     /// Bytes that are certainly still missing of the current request: how much room the next read wants.

@@ -4,13 +4,14 @@
 //! another shared buffer, are sent with one write. Only what is left over (half a request, what the socket did not take)
 //! goes into buffers of the connection's own, so an idle connection holds almost nothing.
 
+use super::ahead::Ahead;
 use super::dispatch::{self, Batch};
 use super::output::{LATER_MAX, Output};
 use super::worker::Worker;
 use crate::base::clock;
 use crate::commands::context::{Flow, Wait};
 use crate::commands::session::{ReplyMode, Session};
-use crate::resp::decoder::{Decoder, Limits};
+use crate::resp::decoder::{Decoder, Limits, ProtocolError};
 use crate::resp::reply::ReplyWriter;
 use crate::services::clients::Client;
 use crate::services::inbox::Message;
@@ -238,61 +239,33 @@ impl Connection {
             slow_us: services.slowlog.threshold_us().unwrap_or(u64::MAX),
         };
         self.session.client.active_at_ms.store(batch.now_ms, Ordering::Relaxed);
-        let mut limits = Limits {
-            bulk_bytes_max: config.proto_max_bulk_len as i64,
-            unauthenticated: !self.session.is_authenticated,
-        };
+        let bulk_bytes_max = config.proto_max_bulk_len as i64;
+        drop(config);
         // Replies go into the thread's buffer where nothing waits in the connection's own.
         let mut shared = worker.output.borrow_mut();
-        let direct = self.output.is_empty();
+        let mut ahead = worker.ahead.borrow_mut();
         let (mut used, mut requests) = (0, 0);
         while self.wait.is_none() && self.stage == Stage::Open {
-            let rest = &bytes[used..];
-            let length = match self.decoder.decode(rest, &limits) {
-                Ok(Some(length)) => length,
-                Ok(None) => break,
-                Err(error) => {
-                    let text = format!("ERR Protocol error: {error}");
-                    services.statistics.count_error(&text);
-                    let buffer = if direct && self.output.is_empty() { &mut *shared } else { self.output.buffer() };
-                    ReplyWriter::new(buffer, self.session.protocol).error(&text);
-                    self.stage = Stage::Closing;
-                    used = bytes.len();
-                    break;
-                }
-            };
-            let arguments = self.decoder.arguments(rest);
-            if arguments.is_empty() {
-                used += length;
-                continue;
+            let limits = Limits { bulk_bytes_max, unauthenticated: !self.session.is_authenticated };
+            let error = ahead.fill(&mut self.decoder, bytes, used, &limits);
+            if ahead.is_empty() && error.is_none() {
+                break;
             }
-            let buffer = if direct && self.output.is_empty() { &mut *shared } else { self.output.buffer() };
-            let mark = buffer.len();
-            let mut reply = ReplyWriter::new(buffer, self.session.protocol);
-            let flow = dispatch::dispatch(&mut batch, &mut self.session, arguments, &mut reply);
-            let wanted = is_reply_wanted(&mut self.session);
-            if !wanted {
-                buffer.truncate(mark);
+            ahead.fetch(&services.engine, self.session.database);
+            let count = ahead.len();
+            let done = self.execute_ahead(&mut ahead, &mut batch, bytes, &mut shared, &mut used);
+            requests += count;
+            if !done {
+                // What was decoded behind is decoded again, when its turn comes.
+                self.decoder.restart();
+                break;
             }
-            match flow {
-                Flow::Continue => {}
-                Flow::Close => self.stage = Stage::Closing,
-                Flow::After(wait) => self.wait = Some(wait),
-                Flow::Later(later) => {
-                    if direct && !shared.is_empty() {
-                        self.output.buffer().extend_from_slice(&shared);
-                        shared.clear();
-                    }
-                    self.output.push_later(later, wanted);
-                }
-                Flow::Retry(wait) => {
-                    self.wait = Some(wait);
-                    break;
-                }
+            self.decoder.forget();
+            if let Some(error) = error {
+                self.refuse(error, &mut shared);
+                used = bytes.len();
+                break;
             }
-            used += length;
-            limits.unauthenticated = !self.session.is_authenticated;
-            requests += 1;
             let unsent = shared.len() + self.output.len();
             if requests >= BATCH_REQUESTS_MAX || unsent > BATCH_REPLY_BYTES_MAX {
                 break;
@@ -305,6 +278,63 @@ impl Connection {
         drop(shared);
         self.check_output_limit(batch.now_ms);
         used
+    }
+
+    /// Executes the requests that were decoded ahead, in order; false where it stopped before the last of them.
+    fn execute_ahead(
+        &mut self,
+        ahead: &mut Ahead,
+        batch: &mut Batch<'_>,
+        bytes: &[u8],
+        shared: &mut Vec<u8>,
+        used: &mut usize,
+    ) -> bool {
+        for request in ahead.drain() {
+            if self.wait.is_some() || self.stage != Stage::Open {
+                return false;
+            }
+            let arguments = self.decoder.arguments(request.decoded, &bytes[request.start..request.end]);
+            if arguments.is_empty() {
+                *used = request.end;
+                continue;
+            }
+            let buffer = if self.output.is_empty() { &mut *shared } else { self.output.buffer() };
+            let mark = buffer.len();
+            let mut reply = ReplyWriter::new(buffer, self.session.protocol);
+            let flow = dispatch::dispatch(batch, &mut self.session, arguments, request.prepared, &mut reply);
+            let wanted = is_reply_wanted(&mut self.session);
+            if !wanted {
+                buffer.truncate(mark);
+            }
+            match flow {
+                Flow::Continue => {}
+                Flow::Close => self.stage = Stage::Closing,
+                Flow::After(wait) => self.wait = Some(wait),
+                Flow::Later(later) => {
+                    // Replies before it go into the connection's own buffer, so that the order stays.
+                    if !shared.is_empty() {
+                        self.output.buffer().extend_from_slice(shared);
+                        shared.clear();
+                    }
+                    self.output.push_later(later, wanted);
+                }
+                Flow::Retry(wait) => {
+                    self.wait = Some(wait);
+                    return false;
+                }
+            }
+            *used = request.end;
+        }
+        true
+    }
+
+    /// Answers bytes that are no request; the connection closes.
+    fn refuse(&mut self, error: ProtocolError, shared: &mut Vec<u8>) {
+        let text = format!("ERR Protocol error: {error}");
+        self.worker.services.statistics.count_error(&text);
+        let buffer = if self.output.is_empty() { shared } else { self.output.buffer() };
+        ReplyWriter::new(buffer, self.session.protocol).error(&text);
+        self.stage = Stage::Closing;
     }
 
     /// Sends the thread's buffer, and keeps what the socket does not take.

@@ -3,7 +3,8 @@
 
 use crate::commands::context::{Flow, Wait};
 use crate::commands::error::CommandError;
-use crate::commands::execution::{self, Executed};
+use crate::base::slot::Slot;
+use crate::commands::execution::{self, Executed, Keys};
 use crate::commands::session::{Queued, Session};
 use crate::commands::spec::{self, Handler};
 use crate::commands::table::{self, Command};
@@ -28,17 +29,43 @@ pub struct Batch<'a> {
     pub slow_us: u64,
 }
 
+/// A request that was looked at ahead of its turn, so that its key could be fetched into the cache.
+#[derive(Debug)]
+pub struct Prepared {
+    command: &'static Command,
+    keys: Option<Keys>,
+}
+
+/// Steps 1, 2 and 5, which depend on nothing but the request; `None` where it is no request that can be executed.
+#[inline]
+pub fn prepare(arguments: Arguments<'_>) -> Option<Prepared> {
+    let command = find(arguments).ok()?;
+    Some(Prepared { command, keys: execution::keys_of(command, arguments) })
+}
+
+impl Prepared {
+    /// Slot and table hash of its one key.
+    pub fn key(&self) -> Option<(Slot, u64)> {
+        let keys = self.keys.as_ref()?;
+        Some((*keys.slots.first()?, keys.first_hash?))
+    }
+}
+
 /// Takes one request through all steps.
 pub fn dispatch(
     batch: &mut Batch<'_>,
     session: &mut Session,
     arguments: Arguments<'_>,
+    prepared: Option<Prepared>,
     reply: &mut ReplyWriter<'_>,
 ) -> Flow {
-    // 1 and 2: look up, arity.
-    let command = match find(arguments) {
-        Ok(command) => command,
-        Err(error) => return refuse(batch, session, None, error, reply),
+    // 1, 2 and 5: look up, arity, keys to slots.
+    let (command, keys) = match prepared {
+        Some(prepared) => (prepared.command, prepared.keys),
+        None => match find(arguments) {
+            Ok(command) => (command, execution::keys_of(command, arguments)),
+            Err(error) => return refuse(batch, session, None, error, reply),
+        },
     };
     session.client.command.store(command.index, Ordering::Relaxed);
     // 3 and 4: permission, state.
@@ -48,11 +75,8 @@ pub fn dispatch(
     if let Some(wait) = pause(batch, session, command) {
         return Flow::Retry(wait);
     }
-    // 5: keys to slots.
-    let Some(slots) = execution::slots_of(command, arguments) else {
-        // The handler will say what is wrong with its arguments; it touches no key then.
-        return execute(batch, session, command, arguments, &[], reply);
-    };
+    // 6: route. A request that does not say what its keys are touches none: its handler says what is wrong with it.
+    let keys = keys.unwrap_or_default();
     if let Some(transaction) = &mut session.transaction
         && !command.spec.has(spec::NOT_QUEUED)
     {
@@ -61,7 +85,7 @@ pub fn dispatch(
         return Flow::Continue;
     }
     // 7 to 10: execute, publish, follow up, reply.
-    execute(batch, session, command, arguments, &slots, reply)
+    execute(batch, session, command, arguments, &keys, reply)
 }
 
 /// The command of a request, its number of arguments checked.
@@ -185,7 +209,7 @@ fn execute(
     session: &mut Session,
     command: &'static Command,
     arguments: Arguments<'_>,
-    slots: &[crate::base::slot::Slot],
+    keys: &Keys,
     reply: &mut ReplyWriter<'_>,
 ) -> Flow {
     // The clock is read around commands that may take long; FAST ones are not worth what reading it costs, unless the
@@ -195,7 +219,7 @@ fn execute(
     let mut flow = Flow::Continue;
     let result = match command.spec.handler {
         Handler::Data(_) => {
-            match execution::execute_data(command, arguments, slots, session, batch.services, batch.now_ms, reply) {
+            match execution::execute_data(command, arguments, keys, session, batch.services, batch.now_ms, reply) {
                 Executed::Done => Ok(()),
                 Executed::Failed(error) => Err(error),
                 Executed::Frozen | Executed::Elsewhere => return Flow::Retry(settle()),

@@ -1,5 +1,6 @@
 //! The server: sockets in, commands through, replies out.
 
+pub mod ahead;
 pub mod connection;
 pub mod dispatch;
 pub mod listener;

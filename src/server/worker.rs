@@ -1,5 +1,6 @@
 //! A worker: one thread with one single-threaded runtime, and the connections that live on it.
 
+use super::ahead::Ahead;
 use super::connection::Connection;
 use crate::base::clock;
 use crate::commands::session::Session;
@@ -31,6 +32,8 @@ pub struct Worker {
     pub input: RefCell<Box<[u8]>>,
     /// Where replies are built.
     pub output: RefCell<Vec<u8>>,
+    /// Requests that were decoded and wait for their turn.
+    pub ahead: RefCell<Ahead>,
 }
 
 /// A socket on its way to a worker.
@@ -68,6 +71,7 @@ pub fn start(services: Arc<Services>, index: usize, count: usize) -> std::io::Re
             counters,
             input: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
             output: RefCell::new(Vec::new()),
+            ahead: RefCell::new(Ahead::default()),
         });
         let tasks = tokio::task::LocalSet::new();
         tasks.block_on(&runtime, serve(worker, receiver, index, count));

@@ -5,7 +5,8 @@ fn all(decoder: &mut Decoder, buffer: &[u8], limits: &Limits) -> Result<(Vec<Vec
     let mut requests = Vec::new();
     let mut start = 0;
     while let Some(used) = decoder.decode(&buffer[start..], limits)? {
-        requests.push(decoder.arguments(&buffer[start..]).from(0).map(<[u8]>::to_vec).collect());
+        requests.push(decoder.arguments(decoder.decoded(), &buffer[start..]).from(0).map(<[u8]>::to_vec).collect());
+        decoder.forget();
         start += used;
         if start == buffer.len() {
             break;
@@ -83,7 +84,7 @@ proptest! {
         for cut in cuts.iter().cycle() {
             end = (end + cut).min(wire.len());
             while let Some(used) = decoder.decode(&wire[start..end], &Limits::default()).expect("valid") {
-                seen.push(decoder.arguments(&wire[start..end]).from(0).map(<[u8]>::to_vec).collect::<Vec<_>>());
+                seen.push(decoder.arguments(decoder.decoded(), &wire[start..end]).from(0).map(<[u8]>::to_vec).collect::<Vec<_>>());
                 start += used;
             }
             if end == wire.len() {
