@@ -29,9 +29,9 @@ const ENTRIES_MERGED_MAX: usize = ENTRIES_MAX / 4;
 const BUCKETS_PER_ENTRY_MAX: usize = 8;
 /// Tables of so few buckets are not worth shrinking.
 const BUCKETS_KEPT: usize = 16;
-/// Bits of position a directory may use; 2^24 segments of 896 are more than memory holds, so only a
-/// broken hash meets this bound, and its segments then grow instead of splitting.
-const DEPTH_MAX: u8 = 24;
+/// Bits of position a directory may use: 2^20 segments of 448 and more are half a billion elements. At the
+/// bound segments grow instead of splitting, so that a broken hash cannot inflate the directory.
+const DEPTH_MAX: u8 = 20;
 /// A scan call visits at least this fraction of a segment: it has to look at all of it each time.
 const SCAN_PIECES_MAX: u64 = 32;
 /// Segments one scan call may pass without finding anything.
@@ -443,9 +443,7 @@ impl<T> Directory<T> {
         if len <= ENTRIES_MERGED_MAX && self.places[number].depth > 0 {
             let place = self.places[number];
             let neighbour = self.number(place.start ^ (1 << (32 - place.depth)));
-            if self.places[neighbour].depth == place.depth
-                && len + self.tables[neighbour].len() <= ENTRIES_MERGED_MAX
-            {
+            if self.places[neighbour].depth == place.depth && len + self.tables[neighbour].len() <= ENTRIES_MERGED_MAX {
                 return self.merge(number, neighbour, rehash);
             }
         }
