@@ -3,5 +3,6 @@
 pub mod element;
 pub mod hashing;
 pub mod limits;
+pub mod list;
 pub mod packed;
 pub mod segments;

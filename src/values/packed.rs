@@ -38,7 +38,7 @@ pub struct Packed<const BACKWARD: bool> {
 pub struct Needle<'a>(Encoded<'a>);
 
 /// Elements from one place to the end.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Iter<'a, const BACKWARD: bool> {
     rest: &'a [u8],
 }
