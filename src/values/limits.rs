@@ -1,0 +1,37 @@
+//! When a value leaves its packed form: Redis 7.2's thresholds, under their directives' names.
+
+/// Thresholds of all encodings. Passed to whatever may grow; a value that is already large stays so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// `hash-max-listpack-entries`: fields of a packed hash.
+    pub hash_max_listpack_entries: usize,
+    /// `hash-max-listpack-value`: bytes of a field or value in a packed hash.
+    pub hash_max_listpack_value: usize,
+    /// `list-max-listpack-size`: elements of a list chunk, or its bytes by class: -1 is 4 KiB, -2 is 8, to -5, 64.
+    pub list_max_listpack_size: i32,
+    /// `set-max-intset-entries`: members of a set of integers.
+    pub set_max_intset_entries: usize,
+    /// `set-max-listpack-entries`: members of a packed set.
+    pub set_max_listpack_entries: usize,
+    /// `set-max-listpack-value`: bytes of a member of a packed set.
+    pub set_max_listpack_value: usize,
+    /// `zset-max-listpack-entries`: members of a packed sorted set.
+    pub zset_max_listpack_entries: usize,
+    /// `zset-max-listpack-value`: bytes of a member of a packed sorted set.
+    pub zset_max_listpack_value: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            hash_max_listpack_entries: 128,
+            hash_max_listpack_value: 64,
+            list_max_listpack_size: -2,
+            set_max_intset_entries: 512,
+            set_max_listpack_entries: 128,
+            set_max_listpack_value: 64,
+            zset_max_listpack_entries: 128,
+            zset_max_listpack_value: 64,
+        }
+    }
+}
