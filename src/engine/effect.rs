@@ -7,7 +7,6 @@
 //! The encoded form is a tag, then fields; byte strings have their length in front, integers are LEB128. Tags are
 //! stable: a number is never given twice.
 
-use crate::values::Value;
 
 /// Which end of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +43,7 @@ pub enum Effect<'a> {
     SetRemove { key: &'a [u8], member: &'a [u8] },
     SortedSetPut { key: &'a [u8], member: &'a [u8], score: f64 },
     SortedSetRemove { key: &'a [u8], member: &'a [u8] },
-    /// The key holds this collection and nothing else; `image` is what [`encode_value`] writes.
+    /// The key holds this collection and nothing else; `image` is what [`super::image::encode`] writes.
     PutValue { key: &'a [u8], image: &'a [u8], deadline: Option<u64> },
     /// The slot is empty in this database.
     FlushSlot,
@@ -166,7 +165,6 @@ impl<'a> Effect<'a> {
     }
 }
 
-pub fn encode_value(_: &Value, _: &mut Vec<u8>) {}
 fn put(out: &mut Vec<u8>, tag: u8, fields: &[&[u8]]) {
     out.push(tag);
     for field in fields {
@@ -174,13 +172,13 @@ fn put(out: &mut Vec<u8>, tag: u8, fields: &[&[u8]]) {
     }
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_integer(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// LEB128.
-fn put_integer(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_integer(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -200,13 +198,13 @@ fn side_tag(side: Side) -> u8 {
     }
 }
 
-fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+pub(super) fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     let (taken, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
     Some(taken)
 }
 
-fn take_integer(bytes: &mut &[u8]) -> Option<u64> {
+pub(super) fn take_integer(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let byte = take(bytes, 1)?[0];
@@ -218,7 +216,7 @@ fn take_integer(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::try_from(take_integer(bytes)?).ok()?;
     take(bytes, length)
 }
@@ -235,7 +233,7 @@ fn take_side(bytes: &mut &[u8]) -> Option<Side> {
     }
 }
 
-fn take_double(bytes: &mut &[u8]) -> Option<f64> {
+pub(super) fn take_double(bytes: &mut &[u8]) -> Option<f64> {
     let bits = take(bytes, 8)?.try_into().ok()?;
     Some(f64::from_bits(u64::from_le_bytes(bits)))
 }

@@ -386,7 +386,7 @@ impl<'e> Keyspace<'e> {
         let deadline = entry.deadline();
         let string = match entry.as_value() {
             Some(value) if read => {
-                super::effect::encode_value(value, &mut image);
+                super::image::encode(value, &mut image);
                 None
             }
             None if read => entry.as_string().map(|string| string.to_vec()),

@@ -3,10 +3,12 @@
 //! It knows neither RESP nor the cluster, neither files nor sockets. Any thread may take any shard: a command takes the
 //! locks of the slots of its keys, in order, works through a [`Keyspace`], and lets go. Nothing waits under a lock.
 
+pub mod collections;
 pub mod effect;
 pub mod effect_log;
 pub mod entry;
 pub mod expiry;
+pub mod image;
 pub mod keyspace;
 mod lock;
 mod prefetch;

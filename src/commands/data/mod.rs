@@ -5,5 +5,9 @@
 
 pub mod expiry;
 pub mod generic;
+pub mod hash;
 pub mod keyspace;
+pub mod list;
+pub mod set;
+pub mod sorted_set;
 pub mod string;

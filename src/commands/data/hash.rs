@@ -1,0 +1,130 @@
+//! Hashes.
+
+use crate::commands::error::CommandError;
+use crate::commands::spec::{
+    Arity::*, CommandResult, CommandSpec, DENYOOM, FAST, HASH, READONLY, WRITE, data, keys,
+};
+use crate::engine::Keyspace;
+use crate::resp::arguments::Arguments;
+use crate::resp::reply::ReplyWriter;
+use crate::values::hash::Hash;
+
+use super::list::write_element;
+
+const UNORDERED: &[&str] = &["nondeterministic_output_order"];
+
+pub const COMMANDS: &[CommandSpec] = &[
+    data("hdel", AtLeast(3), WRITE | FAST, HASH, keys::DELETE, hdel),
+    data("hexists", Exactly(3), READONLY | FAST, HASH, keys::LOOK, hexists),
+    data("hget", Exactly(3), READONLY | FAST, HASH, keys::READ, hget),
+    data("hgetall", Exactly(2), READONLY, HASH, keys::READ, hgetall).tips(UNORDERED),
+    data("hkeys", Exactly(2), READONLY, HASH, keys::READ, hkeys).tips(UNORDERED),
+    data("hlen", Exactly(2), READONLY | FAST, HASH, keys::LOOK, hlen),
+    data("hmget", AtLeast(3), READONLY | FAST, HASH, keys::READ, hmget),
+    data("hmset", AtLeast(4), WRITE | DENYOOM | FAST, HASH, keys::UPDATE, hmset),
+    data("hset", AtLeast(4), WRITE | DENYOOM | FAST, HASH, keys::UPDATE, hset),
+    data("hsetnx", Exactly(4), WRITE | DENYOOM | FAST, HASH, keys::INSERT, hsetnx),
+    data("hstrlen", Exactly(3), READONLY | FAST, HASH, keys::LOOK, hstrlen),
+    data("hvals", Exactly(2), READONLY, HASH, keys::READ, hvals).tips(UNORDERED),
+];
+
+/// Sets the fields that the arguments name; returns how many are new.
+fn set_fields(
+    keyspace: &mut Keyspace<'_>,
+    arguments: Arguments<'_>,
+    name: &'static str,
+) -> Result<usize, CommandError> {
+    if arguments.len() % 2 == 1 {
+        return Err(CommandError::WrongArity(name.into()));
+    }
+    let pairs = (2..arguments.len()).step_by(2).map(|index| (arguments.at(index), arguments.at(index + 1)));
+    Ok(keyspace.hash_set(arguments.at(1), pairs)?)
+}
+
+fn hset(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    reply.count(set_fields(keyspace, arguments, "hset")?);
+    Ok(())
+}
+
+fn hmset(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    set_fields(keyspace, arguments, "hmset")?;
+    reply.ok();
+    Ok(())
+}
+
+fn hsetnx(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let (key, field, value) = (arguments.at(1), arguments.at(2), arguments.at(3));
+    let absent = keyspace.peek_collection::<Hash>(key)?.is_none_or(|hash| !hash.contains(field));
+    if absent {
+        keyspace.hash_set(key, std::iter::once((field, value)))?;
+    }
+    reply.integer(i64::from(absent));
+    Ok(())
+}
+
+fn hdel(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    reply.count(keyspace.hash_remove(arguments.at(1), arguments.from(2))?);
+    Ok(())
+}
+
+fn hexists(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
+    reply.integer(i64::from(hash.is_some_and(|hash| hash.contains(arguments.at(2)))));
+    Ok(())
+}
+
+fn hlen(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    reply.count(keyspace.read_collection::<Hash>(arguments.at(1))?.map_or(0, Hash::len));
+    Ok(())
+}
+
+fn hstrlen(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
+    reply.count(hash.and_then(|hash| hash.get(arguments.at(2))).map_or(0, |value| value.byte_len()));
+    Ok(())
+}
+
+fn hget(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
+    match hash.and_then(|hash| hash.get(arguments.at(2))) {
+        Some(value) => write_element(reply, value),
+        None => reply.null(),
+    }
+    Ok(())
+}
+
+fn hmget(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
+    reply.array(arguments.len() - 2);
+    for field in arguments.from(2) {
+        match hash.and_then(|hash| hash.get(field)) {
+            Some(value) => write_element(reply, value),
+            None => reply.null(),
+        }
+    }
+    Ok(())
+}
+
+fn hgetall(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
+    reply.map(hash.map_or(0, Hash::len));
+    for (field, value) in hash.into_iter().flat_map(Hash::iter) {
+        write_element(reply, field);
+        write_element(reply, value);
+    }
+    Ok(())
+}
+
+fn hkeys(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
+    reply.array(hash.map_or(0, Hash::len));
+    hash.into_iter().flat_map(Hash::iter).for_each(|(field, _)| write_element(reply, field));
+    Ok(())
+}
+
+fn hvals(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
+    reply.array(hash.map_or(0, Hash::len));
+    hash.into_iter().flat_map(Hash::iter).for_each(|(_, value)| write_element(reply, value));
+    Ok(())
+}

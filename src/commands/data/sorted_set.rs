@@ -1,0 +1,225 @@
+//! Sorted sets.
+
+use crate::commands::error::CommandError;
+use crate::commands::parse::{self, is};
+use crate::commands::spec::{
+    Arity::*, CommandResult, CommandSpec, DENYOOM, FAST, READONLY, SORTED_SET, WRITE, data, keys,
+};
+use crate::engine::Keyspace;
+use crate::engine::effect::Side;
+use crate::resp::arguments::Arguments;
+use crate::resp::reply::{Protocol, ReplyWriter};
+use crate::values::sorted_set::SortedSet;
+use smallvec::SmallVec;
+
+pub const COMMANDS: &[CommandSpec] = &[
+    data("zadd", AtLeast(4), WRITE | DENYOOM | FAST, SORTED_SET, keys::UPDATE, zadd),
+    data("zcard", Exactly(2), READONLY | FAST, SORTED_SET, keys::LOOK, zcard),
+    data("zincrby", Exactly(4), WRITE | DENYOOM | FAST, SORTED_SET, keys::READ_UPDATE, zincrby),
+    data("zmscore", AtLeast(3), READONLY | FAST, SORTED_SET, keys::READ, zmscore),
+    data("zpopmax", AtLeast(2), WRITE | FAST, SORTED_SET, keys::READ_DELETE, zpopmax),
+    data("zpopmin", AtLeast(2), WRITE | FAST, SORTED_SET, keys::READ_DELETE, zpopmin),
+    data("zrank", Exactly(3), READONLY | FAST, SORTED_SET, keys::READ, zrank),
+    data("zrem", AtLeast(3), WRITE | FAST, SORTED_SET, keys::DELETE, zrem),
+    data("zrevrank", Exactly(3), READONLY | FAST, SORTED_SET, keys::READ, zrevrank),
+    data("zscore", Exactly(3), READONLY | FAST, SORTED_SET, keys::READ, zscore),
+];
+
+const NOT_A_NUMBER: CommandError = CommandError::text("ERR resulting score is not a number (NaN)");
+
+/// The words between ZADD's key and its first score.
+#[derive(Clone, Copy, Default)]
+struct AddOptions {
+    if_absent: bool,
+    if_present: bool,
+    if_greater: bool,
+    if_less: bool,
+    count_changed: bool,
+    increment: bool,
+}
+
+impl AddOptions {
+    /// The options, and the index of the first score.
+    fn parse(arguments: Arguments<'_>) -> Result<(AddOptions, usize), CommandError> {
+        let mut options = AddOptions::default();
+        let mut index = 2;
+        while let Some(word) = arguments.get(index) {
+            match word {
+                _ if is(word, "nx") => options.if_absent = true,
+                _ if is(word, "xx") => options.if_present = true,
+                _ if is(word, "gt") => options.if_greater = true,
+                _ if is(word, "lt") => options.if_less = true,
+                _ if is(word, "ch") => options.count_changed = true,
+                _ if is(word, "incr") => options.increment = true,
+                _ => break,
+            }
+            index += 1;
+        }
+        let pairs = arguments.len() - index;
+        if pairs == 0 || pairs % 2 == 1 {
+            return Err(CommandError::Syntax);
+        }
+        if options.if_absent && options.if_present {
+            return Err(CommandError::text("ERR XX and NX options at the same time are not compatible"));
+        }
+        let both = options.if_greater && options.if_less;
+        if both || options.if_absent && (options.if_greater || options.if_less) {
+            return Err(CommandError::text("ERR GT, LT, and/or NX options at the same time are not compatible"));
+        }
+        if options.increment && pairs > 2 {
+            return Err(CommandError::text("ERR INCR option supports a single increment-element pair"));
+        }
+        Ok((options, index))
+    }
+
+    /// The score that a member gets, if any.
+    fn score(&self, old: Option<f64>, given: f64) -> Result<Option<f64>, CommandError> {
+        let Some(old) = old else { return Ok((!self.if_present).then_some(given)) };
+        if self.if_absent {
+            return Ok(None);
+        }
+        let new = if self.increment { old + given } else { given };
+        if new.is_nan() {
+            return Err(NOT_A_NUMBER);
+        }
+        let unwanted = self.if_less && new >= old || self.if_greater && new <= old;
+        Ok((!unwanted).then_some(new))
+    }
+}
+
+fn zadd(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let (options, first) = AddOptions::parse(arguments)?;
+    let pairs = (first..arguments.len())
+        .step_by(2)
+        .map(|index| Ok((parse::float(arguments.at(index))?, arguments.at(index + 1))))
+        .collect::<Result<SmallVec<[_; 8]>, CommandError>>()?;
+    add(keyspace, arguments.at(1), &pairs, options, reply)
+}
+
+fn zincrby(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let options = AddOptions { increment: true, ..AddOptions::default() };
+    let pair = (parse::float(arguments.at(2))?, arguments.at(3));
+    add(keyspace, arguments.at(1), &[pair], options, reply)
+}
+
+fn add(
+    keyspace: &mut Keyspace<'_>,
+    key: &[u8],
+    pairs: &[(f64, &[u8])],
+    options: AddOptions,
+    reply: &mut ReplyWriter<'_>,
+) -> CommandResult {
+    let (mut added, mut changed) = (0, 0);
+    let mut result = None;
+    let mut puts: SmallVec<[(&[u8], f64); 8]> = SmallVec::new();
+    let sorted = keyspace.peek_collection::<SortedSet>(key)?;
+    for &(given, member) in pairs {
+        // A member named twice meets the score it was just given.
+        let pending = puts.iter().rev().find(|(put, _)| *put == member).map(|(_, score)| *score);
+        let old = pending.or_else(|| sorted.and_then(|sorted| sorted.score(member)));
+        let Some(new) = options.score(old, given)? else { continue };
+        result = Some(new);
+        match old {
+            None => added += 1,
+            Some(old) if old != new => changed += 1,
+            Some(_) => continue,
+        }
+        puts.push((member, new));
+    }
+    if !puts.is_empty() {
+        keyspace.sorted_set_put(key, &puts)?;
+    }
+    match result {
+        Some(score) if options.increment => reply.double(score),
+        None if options.increment => reply.null(),
+        _ => reply.count(if options.count_changed { added + changed } else { added }),
+    }
+    Ok(())
+}
+
+fn zrem(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    reply.count(keyspace.sorted_set_remove(arguments.at(1), arguments.from(2))?);
+    Ok(())
+}
+
+fn zcard(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    reply.count(keyspace.read_collection::<SortedSet>(arguments.at(1))?.map_or(0, SortedSet::len));
+    Ok(())
+}
+
+fn zscore(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let sorted = keyspace.read_collection::<SortedSet>(arguments.at(1))?;
+    match sorted.and_then(|sorted| sorted.score(arguments.at(2))) {
+        Some(score) => reply.double(score),
+        None => reply.null(),
+    }
+    Ok(())
+}
+
+fn zmscore(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let sorted = keyspace.read_collection::<SortedSet>(arguments.at(1))?;
+    reply.array(arguments.len() - 2);
+    for member in arguments.from(2) {
+        match sorted.and_then(|sorted| sorted.score(member)) {
+            Some(score) => reply.double(score),
+            None => reply.null(),
+        }
+    }
+    Ok(())
+}
+
+fn zrank(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    rank(keyspace, arguments, reply, |rank, _| rank)
+}
+
+fn zrevrank(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    rank(keyspace, arguments, reply, |rank, length| length - 1 - rank)
+}
+
+fn rank(
+    keyspace: &mut Keyspace<'_>,
+    arguments: Arguments<'_>,
+    reply: &mut ReplyWriter<'_>,
+    show: impl Fn(usize, usize) -> usize,
+) -> CommandResult {
+    let sorted = keyspace.read_collection::<SortedSet>(arguments.at(1))?;
+    match sorted.and_then(|sorted| Some((sorted.rank(arguments.at(2))?.0, sorted.len()))) {
+        Some((rank, length)) => reply.count(show(rank, length)),
+        None => reply.null(),
+    }
+    Ok(())
+}
+
+fn zpopmin(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    pop(keyspace, arguments, Side::Front, reply)
+}
+
+fn zpopmax(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    pop(keyspace, arguments, Side::Back, reply)
+}
+
+fn pop(
+    keyspace: &mut Keyspace<'_>,
+    arguments: Arguments<'_>,
+    side: Side,
+    reply: &mut ReplyWriter<'_>,
+) -> CommandResult {
+    let count = match arguments.len() {
+        2 => None,
+        3 => Some(parse::positive(arguments.at(2))?),
+        _ => return Err(CommandError::Syntax),
+    };
+    let popped = keyspace.sorted_set_pop(arguments.at(1), side, count.unwrap_or(1))?;
+    // RESP3 shows pairs where a count was given.
+    let pairs = count.is_some() && reply.protocol() == Protocol::Resp3;
+    reply.array(if pairs { popped.len() } else { popped.len() * 2 });
+    for (member, score) in popped {
+        if pairs {
+            reply.array(2);
+        }
+        reply.bulk(&member);
+        reply.double(score);
+    }
+    Ok(())
+}
+

@@ -1,0 +1,286 @@
+//! Collections in the keyspace: each change is made, counted and published by one function.
+//!
+//! A collection that becomes empty takes its key with it; one that is not there is created by what adds to it.
+
+use super::effect::{Effect, Side};
+use super::entry::Kind;
+use super::keyspace::{Keyspace, WrongKind};
+use crate::values::hash::{Hash, Stored};
+use crate::values::list::{End, List};
+use crate::values::set::Set;
+use crate::values::sorted_set::SortedSet;
+use crate::values::{Limits, Value};
+
+/// What a closure on a collection of another kind would be: the entry's kind was compared before.
+fn other_kind() -> ! {
+    unreachable!("the entry's kind was compared with the collection's")
+}
+
+/// A kind of collection, and how to find it in a value.
+pub trait Collection: Sized {
+    const KIND: Kind;
+    fn of(value: &Value) -> Option<&Self>;
+    fn of_mut(value: &mut Value) -> Option<&mut Self>;
+    fn into_value(self) -> Value;
+    fn new() -> Self;
+    fn has_none(&self) -> bool;
+}
+
+macro_rules! collection {
+    ($name:ident) => {
+        impl Collection for $name {
+            const KIND: Kind = Kind::$name;
+
+            fn of(value: &Value) -> Option<&Self> {
+                if let Value::$name(collection) = value { Some(collection) } else { None }
+            }
+
+            fn of_mut(value: &mut Value) -> Option<&mut Self> {
+                if let Value::$name(collection) = value { Some(collection) } else { None }
+            }
+
+            fn into_value(self) -> Value {
+                Value::$name(self)
+            }
+
+            fn new() -> Self {
+                $name::new()
+            }
+
+            fn has_none(&self) -> bool {
+                self.is_empty()
+            }
+        }
+    };
+}
+
+collection!(List);
+collection!(Hash);
+collection!(Set);
+collection!(SortedSet);
+
+impl Keyspace<'_> {
+    /// The key's collection, for a command that reads it.
+    pub fn read_collection<C: Collection>(&mut self, key: &[u8]) -> Result<Option<&C>, WrongKind> {
+        match self.read(key) {
+            None => Ok(None),
+            Some(entry) => entry.as_value().and_then(C::of).map(Some).ok_or(WrongKind),
+        }
+    }
+
+    /// The key's collection, for a command that will write it.
+    pub fn peek_collection<C: Collection>(&mut self, key: &[u8]) -> Result<Option<&C>, WrongKind> {
+        match self.peek(key) {
+            None => Ok(None),
+            Some(entry) => entry.as_value().and_then(C::of).map(Some).ok_or(WrongKind),
+        }
+    }
+
+    /// Changes the key's collection where there is one; the caller publishes what it did.
+    fn edit<C: Collection, R>(
+        &mut self,
+        key: &[u8],
+        edit: impl FnOnce(&mut C, &Limits) -> R,
+    ) -> Result<Option<R>, WrongKind> {
+        let edit = |value: &mut Value, limits: &Limits| match C::of_mut(value) {
+            Some(collection) => edit(collection, limits),
+            None => other_kind(),
+        };
+        self.edit_entry(key, C::KIND, None, edit, |value| C::of(value).is_none_or(C::has_none))
+    }
+
+    /// Changes the key's collection, or a new one.
+    fn edit_or_create<C: Collection, R>(
+        &mut self,
+        key: &[u8],
+        edit: impl FnOnce(&mut C, &Limits) -> R,
+    ) -> Result<R, WrongKind> {
+        let edit = |value: &mut Value, limits: &Limits| match C::of_mut(value) {
+            Some(collection) => edit(collection, limits),
+            None => other_kind(),
+        };
+        let create = Some((|| C::new().into_value()) as fn() -> Value);
+        self.edit_entry(key, C::KIND, create, edit, |value| C::of(value).is_none_or(C::has_none))
+            .map(|result| result.unwrap_or_else(|| other_kind()))
+    }
+
+    /// Pushes elements, one after the other. Returns the length of the list.
+    pub fn list_push<'a>(
+        &mut self,
+        key: &[u8],
+        side: Side,
+        elements: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Result<usize, WrongKind> {
+        let pushed = elements.clone();
+        let length = self.edit_or_create::<List, _>(key, |list, limits| {
+            pushed.for_each(|element| list.push(end(side), element, limits));
+            list.len()
+        })?;
+        let place = self.place(key);
+        for element in elements {
+            self.changed(place, key, |key| Effect::ListPush { key, side, element });
+        }
+        Ok(length)
+    }
+
+    /// Takes up to `count` elements off one end, each handed to `take`. Returns how many; `None` where there is no list.
+    pub fn list_pop(
+        &mut self,
+        key: &[u8],
+        side: Side,
+        count: usize,
+        mut take: impl FnMut(crate::values::element::Element<'_>),
+    ) -> Result<Option<usize>, WrongKind> {
+        let popped = self.edit::<List, _>(key, |list, limits| {
+            let most = count.min(list.len());
+            for _ in 0..most {
+                list.pop(end(side), limits, &mut take);
+            }
+            most
+        })?;
+        if let Some(count @ 1..) = popped {
+            let place = self.place(key);
+            self.changed(place, key, |key| Effect::ListPop { key, side, count: count as u64 });
+        }
+        Ok(popped)
+    }
+
+    /// Sets fields of the hash. Returns how many are new.
+    pub fn hash_set<'a>(
+        &mut self,
+        key: &[u8],
+        pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    ) -> Result<usize, WrongKind> {
+        let set = pairs.clone();
+        let added = self.edit_or_create::<Hash, _>(key, |hash, limits| {
+            set.filter(|(field, value)| matches!(hash.set(field, value, limits), Stored::Added)).count()
+        })?;
+        let place = self.place(key);
+        for (field, value) in pairs {
+            self.changed(place, key, |key| Effect::HashSet { key, field, value });
+        }
+        Ok(added)
+    }
+
+    /// Removes fields of the hash. Returns how many there were.
+    pub fn hash_remove<'a>(
+        &mut self,
+        key: &[u8],
+        fields: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<usize, WrongKind> {
+        let removed: Vec<&[u8]> = self
+            .edit::<Hash, _>(key, |hash, _| fields.filter(|field| hash.remove(field)).collect())?
+            .unwrap_or_default();
+        let place = self.place(key);
+        for field in &removed {
+            self.changed(place, key, |key| Effect::HashRemove { key, field });
+        }
+        Ok(removed.len())
+    }
+
+    /// Adds members to the set. Returns how many are new.
+    pub fn set_add<'a>(
+        &mut self,
+        key: &[u8],
+        members: impl ExactSizeIterator<Item = &'a [u8]>,
+    ) -> Result<usize, WrongKind> {
+        let added: smallvec::SmallVec<[&[u8]; 8]> = self
+            .edit_or_create::<Set, _>(key, |set, limits| members.filter(|member| set.add(member, limits)).collect())?;
+        let place = self.place(key);
+        for member in &added {
+            self.changed(place, key, |key| Effect::SetAdd { key, member });
+        }
+        Ok(added.len())
+    }
+
+    /// Removes members of the set. Returns how many there were.
+    pub fn set_remove<'a>(
+        &mut self,
+        key: &[u8],
+        members: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<usize, WrongKind> {
+        let removed: Vec<&[u8]> = self
+            .edit::<Set, _>(key, |set, _| members.filter(|member| set.remove(member)).collect())?
+            .unwrap_or_default();
+        let place = self.place(key);
+        for member in &removed {
+            self.changed(place, key, |key| Effect::SetRemove { key, member });
+        }
+        Ok(removed.len())
+    }
+
+    /// Takes up to `count` members at random out of the set.
+    pub fn set_pop(&mut self, key: &[u8], count: usize) -> Result<Option<Vec<Vec<u8>>>, WrongKind> {
+        let engine = self.engine;
+        let popped = self.edit::<Set, _>(key, |set, _| {
+            (0..count.min(set.len())).filter_map(|_| set.pop_random(engine.random())).collect::<Vec<_>>()
+        })?;
+        let place = self.place(key);
+        for member in popped.iter().flatten() {
+            self.changed(place, key, |key| Effect::SetRemove { key, member });
+        }
+        Ok(popped)
+    }
+
+    /// Gives members of the sorted set these scores, which must not be NaN.
+    pub fn sorted_set_put(&mut self, key: &[u8], members: &[(&[u8], f64)]) -> Result<(), WrongKind> {
+        self.edit_or_create::<SortedSet, _>(key, |sorted, limits| {
+            for (member, score) in members {
+                sorted.insert(member, *score, limits);
+            }
+        })?;
+        let place = self.place(key);
+        for (member, score) in members {
+            self.changed(place, key, |key| Effect::SortedSetPut { key, member, score: *score });
+        }
+        Ok(())
+    }
+
+    /// Removes members of the sorted set. Returns how many there were.
+    pub fn sorted_set_remove<'a>(
+        &mut self,
+        key: &[u8],
+        members: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<usize, WrongKind> {
+        let removed: Vec<&[u8]> = self
+            .edit::<SortedSet, _>(key, |sorted, _| members.filter(|member| sorted.remove(member).is_some()).collect())?
+            .unwrap_or_default();
+        let place = self.place(key);
+        for member in &removed {
+            self.changed(place, key, |key| Effect::SortedSetRemove { key, member });
+        }
+        Ok(removed.len())
+    }
+
+    /// Takes up to `count` members off the low or the high end of the sorted set.
+    pub fn sorted_set_pop(
+        &mut self,
+        key: &[u8],
+        side: Side,
+        count: usize,
+    ) -> Result<Vec<(Vec<u8>, f64)>, WrongKind> {
+        let popped = self
+            .edit::<SortedSet, _>(key, |sorted, _| {
+                let take = |member: crate::values::element::Element<'_>, score: f64| (member.to_vec(), score);
+                (0..count.min(sorted.len()))
+                    .filter_map(|_| match side {
+                        Side::Front => sorted.pop_min(take),
+                        Side::Back => sorted.pop_max(take),
+                    })
+                    .collect::<Vec<_>>()
+            })?
+            .unwrap_or_default();
+        let place = self.place(key);
+        for (member, _) in &popped {
+            self.changed(place, key, |key| Effect::SortedSetRemove { key, member });
+        }
+        Ok(popped)
+    }
+}
+
+fn end(side: Side) -> End {
+    match side {
+        Side::Front => End::Head,
+        Side::Back => End::Tail,
+    }
+}
