@@ -11,18 +11,18 @@ use super::segments::Segments;
 const FIELD_LONG: usize = 0x80;
 
 /// A Redis hash.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Hash {
     shape: Shape,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Shape {
     Packed(Packed<false>),
     Table(Box<Table>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Table {
     pairs: Segments<Pair>,
     /// Allocations of all pairs.
@@ -30,6 +30,7 @@ struct Table {
 }
 
 /// A field and its value in one allocation: length of the field, field, value.
+#[derive(Clone)]
 struct Pair(Box<[u8]>);
 
 /// Fields and values of a hash.

@@ -3,7 +3,7 @@
 use super::packed::size_class;
 
 /// Sorted integers without repetition.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum IntSet {
     Narrow(Vec<i16>),
     Middle(Vec<i32>),

@@ -30,18 +30,18 @@ pub enum End {
 }
 
 /// A Redis list.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct List {
     shape: Shape,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Shape {
     Packed(Chunk),
     Chunks(Box<Chunks>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Chunks {
     chunks: VecDeque<Chunk>,
     /// Elements of all chunks.

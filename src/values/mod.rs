@@ -14,6 +14,7 @@
 pub mod element;
 pub mod hash;
 pub mod hashing;
+mod image;
 mod intset;
 pub mod limits;
 pub mod list;
@@ -33,7 +34,7 @@ pub use set::Set;
 pub use sorted_set::SortedSet;
 
 /// A value that is a collection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Value {
     /// LPUSH and its kin.
     List(List),

@@ -17,7 +17,7 @@ const CHILDREN_MAX: usize = 32;
 const SPARSE: usize = 4;
 
 /// Pairs of a score and a handle, in the order in which they were placed.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct RankTree {
     /// `None` while empty.
     root: Option<Node>,
@@ -39,14 +39,14 @@ enum Node {
     Inner(Vec<Child>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Leaf {
     scores: [f64; LEAF_MAX],
     handles: [u32; LEAF_MAX],
     len: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Child {
     /// The first pair of the child.
     score: f64,
@@ -227,6 +227,16 @@ impl Iterator for Walk<'_> {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         (self.remaining, Some(self.remaining))
+    }
+}
+
+impl Clone for Node {
+    /// As derived, but an inner node keeps its capacity.
+    fn clone(&self) -> Self {
+        match self {
+            Self::Leaf(leaf) => Self::Leaf(leaf.clone()),
+            Self::Inner(children) => inner(children.iter().cloned()),
+        }
     }
 }
 

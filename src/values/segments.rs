@@ -42,6 +42,7 @@ const POSITIONS: u64 = 1 << 32;
 const RANDOM_TRIES_MAX: usize = 64;
 
 /// Elements of type `T` in hash order. See the module documentation.
+#[derive(Clone)]
 pub struct Segments<T> {
     shape: Shape<T>,
 }
@@ -49,11 +50,13 @@ pub struct Segments<T> {
 // One table in place, so that a slot of the keyspace costs 32 bytes and one hop less.
 const _: () = assert!(size_of::<Segments<u64>>() == 32);
 
+#[derive(Clone)]
 enum Shape<T> {
     Single(HashTable<T>),
     Directory(Box<Directory<T>>),
 }
 
+#[derive(Clone)]
 struct Directory<T> {
     /// Bits of the position which choose the entry of `index`.
     depth: u8,

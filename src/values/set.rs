@@ -12,19 +12,19 @@ use super::sampling;
 use super::segments::Segments;
 
 /// A Redis set.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Set {
     shape: Shape,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Shape {
     Integers(IntSet),
     Packed(Packed<false>),
     Table(Box<Table>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Table {
     members: Segments<Box<[u8]>>,
     /// Allocations of all members.

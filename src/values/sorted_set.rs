@@ -22,12 +22,12 @@ use ranked::Ranked;
 mod ranked;
 
 /// A Redis sorted set.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct SortedSet {
     shape: Shape,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Shape {
     Packed(Packed<false>),
     Ranked(Box<Ranked>),

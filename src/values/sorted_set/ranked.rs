@@ -18,14 +18,14 @@ const COMPACTED_PER_REMOVAL: usize = 4;
 /// Room for handles of empty slots that is always kept.
 const EMPTY_KEPT: usize = 64;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Ranked {
     table: Segments<u32>,
     tree: RankTree,
     slots: Slots,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Slots {
     /// All blocks but the last are full.
     blocks: Vec<Vec<Slot>>,
@@ -37,7 +37,7 @@ struct Slots {
     bytes: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Slot {
     /// NaN marks an empty slot.
     score: f64,
