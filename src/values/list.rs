@@ -210,7 +210,7 @@ impl List {
             self.insert(index, bytes, limits);
         } else {
             self.edit(number, |chunk| chunk.replace(chunk.seek(within), bytes));
-            if grows && within == 0 {
+            if grows {
                 self.make_room(0, limits);
             }
         }
