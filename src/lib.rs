@@ -4,15 +4,21 @@
 //! `ARCHITECTURE.md` is the map; `tests/tidy.rs` holds the direction of the imports.
 
 pub mod base;
+
 pub mod resp;
+
 pub mod values;
+
 pub mod config;
-pub mod events;
-pub mod transport;
+
 pub mod engine;
-pub mod cluster;
+
 pub mod services;
+
 pub mod commands;
+
 pub mod server;
+
 pub mod node;
+
 pub mod cli;

@@ -101,7 +101,10 @@ fn open(config: &Config) -> io::Result<Vec<std::net::TcpListener>> {
             Ok(listener) => listeners.push(listener),
             Err(error) if optional => tracing::debug!(%address, %error, "an optional address is not available"),
             Err(error) => {
-                return Err(io::Error::new(error.kind(), format!("cannot listen on {address}:{}: {error}", config.port)));
+                return Err(io::Error::new(
+                    error.kind(),
+                    format!("cannot listen on {address}:{}: {error}", config.port),
+                ));
             }
         }
     }

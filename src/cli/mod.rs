@@ -1,32 +1,105 @@
-//! The command line.
+//! The command line: `starling [server] [redis.conf] [--directive value]...`, and the other subcommands.
 
-use crate::config::Config;
+use crate::config::load::{self, Loaded};
 use crate::node::Node;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
 
-/// Runs the program with these arguments.
+const HELP: &str = "\
+Starling: a Redis-protocol cache whose nodes form, balance and heal a cluster by themselves.
+
+Usage: starling [server] [/path/to/redis.conf | -] [--directive value]...
+
+  starling                            a server on 127.0.0.1:6379
+  starling --port 7000 --maxmemory 1gb
+  starling /etc/redis/redis.conf --requirepass secret
+  STARLING_PORT=7000 starling
+
+Directives are those of redis.conf; docs/configuration.md lists them all.
+
+  --help, -h                          this text
+  --version, -v                       the version
+";
+
+/// Runs the program with these arguments, its own name not among them.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
-    let mut config = Config::default();
-    let mut rest = arguments.iter().map(|a| a.to_string_lossy().into_owned());
-    while let Some(word) = rest.next() {
-        match word.as_str() {
-            "--port" => config.port = rest.next().and_then(|p| p.parse().ok()).unwrap_or(6379),
-            "--threads" => config.threads = rest.next().and_then(|p| p.parse().ok()).unwrap_or(0),
-            "--requirepass" => config.requirepass = rest.next().unwrap_or_default().into_bytes(),
-            _ => {}
+    let arguments: Vec<String> = arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    match arguments.first().map(String::as_str) {
+        Some("--help" | "-h" | "help") => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
         }
+        Some("--version" | "-v") => {
+            println!("starling {} (redis {})", env!("CARGO_PKG_VERSION"), crate::commands::REDIS_VERSION);
+            ExitCode::SUCCESS
+        }
+        Some("server") => serve(&arguments[1..]),
+        _ => serve(&arguments),
     }
-    tracing_subscriber::fmt().init();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(_) => return ExitCode::FAILURE,
+}
+
+fn serve(arguments: &[String]) -> ExitCode {
+    let loaded = match load::load(arguments, std::env::vars()) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
     };
-    match runtime.block_on(async { Node::start(config)?.run().await }) {
+    if let Err(error) = start_log(&loaded) {
+        eprintln!("cannot write the log: {error}");
+        return ExitCode::FAILURE;
+    }
+    if !loaded.without_effect.is_empty() {
+        let names = loaded.without_effect.join(", ");
+        tracing::warn!("these directives are accepted and have no effect here: {names}");
+    }
+    match run_node(loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "cannot start");
+            tracing::error!("cannot start: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_node(loaded: Loaded) -> std::io::Result<()> {
+    let config = loaded.config;
+    std::env::set_current_dir(&config.dir)
+        .map_err(|error| std::io::Error::new(error.kind(), format!("'dir' {}: {error}", config.dir)))?;
+    let pidfile = config.pidfile.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let node = Node::start(config)?;
+        if !pidfile.is_empty() {
+            std::fs::write(&pidfile, format!("{}\n", std::process::id()))?;
+        }
+        node.run().await
+    });
+    if !pidfile.is_empty() {
+        let _ = std::fs::remove_file(&pidfile);
+    }
+    result
+}
+
+/// Logs to `logfile`, or to standard output where there is none. `RUST_LOG` refines what `loglevel` says.
+fn start_log(loaded: &Loaded) -> std::io::Result<()> {
+    let config = &loaded.config;
+    let level = match config.loglevel.as_str() {
+        "debug" => "debug",
+        "warning" => "warn",
+        _ => "info",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    if config.logfile.is_empty() {
+        let builder = builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout()));
+        if config.log_json { builder.json().init() } else { builder.init() }
+    } else {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&config.logfile)?;
+        let builder = builder.with_ansi(false).with_writer(std::sync::Mutex::new(file));
+        if config.log_json { builder.json().init() } else { builder.init() }
+    }
+    Ok(())
 }

@@ -10,9 +10,8 @@ pub fn integer(argument: &[u8]) -> Result<i64, CommandError> {
 
 /// A signed integer within bounds.
 pub fn integer_between(argument: &[u8], least: i64, greatest: i64) -> Result<i64, CommandError> {
-    integer(argument).and_then(|value| {
-        if (least..=greatest).contains(&value) { Ok(value) } else { Err(CommandError::NotAnInteger) }
-    })
+    integer(argument)
+        .and_then(|value| if (least..=greatest).contains(&value) { Ok(value) } else { Err(CommandError::NotAnInteger) })
 }
 
 /// A count that must not be negative; `name` is how Redis's message calls it.

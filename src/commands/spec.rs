@@ -211,9 +211,17 @@ pub enum Begin {
 pub enum Find {
     /// To `last`, relative to the first (negative: from the end of the request), every `step`th; `limit` as in Redis:
     /// with `last` -1, 2 stands for the first half of what is left, and so on.
-    Range { last: i8, step: u8, limit: u8 },
+    Range {
+        last: i8,
+        step: u8,
+        limit: u8,
+    },
     /// A number of keys is given at `count`, the keys begin at `first`, both relative to the beginning.
-    Count { count: u8, first: u8, step: u8 },
+    Count {
+        count: u8,
+        first: u8,
+        step: u8,
+    },
     Unknown,
 }
 
@@ -278,8 +286,7 @@ const fn row(
         categories |= BLOCKS;
     }
     categories |= if flags & FAST != 0 { FASTS } else { SLOW };
-    let first_key_only =
-        matches!(keys, [KeySpec { begin: Begin::Index(1), find: Find::Range { last: 0, .. }, .. }]);
+    let first_key_only = matches!(keys, [KeySpec { begin: Begin::Index(1), find: Find::Range { last: 0, .. }, .. }]);
     CommandSpec { name, arity, flags, categories, keys, tips: &[], subcommands: &[], handler, first_key_only }
 }
 

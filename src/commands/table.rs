@@ -32,6 +32,7 @@ const FAMILIES: &[&[CommandSpec]] = &[
     data::hash::COMMANDS,
     data::set::COMMANDS,
     data::sorted_set::COMMANDS,
+    control::config::COMMANDS,
     control::connection::COMMANDS,
     control::transaction::COMMANDS,
     control::pubsub::COMMANDS,

@@ -1,29 +1,248 @@
-//! temporary
+//! Configuration: one table of parameters, from which everything else follows.
+//!
+//! A [`Config`] is a snapshot: the text of every parameter, and the values that the node reads often, ready to read.
+
+pub mod load;
+pub mod parameters;
+pub mod value;
+
+use crate::base::glob;
+use parameters::{Change, PARAMETERS, find};
+use std::fmt::Write;
+
+/// How much output a class of clients may leave waiting. Bytes; 0: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OutputLimit { pub hard: u64, pub soft: u64, pub soft_seconds: u64 }
+pub struct OutputLimit {
+    pub hard: u64,
+    pub soft: u64,
+    /// How long it may stay over the soft limit.
+    pub soft_seconds: u64,
+}
+
 impl OutputLimit {
     /// Whether this many waiting bytes are too many. Remembers since when they have been over the soft limit.
     pub fn exceeded(&self, waiting: usize, now_ms: u64, over_soft_since: &mut Option<u64>) -> bool {
         let waiting = waiting as u64;
-        if self.hard != 0 && waiting >= self.hard { return true; }
-        if self.soft == 0 || waiting < self.soft { *over_soft_since = None; return false; }
+        if self.hard != 0 && waiting >= self.hard {
+            return true;
+        }
+        if self.soft == 0 || waiting < self.soft {
+            *over_soft_since = None;
+            return false;
+        }
         let since = *over_soft_since.get_or_insert(now_ms);
         now_ms.saturating_sub(since) > self.soft_seconds * 1000
     }
 }
+
+/// The text of every parameter, and what the node reads often. Fields have the names of their parameters.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub port: u16, pub bind: Vec<String>, pub protected_mode: bool, pub requirepass: Vec<u8>, pub dir: String,
-    pub maxclients: u64, pub timeout: u64, pub tcp_keepalive: u64, pub tcp_backlog: i32, pub databases: usize,
-    pub proto_max_bulk_len: u64, pub client_query_buffer_limit: u64, pub output_limit_normal: OutputLimit,
-    pub output_limit_pubsub: OutputLimit, pub slowlog_log_slower_than: i64, pub slowlog_max_len: usize,
-    pub latency_monitor_threshold: u64, pub hz: u64, pub active_expire_effort: u64, pub maxmemory: u64,
-    pub threads: usize, pub cluster_enabled: bool, pub loglevel: String,
+    /// By index in the table.
+    texts: Vec<String>,
+    pub port: u16,
+    pub bind: Vec<String>,
+    pub protected_mode: bool,
+    pub requirepass: Vec<u8>,
+    pub dir: String,
+    pub maxclients: u64,
+    /// Seconds; 0: idle clients stay.
+    pub timeout: u64,
+    /// Seconds; 0: off.
+    pub tcp_keepalive: u64,
+    pub tcp_backlog: i32,
+    pub databases: usize,
+    pub proto_max_bulk_len: u64,
+    pub client_query_buffer_limit: u64,
+    pub output_limit_normal: OutputLimit,
+    pub output_limit_pubsub: OutputLimit,
+    /// Microseconds; negative: nothing is logged.
+    pub slowlog_log_slower_than: i64,
+    pub slowlog_max_len: usize,
+    /// Milliseconds; 0: off.
+    pub latency_monitor_threshold: u64,
+    pub hz: u64,
+    pub active_expire_effort: u64,
+    /// Bytes; 0: no limit.
+    pub maxmemory: u64,
+    pub limits: EncodingLimits,
+    /// 0: one per core.
+    pub threads: usize,
+    pub cluster_enabled: bool,
+    pub loglevel: String,
+    pub logfile: String,
+    pub pidfile: String,
+    pub log_json: bool,
+    /// The file it was read from, where there was one.
+    pub file: Option<String>,
 }
-impl Default for Config { fn default() -> Config { Config {
-    port: 6379, bind: vec!["127.0.0.1".into(), "-::1".into()], protected_mode: true, requirepass: Vec::new(), dir: ".".into(),
-    maxclients: 10000, timeout: 0, tcp_keepalive: 300, tcp_backlog: 511, databases: 16, proto_max_bulk_len: 512 << 20,
-    client_query_buffer_limit: 1 << 30, output_limit_normal: OutputLimit::default(),
-    output_limit_pubsub: OutputLimit { hard: 32 << 20, soft: 8 << 20, soft_seconds: 60 },
-    slowlog_log_slower_than: 10000, slowlog_max_len: 128, latency_monitor_threshold: 0, hz: 10, active_expire_effort: 1,
-    maxmemory: 0, threads: 0, cluster_enabled: false, loglevel: "notice".into() } } }
+
+/// Thresholds of the packed encodings, by the names of their parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodingLimits {
+    pub hash_max_listpack_entries: usize,
+    pub hash_max_listpack_value: usize,
+    pub list_max_listpack_size: i32,
+    pub set_max_intset_entries: usize,
+    pub set_max_listpack_entries: usize,
+    pub set_max_listpack_value: usize,
+    pub zset_max_listpack_entries: usize,
+    pub zset_max_listpack_value: usize,
+}
+
+/// Why a configuration was refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    Unknown(String),
+    Duplicate(String),
+    /// The parameter, and what is wrong.
+    Invalid {
+        name: String,
+        reason: String,
+    },
+}
+
+impl std::fmt::Display for ConfigError {
+    /// As Redis answers CONFIG SET, without the code.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ConfigError::Unknown(name) => {
+                write!(f, "Unknown option or number of arguments for CONFIG SET - '{name}'")
+            }
+            ConfigError::Duplicate(name) => {
+                write!(f, "CONFIG SET failed (possibly related to argument '{name}') - duplicate parameter")
+            }
+            ConfigError::Invalid { name, reason } => {
+                write!(f, "CONFIG SET failed (possibly related to argument '{name}') - {reason}")
+            }
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config::from_texts(PARAMETERS.iter().map(|parameter| parameter.default.to_owned()).collect(), None)
+    }
+}
+
+impl Config {
+    /// Reads the fields off the texts, which were checked.
+    fn from_texts(texts: Vec<String>, file: Option<String>) -> Config {
+        let text = |name: &str| find(name.as_bytes()).and_then(|index| texts.get(index)).map_or("", String::as_str);
+        let signed = |name: &str| text(name).parse::<i64>().unwrap_or(0);
+        let number = |name: &str| text(name).parse::<u64>().unwrap_or(0);
+        let size = |name: &str| number(name) as usize;
+        let yes = |name: &str| text(name) == "yes";
+        let limits: Vec<&str> = text("client-output-buffer-limit").split(' ').collect();
+        let output_limit = |class: &str| {
+            let at = limits.iter().position(|word| *word == class).unwrap_or(usize::MAX - 3);
+            let number = |offset: usize| limits.get(at + offset).and_then(|n| n.parse().ok()).unwrap_or(0);
+            OutputLimit { hard: number(1), soft: number(2), soft_seconds: number(3) }
+        };
+        Config {
+            port: number("port") as u16,
+            bind: text("bind").split_ascii_whitespace().map(str::to_owned).collect(),
+            protected_mode: yes("protected-mode"),
+            requirepass: text("requirepass").as_bytes().to_vec(),
+            dir: text("dir").to_owned(),
+            maxclients: number("maxclients"),
+            timeout: number("timeout"),
+            tcp_keepalive: number("tcp-keepalive"),
+            tcp_backlog: signed("tcp-backlog") as i32,
+            databases: size("databases"),
+            proto_max_bulk_len: number("proto-max-bulk-len"),
+            client_query_buffer_limit: number("client-query-buffer-limit"),
+            output_limit_normal: output_limit("normal"),
+            output_limit_pubsub: output_limit("pubsub"),
+            slowlog_log_slower_than: signed("slowlog-log-slower-than"),
+            slowlog_max_len: size("slowlog-max-len"),
+            latency_monitor_threshold: number("latency-monitor-threshold"),
+            hz: number("hz"),
+            active_expire_effort: number("active-expire-effort"),
+            maxmemory: number("maxmemory"),
+            limits: EncodingLimits {
+                hash_max_listpack_entries: size("hash-max-listpack-entries"),
+                hash_max_listpack_value: size("hash-max-listpack-value"),
+                list_max_listpack_size: signed("list-max-listpack-size") as i32,
+                set_max_intset_entries: size("set-max-intset-entries"),
+                set_max_listpack_entries: size("set-max-listpack-entries"),
+                set_max_listpack_value: size("set-max-listpack-value"),
+                zset_max_listpack_entries: size("zset-max-listpack-entries"),
+                zset_max_listpack_value: size("zset-max-listpack-value"),
+            },
+            threads: size("threads"),
+            cluster_enabled: yes("cluster-enabled"),
+            loglevel: text("loglevel").to_owned(),
+            logfile: text("logfile").to_owned(),
+            pidfile: text("pidfile").to_owned(),
+            log_json: text("log-format") == "json",
+            file,
+            texts,
+        }
+    }
+
+    /// Names and texts of the parameters of which the name matches a pattern (CONFIG GET). An alias matches by itself.
+    pub fn get(&self, patterns: &[&[u8]]) -> Vec<(&'static str, &str)> {
+        let wanted = |name: &str| patterns.iter().any(|pattern| glob::matches_any_case(pattern, name.as_bytes()));
+        let mut found = Vec::new();
+        for (parameter, text) in PARAMETERS.iter().zip(&self.texts) {
+            let names = std::iter::once(parameter.name).chain(parameter.alias);
+            found.extend(names.filter(|name| wanted(name)).map(|name| (name, text.as_str())));
+        }
+        found
+    }
+
+    /// The configuration with these parameters changed at run time (CONFIG SET): all of them or none.
+    pub fn changed(&self, changes: &[(&[u8], &[u8])]) -> Result<Config, ConfigError> {
+        let mut texts = self.texts.clone();
+        let mut seen: Vec<usize> = Vec::new();
+        for (name, _) in changes {
+            let shown = String::from_utf8_lossy(name).into_owned();
+            let index = find(name).ok_or_else(|| ConfigError::Unknown(shown.clone()))?;
+            if seen.contains(&index) {
+                return Err(ConfigError::Duplicate(shown));
+            }
+            seen.push(index);
+        }
+        for ((name, value), &index) in changes.iter().zip(&seen) {
+            let name = String::from_utf8_lossy(name).into_owned();
+            let reason = match PARAMETERS[index].change {
+                Change::Anytime => None,
+                Change::Protected => Some("can't set protected config"),
+                Change::Never => Some("can't set immutable config"),
+            };
+            if let Some(reason) = reason {
+                return Err(ConfigError::Invalid { name, reason: reason.to_owned() });
+            }
+            let value = String::from_utf8_lossy(value).into_owned();
+            let checked = value::check(PARAMETERS[index].kind, &[value], &texts[index]);
+            texts[index] = checked.map_err(|reason| ConfigError::Invalid { name, reason })?;
+        }
+        Ok(Config::from_texts(texts, self.file.clone()))
+    }
+}
+
+/// The reference of all parameters, as Markdown: `docs/configuration.md`.
+pub fn documentation() -> String {
+    let mut page = String::from(
+        "# Configuration\n\n\
+         Generated from the table of parameters (`src/config/parameters.rs`); `tests/tidy.rs` compares.\n\n\
+         Starling reads `redis.conf` (`starling /path/redis.conf`), environment variables (`STARLING_MAXMEMORY=1gb`) and \
+         the command line (`--maxmemory 1gb`); the later one wins. Every directive of Redis 7 is known: it is honoured, or \
+         accepted and named once in the log because it has no effect here. A name that Redis does not know stops the \
+         start.\n\n\
+         | parameter | default | changed by CONFIG SET | here |\n|---|---|---|---|\n",
+    );
+    for parameter in PARAMETERS {
+        let change = if parameter.change == Change::Anytime { "yes" } else { "no" };
+        let here = match (parameter.is_own, parameter.is_honoured) {
+            (true, _) => "Starling's own",
+            (false, true) => "honoured",
+            (false, false) => "no effect",
+        };
+        let default = if parameter.default.is_empty() { "(empty)" } else { parameter.default };
+        let alias = parameter.alias.map_or(String::new(), |alias| format!(" (`{alias}`)"));
+        let _ = writeln!(page, "| `{}`{alias} | `{default}` | {change} | {here} |", parameter.name);
+    }
+    page
+}

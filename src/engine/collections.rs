@@ -163,11 +163,7 @@ impl Keyspace<'_> {
     }
 
     /// Removes fields of the hash. Returns how many there were.
-    pub fn hash_remove<'a>(
-        &mut self,
-        key: &[u8],
-        fields: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<usize, WrongKind> {
+    pub fn hash_remove<'a>(&mut self, key: &[u8], fields: impl Iterator<Item = &'a [u8]>) -> Result<usize, WrongKind> {
         let removed: Vec<&[u8]> = self
             .edit::<Hash, _>(key, |hash, _| fields.filter(|field| hash.remove(field)).collect())?
             .unwrap_or_default();
@@ -194,11 +190,7 @@ impl Keyspace<'_> {
     }
 
     /// Removes members of the set. Returns how many there were.
-    pub fn set_remove<'a>(
-        &mut self,
-        key: &[u8],
-        members: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<usize, WrongKind> {
+    pub fn set_remove<'a>(&mut self, key: &[u8], members: impl Iterator<Item = &'a [u8]>) -> Result<usize, WrongKind> {
         let removed: Vec<&[u8]> = self
             .edit::<Set, _>(key, |set, _| members.filter(|member| set.remove(member)).collect())?
             .unwrap_or_default();
@@ -253,12 +245,7 @@ impl Keyspace<'_> {
     }
 
     /// Takes up to `count` members off the low or the high end of the sorted set.
-    pub fn sorted_set_pop(
-        &mut self,
-        key: &[u8],
-        side: Side,
-        count: usize,
-    ) -> Result<Vec<(Vec<u8>, f64)>, WrongKind> {
+    pub fn sorted_set_pop(&mut self, key: &[u8], side: Side, count: usize) -> Result<Vec<(Vec<u8>, f64)>, WrongKind> {
         let popped = self
             .edit::<SortedSet, _>(key, |sorted, _| {
                 let take = |member: crate::values::element::Element<'_>, score: f64| (member.to_vec(), score);

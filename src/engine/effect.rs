@@ -7,7 +7,6 @@
 //! The encoded form is a tag, then fields; byte strings have their length in front, integers are LEB128. Tags are
 //! stable: a number is never given twice.
 
-
 /// Which end of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -30,21 +29,69 @@ pub enum Cause {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect<'a> {
     /// The key holds this string and nothing else.
-    SetString { key: &'a [u8], bytes: &'a [u8], deadline: Option<u64> },
-    Append { key: &'a [u8], bytes: &'a [u8] },
-    SetRange { key: &'a [u8], offset: u64, bytes: &'a [u8] },
-    SetDeadline { key: &'a [u8], deadline: Option<u64> },
-    Delete { key: &'a [u8] },
-    ListPush { key: &'a [u8], side: Side, element: &'a [u8] },
-    ListPop { key: &'a [u8], side: Side, count: u64 },
-    HashSet { key: &'a [u8], field: &'a [u8], value: &'a [u8] },
-    HashRemove { key: &'a [u8], field: &'a [u8] },
-    SetAdd { key: &'a [u8], member: &'a [u8] },
-    SetRemove { key: &'a [u8], member: &'a [u8] },
-    SortedSetPut { key: &'a [u8], member: &'a [u8], score: f64 },
-    SortedSetRemove { key: &'a [u8], member: &'a [u8] },
-    /// The key holds this collection and nothing else; `image` is what [`super::image::encode`] writes.
-    PutValue { key: &'a [u8], image: &'a [u8], deadline: Option<u64> },
+    SetString {
+        key: &'a [u8],
+        bytes: &'a [u8],
+        deadline: Option<u64>,
+    },
+    Append {
+        key: &'a [u8],
+        bytes: &'a [u8],
+    },
+    SetRange {
+        key: &'a [u8],
+        offset: u64,
+        bytes: &'a [u8],
+    },
+    SetDeadline {
+        key: &'a [u8],
+        deadline: Option<u64>,
+    },
+    Delete {
+        key: &'a [u8],
+    },
+    ListPush {
+        key: &'a [u8],
+        side: Side,
+        element: &'a [u8],
+    },
+    ListPop {
+        key: &'a [u8],
+        side: Side,
+        count: u64,
+    },
+    HashSet {
+        key: &'a [u8],
+        field: &'a [u8],
+        value: &'a [u8],
+    },
+    HashRemove {
+        key: &'a [u8],
+        field: &'a [u8],
+    },
+    SetAdd {
+        key: &'a [u8],
+        member: &'a [u8],
+    },
+    SetRemove {
+        key: &'a [u8],
+        member: &'a [u8],
+    },
+    SortedSetPut {
+        key: &'a [u8],
+        member: &'a [u8],
+        score: f64,
+    },
+    SortedSetRemove {
+        key: &'a [u8],
+        member: &'a [u8],
+    },
+    /// The key holds this collection and nothing else; `image` is what [`crate::values::Value::write_image`] writes.
+    PutValue {
+        key: &'a [u8],
+        image: &'a [u8],
+        deadline: Option<u64>,
+    },
     /// The slot is empty in this database.
     FlushSlot,
 }
@@ -138,9 +185,7 @@ impl<'a> Effect<'a> {
         }
         let key = take_bytes(bytes)?;
         Some(match tag {
-            SET_STRING => {
-                Effect::SetString { key, bytes: take_bytes(bytes)?, deadline: take_deadline(bytes)? }
-            }
+            SET_STRING => Effect::SetString { key, bytes: take_bytes(bytes)?, deadline: take_deadline(bytes)? },
             APPEND => Effect::Append { key, bytes: take_bytes(bytes)? },
             SET_RANGE => {
                 let written = take_bytes(bytes)?;
@@ -172,13 +217,13 @@ fn put(out: &mut Vec<u8>, tag: u8, fields: &[&[u8]]) {
     }
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_integer(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// LEB128.
-pub(super) fn put_integer(out: &mut Vec<u8>, mut value: u64) {
+fn put_integer(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -198,13 +243,13 @@ fn side_tag(side: Side) -> u8 {
     }
 }
 
-pub(super) fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     let (taken, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
     Some(taken)
 }
 
-pub(super) fn take_integer(bytes: &mut &[u8]) -> Option<u64> {
+fn take_integer(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let byte = take(bytes, 1)?[0];
@@ -216,7 +261,7 @@ pub(super) fn take_integer(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-pub(super) fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::try_from(take_integer(bytes)?).ok()?;
     take(bytes, length)
 }
@@ -233,7 +278,7 @@ fn take_side(bytes: &mut &[u8]) -> Option<Side> {
     }
 }
 
-pub(super) fn take_double(bytes: &mut &[u8]) -> Option<f64> {
+fn take_double(bytes: &mut &[u8]) -> Option<f64> {
     let bits = take(bytes, 8)?.try_into().ok()?;
     Some(f64::from_bits(u64::from_le_bytes(bits)))
 }

@@ -367,7 +367,7 @@ impl Entry {
     pub fn copied(&self, key: &[u8]) -> Entry {
         let (deadline, access, modified) = (self.deadline(), self.header().access, self.header().flags & MODIFIED);
         let mut entry = match (self.as_value(), self.as_string()) {
-            (Some(value), _) => Entry::build(key, Body::Value(super::image::copy(value)), deadline, access),
+            (Some(value), _) => Entry::build(key, Body::Value(value.clone()), deadline, access),
             (None, Some(StringRef::Integer(value))) => Entry::build(key, Body::Integer(value), deadline, access),
             (None, Some(StringRef::Bytes(bytes))) if bytes.len() <= INLINE_BYTES_MAX => {
                 Entry::build(key, Body::Inline(bytes), deadline, access)

@@ -25,7 +25,8 @@ impl Engine {
         let until = clock::boot_us() + budget_us;
         let mut removed = 0;
         for shard in (first..self.shard_count()).step_by(step.max(1)) {
-            if self.counters[shard].databases.iter().all(|d| d.volatile.load(std::sync::atomic::Ordering::Relaxed) == 0) {
+            if self.counters[shard].databases.iter().all(|d| d.volatile.load(std::sync::atomic::Ordering::Relaxed) == 0)
+            {
                 continue;
             }
             removed += self.expire_shard(shard, now_ms, until);
@@ -62,16 +63,14 @@ impl Keyspace<'_> {
         let mut due: Vec<Box<[u8]>> = Vec::new();
         let mut looked_at = 0;
         let next = match shard.table(database, slot_in_shard) {
-            Some(table) if table.volatile > 0 => {
-                table.entries.scan(position, STEP_ENTRIES, hash_of_entry, |entry| {
-                    if let Some(deadline) = entry.deadline() {
-                        looked_at += 1;
-                        if deadline <= now_ms {
-                            due.push(entry.key().into());
-                        }
+            Some(table) if table.volatile > 0 => table.entries.scan(position, STEP_ENTRIES, hash_of_entry, |entry| {
+                if let Some(deadline) = entry.deadline() {
+                    looked_at += 1;
+                    if deadline <= now_ms {
+                        due.push(entry.key().into());
                     }
-                })
-            }
+                }
+            }),
             _ => None,
         };
         shard.expiry_cursor = match next {

@@ -66,16 +66,7 @@ const GARBAGE_BYTES_MIN: usize = 4096;
 
 impl<'e> Keyspace<'e> {
     pub(super) fn new(engine: &'e Engine, locks: Locks<'e>, database: usize, now_ms: u64) -> Keyspace<'e> {
-        Keyspace {
-            engine,
-            locks,
-            garbage: Vec::new(),
-            database,
-            now_ms,
-            cause: Cause::Client,
-            hint: None,
-            changes: 0,
-        }
+        Keyspace { engine, locks, garbage: Vec::new(), database, now_ms, cause: Cause::Client, hint: None, changes: 0 }
     }
 
     /// The moment of this command, in Unix milliseconds: the same for all its keys.
@@ -386,7 +377,7 @@ impl<'e> Keyspace<'e> {
         let deadline = entry.deadline();
         let string = match entry.as_value() {
             Some(value) if read => {
-                super::image::encode(value, &mut image);
+                value.write_image(&mut image);
                 None
             }
             None if read => entry.as_string().map(|string| string.to_vec()),
@@ -419,10 +410,9 @@ impl<'e> Keyspace<'e> {
     pub(super) fn expire_if_due(&mut self, place: Place, key: &[u8]) {
         let now_ms = self.now_ms;
         let due = match self.table(place) {
-            Some(table) if table.volatile > 0 => table
-                .entries
-                .find(place.hash, |entry| entry.key() == key)
-                .is_some_and(|entry| entry.is_expired(now_ms)),
+            Some(table) if table.volatile > 0 => {
+                table.entries.find(place.hash, |entry| entry.key() == key).is_some_and(|entry| entry.is_expired(now_ms))
+            }
             _ => false,
         };
         if due {
@@ -522,13 +512,7 @@ impl<'e> Keyspace<'e> {
 
     /// Visits the entries of a slot whose hash positions begin at `position`, expired ones left out, until about `count`
     /// were visited. Returns where to go on; `None` at the end of the slot.
-    pub fn scan_slot(
-        &mut self,
-        slot: Slot,
-        position: u32,
-        count: usize,
-        mut visit: impl FnMut(&Entry),
-    ) -> Option<u32> {
+    pub fn scan_slot(&mut self, slot: Slot, position: u32, count: usize, mut visit: impl FnMut(&Entry)) -> Option<u32> {
         let now_ms = self.now_ms;
         let place = self.place_in(slot, 0);
         self.table(place)?.entries.scan(position, count, hash_of_entry, |entry| {

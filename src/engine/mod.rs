@@ -8,7 +8,6 @@ pub mod effect;
 pub mod effect_log;
 pub mod entry;
 pub mod expiry;
-pub mod image;
 pub mod keyspace;
 mod lock;
 mod prefetch;

@@ -34,10 +34,8 @@ impl Engine {
         indexes.sort_unstable();
         indexes.dedup();
         // A shard that another thread holds is passed over: its keys are merely not fetched.
-        let guards: SmallVec<[(u16, MutexGuard<'_, Shard>); KEYS_MAX]> = indexes
-            .into_iter()
-            .filter_map(|index| Some((index, self.shards[index as usize].try_lock()?)))
-            .collect();
+        let guards: SmallVec<[(u16, MutexGuard<'_, Shard>); KEYS_MAX]> =
+            indexes.into_iter().filter_map(|index| Some((index, self.shards[index as usize].try_lock()?))).collect();
         let mut tables: SmallVec<[_; KEYS_MAX]> = SmallVec::new();
         for (slot, hash) in keys {
             let shard = placement.shard(*slot) as u16;

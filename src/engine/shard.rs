@@ -185,7 +185,7 @@ impl Shard {
     /// Takes all keys of a slot, in one database, out of the shard; the caller drops them when the lock is released.
     pub fn take_slot(&mut self, database: usize, slot_in_shard: usize) -> Option<SlotTable> {
         let table = self.table_mut(database, slot_in_shard)?;
-        if table.entries.len() == 0 {
+        if table.entries.is_empty() {
             return None;
         }
         let taken = std::mem::take(table);

@@ -232,8 +232,7 @@ impl Decoder {
 
     /// `*<count>\r\n`. False: incomplete.
     fn decode_count(&mut self, buffer: &[u8], limits: &Limits) -> Result<bool, ProtocolError> {
-        let Some((count, next)) =
-            read_line(buffer, 1, ProtocolError::CountLineTooBig, ProtocolError::InvalidCount)?
+        let Some((count, next)) = read_line(buffer, 1, ProtocolError::CountLineTooBig, ProtocolError::InvalidCount)?
         else {
             return Ok(false);
         };

@@ -356,7 +356,11 @@ impl Connection {
         self.session.client.input_bytes.store(held, Ordering::Relaxed);
         if held as u64 > self.worker.services.settings.load().client_query_buffer_limit {
             self.worker.services.statistics.input_limit_disconnections.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(client = self.session.client.id, bytes = held, "closing a client over its query buffer limit");
+            tracing::warn!(
+                client = self.session.client.id,
+                bytes = held,
+                "closing a client over its query buffer limit"
+            );
             self.stage = Stage::Closing;
             self.output = Output::default();
         }

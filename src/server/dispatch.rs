@@ -1,9 +1,9 @@
 //! The steps of every request, in order. This is the only place that sequences them, and it names no command: what a
 //! command needs is said by the flags of its row.
 
+use crate::base::slot::Slot;
 use crate::commands::context::{Flow, Wait};
 use crate::commands::error::CommandError;
-use crate::base::slot::Slot;
 use crate::commands::execution::{self, Executed, Keys};
 use crate::commands::session::{Queued, Session};
 use crate::commands::spec::{self, Handler};
@@ -226,8 +226,7 @@ fn execute(
             }
         }
         Handler::Control(_) => {
-            let done =
-                execution::run_control(command, arguments, session, batch.services, batch.now_ms, reply, false);
+            let done = execution::run_control(command, arguments, session, batch.services, batch.now_ms, reply, false);
             flow = done.0;
             done.1
         }

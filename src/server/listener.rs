@@ -48,13 +48,7 @@ pub async fn accept(
 }
 
 /// Checks a new connection and hands it over.
-async fn welcome(
-    stream: TcpStream,
-    peer: SocketAddr,
-    services: &Services,
-    workers: &[WorkerHandle],
-    is_proxied: bool,
-) {
+async fn welcome(stream: TcpStream, peer: SocketAddr, services: &Services, workers: &[WorkerHandle], is_proxied: bool) {
     let config = services.settings.load_full();
     let statistics = &services.statistics;
     if services.clients.count() >= config.maxclients as usize {

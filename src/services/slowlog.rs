@@ -37,11 +37,7 @@ pub struct Slowlog {
 
 impl Default for Slowlog {
     fn default() -> Slowlog {
-        Slowlog {
-            entries: Mutex::default(),
-            threshold_us: AtomicI64::new(10_000),
-            length_max: AtomicUsize::new(128),
-        }
+        Slowlog { entries: Mutex::default(), threshold_us: AtomicI64::new(10_000), length_max: AtomicUsize::new(128) }
     }
 }
 

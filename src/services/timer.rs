@@ -25,8 +25,11 @@ pub async fn run(services: Arc<Services>) {
                 statistics.sum(|thread| thread.input_bytes.load(Ordering::Relaxed)),
                 statistics.sum(|thread| thread.output_bytes.load(Ordering::Relaxed)),
             ];
-            let rates =
-                [&statistics.operations_per_second, &statistics.input_bytes_per_second, &statistics.output_bytes_per_second];
+            let rates = [
+                &statistics.operations_per_second,
+                &statistics.input_bytes_per_second,
+                &statistics.output_bytes_per_second,
+            ];
             for ((rate, now), last) in rates.into_iter().zip(now).zip(&mut last) {
                 rate.store(now.saturating_sub(*last), Ordering::Relaxed);
                 *last = now;

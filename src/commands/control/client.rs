@@ -7,8 +7,7 @@ use crate::commands::help;
 use crate::commands::parse::is;
 use crate::commands::session::ReplyMode;
 use crate::commands::spec::{
-    ADMIN, Arity::*, CONNECTION, CommandResult, CommandSpec, LOADING, NOSCRIPT, NOT_PAUSED, SENTINEL, STALE,
-    control,
+    ADMIN, Arity::*, CONNECTION, CommandResult, CommandSpec, LOADING, NOSCRIPT, NOT_PAUSED, SENTINEL, STALE, control,
 };
 use crate::commands::table;
 use crate::resp::arguments::Arguments;
@@ -36,7 +35,6 @@ pub const CLIENT: &[CommandSpec] = &[
     control("setname", Exactly(3), BASIC, CONNECTION, setname),
     control("unpause", Exactly(2), BASIC | ADMIN | NOT_PAUSED, CONNECTION, unpause),
 ];
-
 
 /// A name without blanks and line ends, which would break the lines of CLIENT LIST.
 pub(super) fn checked_name(name: &[u8]) -> Result<String, CommandError> {
@@ -206,8 +204,7 @@ impl KillFilter {
             match word {
                 _ if is(word, "id") => {
                     filter.id = Some(
-                        client_id(value)
-                            .map_err(|_| CommandError::text("ERR client-id should be greater than 0"))?,
+                        client_id(value).map_err(|_| CommandError::text("ERR client-id should be greater than 0"))?,
                     );
                 }
                 _ if is(word, "addr") => filter.address = Some(value.to_vec()),
@@ -358,4 +355,3 @@ fn client_help(_: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
     );
     Ok(())
 }
-

@@ -1,10 +1,92 @@
 //! CONFIG: the node's parameters while it runs.
 
+use crate::commands::context::Control;
+use crate::commands::error::CommandError;
+use crate::commands::help;
+use crate::commands::spec::{
+    ADMIN, Arity::*, CommandResult, CommandSpec, LOADING, NOSCRIPT, STALE, container, control,
+};
 use crate::config::Config;
+use crate::resp::arguments::Arguments;
+use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
+use crate::values::Limits;
+
+const BASIC: u64 = ADMIN | NOSCRIPT | LOADING | STALE;
+
+pub const COMMANDS: &[CommandSpec] = &[container("config", 0, 0, CONFIG)];
+
+const CONFIG: &[CommandSpec] = &[
+    control("get", AtLeast(3), BASIC, 0, get),
+    control("help", Exactly(2), LOADING | STALE, 0, config_help),
+    control("resetstat", Exactly(2), BASIC, 0, resetstat)
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+    control("set", AtLeast(4), BASIC, 0, set).tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+];
+
+fn get(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let config = control.services.settings.load_full();
+    let patterns: Vec<&[u8]> = arguments.from(2).collect();
+    let found = config.get(&patterns);
+    reply.map(found.len());
+    for (name, text) in found {
+        reply.bulk(name.as_bytes());
+        reply.bulk(text.as_bytes());
+    }
+    Ok(())
+}
+
+fn set(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    if arguments.len() % 2 == 1 {
+        return Err(CommandError::WrongArity("config|set".into()));
+    }
+    let changes: Vec<(&[u8], &[u8])> =
+        (2..arguments.len()).step_by(2).map(|index| (arguments.at(index), arguments.at(index + 1))).collect();
+    let changed = control.services.settings.change(|config| config.changed(&changes));
+    match changed {
+        Ok(config) => apply(control.services, &config),
+        Err(error) => return Err(CommandError::Text(format!("ERR {error}").into())),
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn resetstat(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    control.services.statistics.reset();
+    control.services.engine.reset_statistics();
+    reply.ok();
+    Ok(())
+}
+
+fn config_help(_: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    help::write(
+        reply,
+        "CONFIG",
+        &[
+            "GET <pattern>",
+            "    Return parameters matching the glob-like <pattern> and their values.",
+            "SET <directive> <value>",
+            "    Set the configuration <directive> to <value>.",
+            "RESETSTAT",
+            "    Reset statistics reported by the INFO command.",
+        ],
+    );
+    Ok(())
+}
 
 /// Hands the configuration to the parts that keep their own copy of a parameter.
 pub fn apply(services: &Services, config: &Config) {
     services.slowlog.configure(config.slowlog_log_slower_than, config.slowlog_max_len);
     services.latency.set_threshold_ms(config.latency_monitor_threshold);
+    let limits = &config.limits;
+    services.engine.set_limits(Limits {
+        hash_max_listpack_entries: limits.hash_max_listpack_entries,
+        hash_max_listpack_value: limits.hash_max_listpack_value,
+        list_max_listpack_size: limits.list_max_listpack_size,
+        set_max_intset_entries: limits.set_max_intset_entries,
+        set_max_listpack_entries: limits.set_max_listpack_entries,
+        set_max_listpack_value: limits.set_max_listpack_value,
+        zset_max_listpack_entries: limits.zset_max_listpack_entries,
+        zset_max_listpack_value: limits.zset_max_listpack_value,
+    });
 }

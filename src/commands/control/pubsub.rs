@@ -114,7 +114,9 @@ fn publish(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut Repl
 
 fn channels(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     if arguments.len() > 3 {
-        return Err(CommandError::Text("ERR unknown subcommand or wrong number of arguments for 'channels'. Try PUBSUB HELP.".into()));
+        return Err(CommandError::Text(
+            "ERR unknown subcommand or wrong number of arguments for 'channels'. Try PUBSUB HELP.".into(),
+        ));
     }
     let channels = control.services.pubsub.channels(Space::Channel, arguments.get(2));
     reply.array(channels.len());
@@ -152,4 +154,3 @@ fn pubsub_help(_: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
     );
     Ok(())
 }
-

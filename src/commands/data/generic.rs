@@ -3,8 +3,8 @@
 use crate::commands::error::CommandError;
 use crate::commands::parse::{self, is};
 use crate::commands::spec::{
-    Access, Arity::*, CommandResult, CommandSpec, DENYOOM, FAST, KEYSPACE, KeySpec, READONLY, SPREAD, WRITE,
-    container, data, keys,
+    Access, Arity::*, CommandResult, CommandSpec, DENYOOM, FAST, KEYSPACE, KeySpec, READONLY, SPREAD, WRITE, container,
+    data, keys,
 };
 use crate::engine::Keyspace;
 use crate::engine::entry::{Entry, Kind};
@@ -17,8 +17,7 @@ const RENAMED: &[KeySpec] =
     &[keys::one(1, Access::ReadWrite, "access delete"), keys::one(2, Access::Overwrite, "update")];
 const RENAMED_IF_FREE: &[KeySpec] =
     &[keys::one(1, Access::ReadWrite, "access delete"), keys::one(2, Access::Overwrite, "insert")];
-const COPIED: &[KeySpec] =
-    &[keys::one(1, Access::ReadOnly, "access"), keys::one(2, Access::Overwrite, "update")];
+const COPIED: &[KeySpec] = &[keys::one(1, Access::ReadOnly, "access"), keys::one(2, Access::Overwrite, "update")];
 const MOVED: &[KeySpec] = &[keys::one(1, Access::ReadWrite, "access delete")];
 const SECOND_LOOKED_AT: &[KeySpec] = &[keys::one(2, Access::ReadOnly, "")];
 const SUM: &[&str] = &["request_policy:multi_shard", "response_policy:agg_sum"];
@@ -239,4 +238,3 @@ fn object_help(_: &mut Keyspace<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'
     );
     Ok(())
 }
-

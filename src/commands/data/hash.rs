@@ -1,9 +1,7 @@
 //! Hashes.
 
 use crate::commands::error::CommandError;
-use crate::commands::spec::{
-    Arity::*, CommandResult, CommandSpec, DENYOOM, FAST, HASH, READONLY, WRITE, data, keys,
-};
+use crate::commands::spec::{Arity::*, CommandResult, CommandSpec, DENYOOM, FAST, HASH, READONLY, WRITE, data, keys};
 use crate::engine::Keyspace;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;

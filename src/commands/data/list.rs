@@ -2,9 +2,7 @@
 
 use crate::commands::error::CommandError;
 use crate::commands::parse;
-use crate::commands::spec::{
-    Arity::*, CommandResult, CommandSpec, DENYOOM, FAST, LIST, READONLY, WRITE, data, keys,
-};
+use crate::commands::spec::{Arity::*, CommandResult, CommandSpec, DENYOOM, FAST, LIST, READONLY, WRITE, data, keys};
 use crate::engine::Keyspace;
 use crate::engine::effect::Side;
 use crate::resp::arguments::Arguments;

@@ -2,9 +2,7 @@
 
 use crate::commands::error::CommandError;
 use crate::commands::parse;
-use crate::commands::spec::{
-    Arity::*, CommandResult, CommandSpec, DENYOOM, FAST, READONLY, SET, WRITE, data, keys,
-};
+use crate::commands::spec::{Arity::*, CommandResult, CommandSpec, DENYOOM, FAST, READONLY, SET, WRITE, data, keys};
 use crate::engine::Keyspace;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;

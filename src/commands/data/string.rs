@@ -31,8 +31,7 @@ const EVERY_READ: &[KeySpec] = &[keys::all(Access::ReadOnly, "access")];
 const PAIRS: Find = Find::Range { last: -1, step: 2, limit: 0 };
 const PAIRS_OVERWRITE: &[KeySpec] = &[keys::at(1, PAIRS, Access::Overwrite, "update")];
 const PAIRS_INSERT: &[KeySpec] = &[keys::at(1, PAIRS, Access::Overwrite, "insert")];
-const TWO_READ: &[KeySpec] =
-    &[keys::at(1, Find::Range { last: 1, step: 1, limit: 0 }, Access::ReadOnly, "access")];
+const TWO_READ: &[KeySpec] = &[keys::at(1, Find::Range { last: 1, step: 1, limit: 0 }, Access::ReadOnly, "access")];
 const MULTI_SHARD: &[&str] = &["request_policy:multi_shard"];
 const MULTI_SHARD_SUCCEEDED: &[&str] = &["request_policy:multi_shard", "response_policy:all_succeeded"];
 
@@ -95,12 +94,7 @@ enum Accepts {
 }
 
 impl SetOptions {
-    fn parse(
-        arguments: Arguments<'_>,
-        from: usize,
-        accepts: Accepts,
-        now_ms: u64,
-    ) -> Result<SetOptions, CommandError> {
+    fn parse(arguments: Arguments<'_>, from: usize, accepts: Accepts, now_ms: u64) -> Result<SetOptions, CommandError> {
         let command = if accepts == Accepts::Set { "set" } else { "getex" };
         let mut options = SetOptions::default();
         let mut rest = arguments.from(from);
@@ -140,11 +134,7 @@ impl SetOptions {
     }
 
     /// Whether the words behind a time are options.
-    fn check_rest<'a>(
-        &self,
-        rest: &mut impl Iterator<Item = &'a [u8]>,
-        accepts: Accepts,
-    ) -> Result<(), CommandError> {
+    fn check_rest<'a>(&self, rest: &mut impl Iterator<Item = &'a [u8]>, accepts: Accepts) -> Result<(), CommandError> {
         let mut seen = SetOptions {
             deadline: self.deadline,
             if_absent: self.if_absent,
@@ -308,7 +298,7 @@ fn pairs<'a>(
     arguments: Arguments<'a>,
     name: &'static str,
 ) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone, CommandError> {
-    if arguments.len() % 2 == 0 {
+    if arguments.len().is_multiple_of(2) {
         return Err(CommandError::WrongArity(name.into()));
     }
     Ok((1..arguments.len()).step_by(2).map(move |index| (arguments.at(index), arguments.at(index + 1))))
@@ -420,9 +410,7 @@ fn add(keyspace: &mut Keyspace<'_>, key: &[u8], increment: i64, reply: &mut Repl
         Some(crate::engine::entry::StringRef::Integer(value)) => value,
         Some(string) => string.with_bytes(parse::integer)?,
     };
-    let sum = value
-        .checked_add(increment)
-        .ok_or(CommandError::text("ERR increment or decrement would overflow"))?;
+    let sum = value.checked_add(increment).ok_or(CommandError::text("ERR increment or decrement would overflow"))?;
     keyspace.set_integer(key, sum);
     reply.integer(sum);
     Ok(())
@@ -450,8 +438,7 @@ struct LcsOptions {
 }
 
 fn lcs(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    const WRONG: CommandError =
-        CommandError::text("ERR The specified keys must contain string values");
+    const WRONG: CommandError = CommandError::text("ERR The specified keys must contain string values");
     let first = keyspace.read_string(arguments.at(1)).map_err(|_| WRONG)?.map_or_else(Vec::new, |s| s.to_vec());
     let second = keyspace.read_string(arguments.at(2)).map_err(|_| WRONG)?.map_or_else(Vec::new, |s| s.to_vec());
     let mut options = LcsOptions::default();

@@ -1,7 +1,9 @@
 use super::*;
 use proptest::prelude::*;
 
-fn all(decoder: &mut Decoder, buffer: &[u8], limits: &Limits) -> Result<(Vec<Vec<Vec<u8>>>, usize), ProtocolError> {
+type Requests = Vec<Vec<Vec<u8>>>;
+
+fn all(decoder: &mut Decoder, buffer: &[u8], limits: &Limits) -> Result<(Requests, usize), ProtocolError> {
     let mut requests = Vec::new();
     let mut start = 0;
     while let Some(used) = decoder.decode(&buffer[start..], limits)? {
@@ -50,7 +52,11 @@ fn errors_have_the_words_of_redis() {
     check_error(b"GET \"x\"y\r\n", &limits, "unbalanced quotes in request");
     check_error(&vec![b'a'; INLINE_BYTES_MAX + 1], &limits, "too big inline request");
     check_error(&[b"*".as_slice(), &vec![b'1'; INLINE_BYTES_MAX + 1]].concat(), &limits, "too big mbulk count string");
-    check_error(&[b"*1\r\n$".as_slice(), &vec![b'1'; INLINE_BYTES_MAX + 1]].concat(), &limits, "too big bulk count string");
+    check_error(
+        &[b"*1\r\n$".as_slice(), &vec![b'1'; INLINE_BYTES_MAX + 1]].concat(),
+        &limits,
+        "too big bulk count string",
+    );
     let stranger = Limits { unauthenticated: true, ..limits };
     check_error(b"*11\r\n", &stranger, "unauthenticated multibulk length");
     check_error(b"*1\r\n$16385\r\n", &stranger, "unauthenticated bulk length");

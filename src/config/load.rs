@@ -1,0 +1,245 @@
+//! Where a configuration comes from: a file in redis.conf's syntax, `STARLING_*` variables, the command line. The later
+//! one wins.
+
+use super::parameters::{DIRECTIVES_WITHOUT_EFFECT, PARAMETERS, find};
+use super::{Config, value};
+use std::fmt;
+use std::path::Path;
+
+/// Files that include files that include files: more is a circle.
+const INCLUDE_DEPTH_MAX: usize = 16;
+
+/// Why the node does not start.
+#[derive(Debug)]
+pub struct LoadError {
+    /// Where the line stands: a file with its line, a variable, the command line.
+    place: String,
+    line: String,
+    reason: String,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "\n*** FATAL CONFIG FILE ERROR (Starling {}) ***\nReading the configuration, at {}\n>>> '{}'\n{}\n",
+            env!("CARGO_PKG_VERSION"),
+            self.place,
+            self.line,
+            self.reason
+        )
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// A configuration, and what the log should say about it.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// Directives that were set, and have no effect here.
+    pub without_effect: Vec<String>,
+}
+
+/// Collects directives.
+struct Loader {
+    texts: Vec<String>,
+    without_effect: Vec<String>,
+    file: Option<String>,
+}
+
+/// Loads the configuration of a node from its command line (without the program's name) and the environment.
+pub fn load(arguments: &[String], environment: impl Iterator<Item = (String, String)>) -> Result<Loaded, LoadError> {
+    let mut loader = Loader {
+        texts: PARAMETERS.iter().map(|parameter| parameter.default.to_owned()).collect(),
+        without_effect: Vec::new(),
+        file: None,
+    };
+    let mut rest = arguments;
+    if let Some(file) = rest.first().filter(|argument| !argument.starts_with("--")) {
+        if file == "-" {
+            let text =
+                std::io::read_to_string(std::io::stdin()).map_err(|error| unreadable("standard input", &error))?;
+            loader.read_text(&text, "standard input", 0)?;
+        } else {
+            loader.read_file(Path::new(file), 0)?;
+            loader.file = std::fs::canonicalize(file).ok().map(|path| path.display().to_string());
+        }
+        rest = &rest[1..];
+    }
+    let mut variables: Vec<(String, String)> = environment.filter(|(name, _)| name.starts_with("STARLING_")).collect();
+    variables.sort();
+    for (name, text) in variables {
+        let directive = name["STARLING_".len()..].to_ascii_lowercase().replace('_', "-");
+        loader.set(&directive, &split(&text).unwrap_or_else(|| vec![text.clone()]), &name, &text)?;
+    }
+    loader.read_command_line(rest)?;
+    Ok(Loaded { config: Config::from_texts(loader.texts, loader.file), without_effect: loader.without_effect })
+}
+
+fn unreadable(place: &str, error: &std::io::Error) -> LoadError {
+    LoadError { place: place.to_owned(), line: String::new(), reason: format!("cannot be read: {error}") }
+}
+
+/// The words of a line, quotes and escapes resolved as in the inline protocol; `None` where quotes do not close.
+fn split(line: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<Vec<u8>> = None;
+    let mut bytes = line.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b' ' | b'\t' | b'\r' | b'\n' => words.extend(word.take()),
+            b'"' | b'\'' if word.is_none() => {
+                words.push(quoted(&mut bytes, byte)?);
+            }
+            other => word.get_or_insert_default().push(other),
+        }
+    }
+    words.extend(word);
+    Some(words.into_iter().map(|word| String::from_utf8_lossy(&word).into_owned()).collect())
+}
+
+/// The bytes up to the closing quote.
+fn quoted(bytes: &mut impl Iterator<Item = u8>, quote: u8) -> Option<Vec<u8>> {
+    let mut word = Vec::new();
+    loop {
+        match bytes.next()? {
+            byte if byte == quote => return Some(word),
+            b'\\' if quote == b'"' => match bytes.next()? {
+                b'n' => word.push(b'\n'),
+                b'r' => word.push(b'\r'),
+                b't' => word.push(b'\t'),
+                b'x' => {
+                    let digits = [bytes.next()?, bytes.next()?];
+                    word.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+                }
+                other => word.push(other),
+            },
+            byte => word.push(byte),
+        }
+    }
+}
+
+impl Loader {
+    fn read_file(&mut self, path: &Path, depth: usize) -> Result<(), LoadError> {
+        let place = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(&place, &error))?;
+        self.read_text(&text, &place, depth)
+    }
+
+    fn read_text(&mut self, text: &str, place: &str, depth: usize) -> Result<(), LoadError> {
+        for (number, line) in text.lines().enumerate() {
+            let trimmed = line.trim();
+            if trimmed.is_empty() || trimmed.starts_with('#') {
+                continue;
+            }
+            let place = format!("{place}, line {}", number + 1);
+            let fail =
+                |reason: &str| LoadError { place: place.clone(), line: trimmed.to_owned(), reason: reason.to_owned() };
+            let words = split(trimmed).ok_or_else(|| fail("Unbalanced quotes in configuration line"))?;
+            let Some((directive, values)) = words.split_first() else { continue };
+            if directive.eq_ignore_ascii_case("include") {
+                if depth >= INCLUDE_DEPTH_MAX {
+                    return Err(fail("Files include each other too deeply"));
+                }
+                for path in values {
+                    self.read_file(Path::new(path), depth + 1)?;
+                }
+                continue;
+            }
+            self.set(directive, values, &place, trimmed)?;
+        }
+        Ok(())
+    }
+
+    /// `--directive value...`; `--cluster` stands for `cluster-enabled yes`.
+    fn read_command_line(&mut self, arguments: &[String]) -> Result<(), LoadError> {
+        let mut index = 0;
+        while index < arguments.len() {
+            let argument = &arguments[index];
+            let place = "the command line";
+            let Some(directive) = argument.strip_prefix("--") else {
+                return Err(LoadError {
+                    place: place.to_owned(),
+                    line: argument.clone(),
+                    reason: "A directive begins with --".to_owned(),
+                });
+            };
+            let following = arguments[index + 1..].iter().take_while(|word| !word.starts_with("--"));
+            let values: Vec<String> = following.cloned().collect();
+            index += 1 + values.len();
+            let line = format!("{argument} {}", values.join(" "));
+            if directive == "cluster" && values.is_empty() {
+                self.set("cluster-enabled", &["yes".to_owned()], place, &line)?;
+                continue;
+            }
+            // One argument may hold several words, as in `--save "60 1"`.
+            let values = match &values[..] {
+                [one] => split(one).filter(|words| words.len() > 1).unwrap_or_else(|| vec![one.clone()]),
+                _ => values,
+            };
+            self.set(directive, &values, place, &line)?;
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, directive: &str, values: &[String], place: &str, line: &str) -> Result<(), LoadError> {
+        let fail = |reason: String| LoadError { place: place.to_owned(), line: line.to_owned(), reason };
+        if DIRECTIVES_WITHOUT_EFFECT.contains(&directive.to_ascii_lowercase().as_str()) {
+            self.without_effect.push(directive.to_ascii_lowercase());
+            return Ok(());
+        }
+        let index =
+            find(directive.as_bytes()).ok_or_else(|| fail("Bad directive or wrong number of arguments".to_owned()))?;
+        let parameter = &PARAMETERS[index];
+        let mut values = values.to_vec();
+        // Redis adds up `save` lines; an empty one takes them all back.
+        if parameter.name == "save" && values.len() > 1 && self.texts[index] != parameter.default {
+            values.insert(0, self.texts[index].clone());
+        }
+        let text = value::check(parameter.kind, &values, &self.texts[index]).map_err(fail)?;
+        if !parameter.is_honoured && text != parameter.default {
+            self.without_effect.push(parameter.name.to_owned());
+        }
+        self.texts[index] = text;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Loaded, LoadError> {
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        load(&arguments, variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())))
+    }
+
+    #[test]
+    fn the_command_line_wins_over_variables() {
+        let variables = [("STARLING_PORT", "7000"), ("STARLING_MAXMEMORY", "1gb")];
+        let config = loaded(&["--port", "7001", "--cluster"], &variables).expect("a configuration").config;
+        assert_eq!((config.port, config.maxmemory, config.cluster_enabled), (7001, 1 << 30, true));
+    }
+
+    #[test]
+    fn a_file_is_read_line_by_line() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("redis.conf");
+        let text = "# comment\nport 7002\nrequirepass \"a b\\x41\"\nappendonly yes\nrename-command FLUSHALL \"\"\n";
+        std::fs::write(&path, text).expect("a file");
+        let loaded = loaded(&[&path.display().to_string()], &[]).expect("a configuration");
+        assert_eq!(loaded.config.port, 7002);
+        assert_eq!(loaded.config.requirepass, b"a bA");
+        assert_eq!(loaded.without_effect, ["appendonly", "rename-command"]);
+    }
+
+    #[test]
+    fn an_unknown_name_stops_the_start() {
+        let error = loaded(&["--nonsense", "1"], &[]).expect_err("an unknown directive").to_string();
+        assert!(error.contains("Bad directive"), "{error}");
+        assert!(error.contains("--nonsense 1"), "{error}");
+        assert!(loaded(&[], &[("STARLING_NONSENSE", "1")]).is_err());
+        assert!(loaded(&["--port", "abc"], &[]).is_err());
+    }
+}
