@@ -4,6 +4,7 @@
 //! locks of the slots of its keys, in order, works through a [`Keyspace`], and lets go. Nothing waits under a lock.
 
 pub mod collections;
+pub mod database;
 pub mod effect;
 pub mod effect_log;
 pub mod entry;

@@ -1,0 +1,52 @@
+# The tasks of the project. Logic longer than two lines lives in Rust or in redis-compat-tests/.
+# What CI runs is `make verify`; its last part is `make test`.
+
+CARGO ?= cargo
+STARLING = target/release/starling
+export CARGO_TERM_COLOR ?= auto
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-16s %s\n", $$1, $$2 }'
+
+build: ## the release binary
+	$(CARGO) build --release --locked
+
+run: build ## a server on 127.0.0.1:6379
+	$(STARLING)
+
+check: ## types only, in seconds
+	$(CARGO) check --all-targets
+
+test-tools: # what the tests need and a fresh machine lacks
+	@redis-compat-tests/install.sh
+
+unit: ## unit, model and black-box tests
+	$(CARGO) test --locked
+
+compat: build test-tools ## Redis's own suite, stock clients and comparisons with redis-server, against this build
+	redis-compat-tests/run.py --server $(STARLING)
+
+test: test-tools unit compat ## everything, from a fresh machine; prints the counts
+
+fmt: ## format the sources
+	$(CARGO) fmt
+
+fix: ## format, and apply what clippy suggests
+	$(CARGO) clippy --fix --allow-dirty --all-targets && $(CARGO) fmt
+
+lint: ## format and clippy, nothing is changed
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+docs: ## write the generated pages
+	STARLING_WRITE_DOCS=1 $(CARGO) test --locked --test tidy generated
+
+verify: lint test ## what CI runs
+
+memcheck: ## the files with unsafe code, under valgrind
+	redis-compat-tests/memcheck.sh
+
+clean: ## remove what was built
+	$(CARGO) clean && rm -rf redis-compat-tests/.work
+
+.PHONY: help build run check test-tools unit compat test fmt fix lint docs verify memcheck clean
