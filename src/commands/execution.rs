@@ -109,7 +109,7 @@ pub fn run_data(
     let mark = reply.len();
     handler(keyspace, arguments, reply).inspect_err(|error| {
         reply.truncate(mark);
-        reply.error(&error.to_string());
+        error.write(reply);
     })
 }
 
@@ -130,7 +130,7 @@ pub fn run_control(
     let flow = control.flow;
     if let Err(error) = &result {
         reply.truncate(mark);
-        reply.error(&error.to_string());
+        error.write(reply);
     }
     (flow, result)
 }

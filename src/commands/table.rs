@@ -1,6 +1,6 @@
 //! All commands, by name.
 
-use super::spec::CommandSpec;
+use super::spec::{CommandSpec, HIDDEN};
 use super::{control, data};
 use hashbrown::HashTable;
 use std::sync::LazyLock;
@@ -98,9 +98,10 @@ pub fn all() -> &'static [&'static Command] {
     &TABLE.commands
 }
 
-/// Every command that is no subcommand.
+/// Every command that is no subcommand, as COMMAND shows them.
 pub fn top_level() -> impl Iterator<Item = &'static Command> {
-    TABLE.commands.iter().copied().filter(|command| !command.name.contains('|'))
+    let is_shown = |command: &&'static Command| !command.name.contains('|') && !command.spec.has(HIDDEN);
+    TABLE.commands.iter().copied().filter(is_shown)
 }
 
 /// FNV-1a of the name in lower case, its bits spread over the word for the table.

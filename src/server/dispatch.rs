@@ -103,23 +103,32 @@ pub fn find(arguments: Arguments<'_>) -> Result<&'static Command, CommandError> 
 #[cold]
 fn unknown(arguments: Arguments<'_>) -> CommandError {
     // Redis shows at most 128 bytes of the name and of the arguments.
-    let shown = |bytes: &[u8], most: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned();
-    let mut beginning = String::new();
+    const SHOWN_BYTES_MAX: usize = 128;
+    let mut beginning = Vec::new();
     for argument in arguments.from(1) {
-        if beginning.len() >= 128 {
+        if beginning.len() >= SHOWN_BYTES_MAX {
             break;
         }
-        beginning.push_str(&format!("'{}' ", shown(argument, 128 - beginning.len())));
+        let shown = shown(argument, SHOWN_BYTES_MAX - beginning.len());
+        beginning.extend_from_slice(&[b"'", shown, b"' "].concat());
     }
-    let name = shown(arguments.at(0), 128);
-    CommandError::Text(format!("ERR unknown command '{name}', with args beginning with: {beginning}").into())
+    let name = shown(arguments.at(0), SHOWN_BYTES_MAX);
+    CommandError::Bytes(
+        [b"ERR unknown command '", name, b"', with args beginning with: ", beginning.as_slice()].concat(),
+    )
+}
+
+/// The part of an argument that Redis shows in an error: a C string ends at the first zero.
+fn shown(bytes: &[u8], most: usize) -> &[u8] {
+    let bytes = &bytes[..bytes.len().min(most)];
+    &bytes[..bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len())]
 }
 
 #[cold]
 fn unknown_subcommand(command: &Command, arguments: Arguments<'_>) -> CommandError {
-    let given = String::from_utf8_lossy(&arguments.at(1)[..arguments.at(1).len().min(128)]).into_owned();
     let container = command.spec.name.to_uppercase();
-    CommandError::Text(format!("ERR unknown subcommand '{given}'. Try {container} HELP.").into())
+    let given = shown(arguments.at(1), 128);
+    CommandError::Bytes([b"ERR unknown subcommand '", given, b"'. Try ", container.as_bytes(), b" HELP."].concat())
 }
 
 /// Why the client may not execute the command now.
@@ -195,12 +204,11 @@ fn refuse(
     if let Some(transaction) = &mut session.transaction {
         transaction.aborted = true;
     }
-    let text = error.to_string();
     if let Some(command) = command {
         bump(&batch.counters.commands[command.index as usize].rejected, 1);
     }
-    batch.services.statistics.count_error(&text);
-    reply.error(&text);
+    batch.services.statistics.count_error(&error.to_string());
+    error.write(reply);
     Flow::Continue
 }
 

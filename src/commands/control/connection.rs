@@ -7,7 +7,7 @@ use crate::commands::error::CommandError;
 use crate::commands::parse::{self, is};
 use crate::commands::session::{ReplyMode, Session};
 use crate::commands::spec::{
-    ALLOW_BUSY, Arity::*, CONNECTION, CommandResult, CommandSpec, FAST, LOADING, NO_AUTH, NOSCRIPT, NOT_PAUSED,
+    ALLOW_BUSY, Arity::*, CONNECTION, CommandResult, CommandSpec, FAST, HIDDEN, LOADING, NO_AUTH, NOSCRIPT, NOT_PAUSED,
     NOT_QUEUED, SENTINEL, STALE, WHILE_SUBSCRIBED, container, control,
 };
 use crate::resp::arguments::Arguments;
@@ -31,6 +31,8 @@ pub const COMMANDS: &[CommandSpec] = &[
     control("reset", Exactly(1), BASIC | NO_AUTH | NOT_QUEUED | WHILE_SUBSCRIBED | NOT_PAUSED, CONNECTION, reset),
     control("select", Exactly(2), LOADING | STALE | FAST, CONNECTION, select),
     control("asking", Exactly(1), FAST, CONNECTION, asking),
+    control("host:", AtLeast(1), NO_AUTH | NOT_QUEUED | HIDDEN, CONNECTION, refuse_http),
+    control("post", AtLeast(1), NO_AUTH | NOT_QUEUED | HIDDEN, CONNECTION, refuse_http),
 ];
 
 const WRONG_PASSWORD: CommandError =
@@ -104,6 +106,13 @@ fn in_cluster(control: &Control<'_>) -> CommandResult {
     } else {
         Err(CommandError::text("ERR This instance has cluster support disabled"))
     }
+}
+
+/// A browser that was made to talk to us: its requests would be inline commands. The connection closes at once.
+fn refuse_http(control: &mut Control<'_>, _: Arguments<'_>, _: &mut ReplyWriter<'_>) -> CommandResult {
+    tracing::warn!(client = %control.session.client.address, "possible cross-protocol attack: HTTP on a Redis port");
+    control.flow = Flow::Abort;
+    Ok(())
 }
 
 /// Checks a name and a password. Without `requirepass` the default user has none, and any will do.
