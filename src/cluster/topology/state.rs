@@ -54,13 +54,21 @@ pub struct Node {
 pub enum Phase {
     Normal,
     /// A newcomer copies it; the primary serves.
-    Copying { to: NodeId },
+    Copying {
+        to: NodeId,
+    },
     /// The newcomer has it and follows; the primary serves.
-    Ready { to: NodeId },
+    Ready {
+        to: NodeId,
+    },
     /// Nobody serves it until the hand-off is committed or off.
-    HandingOff { to: NodeId },
+    HandingOff {
+        to: NodeId,
+    },
     /// It has moved; the former primary may still hold its keys.
-    Releasing { from: NodeId },
+    Releasing {
+        from: NodeId,
+    },
     /// Its primary is gone, with its keys.
     Dead,
 }
@@ -178,9 +186,7 @@ impl Topology {
                 self.step(slots, |phase| (phase == Phase::Copying { to: *to }).then_some(Phase::Ready { to: *to }))?;
             }
             TopologyChange::BeginHandoff { slots, to } => {
-                self.step(slots, |phase| {
-                    (phase == Phase::Ready { to: *to }).then_some(Phase::HandingOff { to: *to })
-                })?;
+                self.step(slots, |phase| (phase == Phase::Ready { to: *to }).then_some(Phase::HandingOff { to: *to }))?;
             }
             TopologyChange::Handoff { slots, to, incarnation } => self.hand_off(slots, *to, *incarnation)?,
             TopologyChange::AbortHandoff { slots, to } => {
@@ -245,8 +251,11 @@ impl Topology {
     fn begin_anew(&mut self, slots: &SlotRanges, node: NodeId) {
         for slot in slots.slots() {
             let record = &mut self.slots[slot.index()];
-            *record =
-                SlotRecord { primary: Some(node), epoch: Epoch(record.epoch.0.saturating_add(1)), phase: Phase::Normal };
+            *record = SlotRecord {
+                primary: Some(node),
+                epoch: Epoch(record.epoch.0.saturating_add(1)),
+                phase: Phase::Normal,
+            };
         }
     }
 
