@@ -120,7 +120,7 @@ pub enum Reject {
     SecretMissing,
     /// This node has no secret, and the sender is not on the loopback address.
     NotLoopback,
-    /// It bears this node's own id and comes from another process: a copied data directory.
+    /// It bears this node's own id, from a later life than this one: a copied data directory.
     OwnIdentity,
     /// A later life of this sender is known: a delayed datagram, or a copied data directory.
     StaleLife,

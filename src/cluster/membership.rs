@@ -37,6 +37,7 @@ use identity::{IdentityCodec, LifeAddressed};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::IteratorRandom;
 use rand::{RngExt, SeedableRng};
+use std::cmp::Ordering;
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use timers::Timers;
@@ -275,8 +276,11 @@ impl Membership {
         let own = self.foca.identity();
         if envelope.sender == own.node {
             // A seed list may hold this node's own address by another name.
-            let same_process = envelope.sender_start_ms == own.life.start_ms;
-            return if same_process { Ok(None) } else { Err(Reject::OwnIdentity) };
+            return match envelope.sender_start_ms.cmp(&own.life.start_ms) {
+                Ordering::Equal => Ok(None),
+                Ordering::Less => Err(Reject::StaleLife),
+                Ordering::Greater => Err(Reject::OwnIdentity),
+            };
         }
         let known_start_ms = self.known.get(envelope.sender).map_or(0, |member| member.identity.life.start_ms);
         if envelope.sender_start_ms < known_start_ms {

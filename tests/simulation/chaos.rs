@@ -8,7 +8,7 @@ use rand::RngExt;
 pub(crate) fn strike(world: &mut World) -> u64 {
     let node = world.random.random_range(0..NODES);
     let other = world.random.random_range(0..NODES);
-    match world.random.random_range(0..10) {
+    match world.random.random_range(0..13) {
         0 | 1 => down(world, node),
         2 | 3 => up(world, node),
         4 => {
@@ -22,6 +22,8 @@ pub(crate) fn strike(world: &mut World) -> u64 {
         }
         7 => pause(world, node),
         8 => turn_clock(world, node),
+        9 | 10 => restart(world, node),
+        11 => world.replay(),
         _ => weather(world),
     }
     world.random.random_range(200_000..4_000_000)
@@ -37,6 +39,14 @@ fn down(world: &mut World, node: usize) {
 
 fn up(world: &mut World, node: usize) {
     if world.nodes[node].process.is_none() {
+        world.start_node(node);
+    }
+}
+
+/// Down and up again at once: its earlier life is still heard.
+fn restart(world: &mut World, node: usize) {
+    if world.nodes[node].process.is_some() {
+        world.crash(node);
         world.start_node(node);
     }
 }

@@ -17,6 +17,8 @@ use std::collections::BinaryHeap;
 /// The nodes of the cluster; one more stands beside them, in another cluster and with their addresses as seeds.
 pub(crate) const NODES: usize = 5;
 const STRANGER: usize = NODES;
+/// Datagrams kept to be replayed.
+const RECORDED: usize = 50;
 /// How long the disk takes to make a mark durable.
 const DISK_US: u64 = 5_000;
 
@@ -63,6 +65,8 @@ pub(crate) struct World {
     /// How long after that all agreed.
     pub(crate) healed_us: u64,
     invariants: Invariants,
+    /// Some of the datagrams sent so far, from any time.
+    recorded: Vec<(usize, usize, Vec<u8>)>,
     queue: BinaryHeap<Reverse<(u64, u64, Happening)>>,
     queued: u64,
     chaos: bool,
@@ -80,6 +84,7 @@ impl World {
             ended_us: 0,
             healed_us: 0,
             invariants: Invariants::new(),
+            recorded: Vec::new(),
             queue: BinaryHeap::new(),
             queued: 0,
             chaos: false,
@@ -116,6 +121,15 @@ impl World {
         self.trace.line(self.now_us, format_args!("node {number} leaves"));
         self.step(number, Input::Leave, None);
         self.nodes[number].process = None;
+    }
+
+    /// Datagrams of any time before come again, from wherever they came, to whomever.
+    pub(crate) fn replay(&mut self) {
+        self.trace.line(self.now_us, format_args!("datagrams of before come again"));
+        for (from, to, bytes) in self.recorded.clone() {
+            let to = if self.random.random_bool(0.8) { to } else { self.random.random_range(0..NODES) };
+            self.after(0, Happening::Datagram { from, to, bytes });
+        }
     }
 
     /// Faults begin: from now on [`crate::chaos`] is asked what happens next.
@@ -221,8 +235,21 @@ impl World {
         }
         for (to, bytes) in outputs.datagrams {
             let to = node_at(to);
+            self.record(number, to, &bytes);
             for delay_us in self.network.arrivals(number, to, &mut self.random) {
                 self.after(delay_us, Happening::Datagram { from: number, to, bytes: bytes.clone() });
+            }
+        }
+    }
+
+    /// Keeps one datagram in ten, in place of any other.
+    fn record(&mut self, from: usize, to: usize, bytes: &[u8]) {
+        if self.random.random_bool(0.1) {
+            if self.recorded.len() < RECORDED {
+                self.recorded.push((from, to, bytes.to_vec()));
+            } else {
+                let at = self.random.random_range(0..RECORDED);
+                self.recorded[at] = (from, to, bytes.to_vec());
             }
         }
     }
