@@ -34,6 +34,8 @@ const COMMANDS_MAX: usize = 256;
 const DATAGRAMS_PER_TURN: usize = 64;
 /// A turn of the loop that starts this late, or takes this long, is warned about: peers suspect a node after seconds.
 const SLOW_TURN_US: u64 = 1_000_000;
+/// How long to wait after an error of the socket.
+const ERROR_PAUSE: Duration = Duration::from_millis(50);
 /// What the socket may hold unread, in bytes: bursts of a cluster of a thousand.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 
@@ -253,12 +255,12 @@ impl Turns {
             let late_us = self.membership.next_due_us().map_or(0, |due| started_us.saturating_sub(due));
             self.look_again();
             if late_us > SLOW_TURN_US {
-                self.read_datagrams();
+                self.read_datagrams().await;
             }
             self.step(Input::TimersDue);
             match wake {
                 Wake::Timers => {}
-                Wake::Readable => self.read_datagrams(),
+                Wake::Readable => self.read_datagrams().await,
                 Wake::Command(command) => self.obey(command),
                 Wake::Leave => {
                     self.step(Input::Leave);
@@ -296,7 +298,7 @@ impl Turns {
         }
     }
 
-    fn read_datagrams(&mut self) {
+    async fn read_datagrams(&mut self) {
         // One byte more than any datagram, so that a longer one is seen to be longer.
         let mut buffer = [0; DATAGRAM_BYTES_MAX + 1];
         for _ in 0..DATAGRAMS_PER_TURN {
@@ -310,7 +312,9 @@ impl Turns {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    tracing::debug!(%error, "gossip socket");
+                    // The socket stays readable, and an error that persists must not keep a core busy.
+                    tracing::warn!(%error, "reading the gossip socket");
+                    tokio::time::sleep(ERROR_PAUSE).await;
                     return;
                 }
             }
