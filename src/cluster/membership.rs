@@ -47,8 +47,11 @@ use view::KnownMembers;
 const CHECK_US: u64 = 1_000_000;
 /// Alone, it announces itself this often.
 const ANNOUNCE_ALONE_US: u64 = 2_000_000;
-/// Among others, it announces itself this often to a seed that is not among them.
-const ANNOUNCE_SEED_US: u64 = 15_000_000;
+/// Among others, it announces itself this often to some that are down, and to a seed that is not among them. It bounds
+/// how long a healed partition goes unnoticed.
+const ANNOUNCE_ABSENT_US: u64 = 5_000_000;
+/// To how many members that are down at a time.
+const ANNOUNCE_DOWN_TARGETS: usize = 2;
 /// To how many seeds, and to how many former members, it announces itself at a time.
 const ANNOUNCE_TARGETS: usize = 5;
 /// Seeds kept at most.
@@ -323,6 +326,7 @@ impl Membership {
         let changed = self.foca.change_identity(MemberIdentity { life, ..own }, &mut self.runtime);
         log_failure("change of identity", changed);
         self.connected = false;
+        self.next_announce_us = 0;
         outputs.view_changed = true;
         outputs.events.push(MembershipEvent::Rejoined(life));
         self.announce_around();
@@ -346,11 +350,8 @@ impl Membership {
             self.next_announce_us = now_us + ANNOUNCE_ALONE_US;
             self.announce_around();
         } else if !alone && now_us >= self.next_announce_us {
-            self.next_announce_us = now_us + ANNOUNCE_SEED_US;
-            let absent = |seed: &SocketAddr| self.known.live().all(|member| member.identity.address != *seed);
-            if let Some(seed) = self.seeds.iter().copied().filter(absent).choose(&mut self.random) {
-                self.announce(MemberIdentity::seed(seed));
-            }
+            self.next_announce_us = now_us + ANNOUNCE_ABSENT_US;
+            self.announce_to_absent();
         }
         if !alone && self.catch_up > 0 {
             self.catch_up -= 1;
@@ -413,6 +414,19 @@ impl Membership {
         }
     }
 
+    /// Announces this node to whom it cannot hear, lest two parts of a cluster live on beside each other. foca could do
+    /// so for members that are down; but it counts this node's own former identities among them.
+    fn announce_to_absent(&mut self) {
+        let absent = |seed: &SocketAddr| self.known.live().all(|member| member.identity.address != *seed);
+        let seed = self.seeds.iter().copied().filter(absent).choose(&mut self.random);
+        let down = self.known.iter().filter(|member| member.health == MemberHealth::Down);
+        let mut targets = down.map(|member| member.identity).sample(&mut self.random, ANNOUNCE_DOWN_TARGETS);
+        targets.extend(seed.map(MemberIdentity::seed));
+        for target in targets {
+            self.announce(target);
+        }
+    }
+
     fn announce(&mut self, target: MemberIdentity) {
         let announced = self.foca.announce(target, &mut self.runtime);
         log_failure("announce", announced);
@@ -454,6 +468,8 @@ impl Membership {
                 }
                 OwnedNotification::Rejoin(identity) => {
                     self.connected = false;
+                    // Should what is sent now get lost, the next check repeats it.
+                    self.next_announce_us = 0;
                     announce = true;
                     outputs.events.push(MembershipEvent::Rejoined(identity.life));
                 }
@@ -501,7 +517,7 @@ impl Membership {
             topology_version: self.own_topology_version,
         };
         while let Some((to, payload)) = self.runtime.to_send() {
-            // foca keeps this node's former identities among those to whom it announces that it lives.
+            // foca keeps this node's former identities among the members.
             if to.node != own.node {
                 let mut bytes = Vec::with_capacity(payload.len() + datagram::ENVELOPE_BYTES_MAX);
                 datagram::seal(&envelope, &payload, self.expected.secret.as_ref(), &mut bytes);

@@ -20,8 +20,6 @@ pub(super) const PROBE_PERIOD: Duration = Duration::from_secs(1);
 const PROBE_ROUND_TRIP: Duration = Duration::from_millis(400);
 /// A suspected member is dead after this long, times log10 of the members from 10 up.
 const SUSPICION_SECS: f64 = 3.0;
-/// How often members that are down are told that we live. It bounds how long a healed partition goes unnoticed.
-const ANNOUNCE_TO_DOWN: Duration = Duration::from_secs(5);
 /// How often a member is asked for all the members it knows.
 const ANNOUNCE: Duration = Duration::from_secs(30);
 /// News is passed on this often, while there is any.
@@ -43,7 +41,8 @@ pub(super) fn config(members: usize) -> Config {
         max_packet_size: count(PAYLOAD_BYTES_MAX),
         notify_down_members: true,
         periodic_announce: Some(PeriodicParams { frequency: ANNOUNCE, num_members: count(1) }),
-        periodic_announce_to_down_members: Some(PeriodicParams { frequency: ANNOUNCE_TO_DOWN, num_members: count(2) }),
+        // Membership does this too, more often and to more.
+        periodic_announce_to_down_members: None,
         periodic_gossip: Some(PeriodicParams { frequency: GOSSIP, num_members: count(FAN_OUT) }),
     }
 }

@@ -66,7 +66,7 @@ pub struct MembershipCounters {
     pub rejects: [AtomicU64; Reject::KINDS],
 }
 
-/// Why a wish was not taken: [`COMMANDS_MAX`](self) others wait, or the thread has ended.
+/// A wish was not taken: 256 others wait, or the thread has ended. Nothing has changed; try again later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotTaken;
 
