@@ -2,6 +2,8 @@
 //!
 //! Everything here that decides is pure; thin shells feed it.
 
+pub mod datagram;
+pub mod membership;
 pub mod planner;
 pub mod ring;
 pub mod topology;
