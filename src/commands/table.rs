@@ -36,6 +36,13 @@ const FAMILIES: &[&[CommandSpec]] = &[
     control::connection::COMMANDS,
     control::transaction::COMMANDS,
     control::pubsub::COMMANDS,
+    control::command::COMMANDS,
+    control::debug::COMMANDS,
+    control::info::COMMANDS,
+    control::latency::COMMANDS,
+    control::memory::COMMANDS,
+    control::server::COMMANDS,
+    control::slowlog::COMMANDS,
 ];
 
 /// The longest name; longer ones are unknown without being looked up.

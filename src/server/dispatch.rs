@@ -249,6 +249,7 @@ fn execute(
     if timed {
         let took = crate::base::clock::boot_us().saturating_sub(started);
         bump(&counters.microseconds, took);
+        counters.latencies.record(took);
         observe(batch, session, command, arguments, took);
     }
     flow

@@ -21,6 +21,53 @@ pub struct CommandCounters {
     pub rejected: AtomicU64,
     /// Answered with an error.
     pub failed: AtomicU64,
+    /// Timed calls by how long they took.
+    pub latencies: Histogram,
+}
+
+/// Classes of a histogram: the last one has everything from half an hour on.
+pub const LATENCY_CLASSES: usize = 32;
+
+/// How many calls took how long: class `n` has those of at most 2^n microseconds that class `n - 1` does not have.
+#[derive(Debug, Default)]
+pub struct Histogram([AtomicU64; LATENCY_CLASSES]);
+
+impl Histogram {
+    /// Counts a call. The calling thread must be the only writer.
+    #[inline]
+    pub fn record(&self, microseconds: u64) {
+        let class = (u64::BITS - microseconds.saturating_sub(1).leading_zeros()) as usize;
+        bump(&self.0[class.min(LATENCY_CLASSES - 1)], 1);
+    }
+}
+
+/// The histograms of several threads, added up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Latencies([u64; LATENCY_CLASSES]);
+
+impl Latencies {
+    /// Calls counted.
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The classes that have calls: their greatest microseconds, and how many calls took no longer than that.
+    pub fn cumulative(&self) -> Vec<(u64, u64)> {
+        let mut sum = 0;
+        let classes = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
+        classes
+            .map(|(class, count)| {
+                sum += count;
+                (1 << class, sum)
+            })
+            .collect()
+    }
+
+    /// Microseconds that this share of the calls (0 to 1) did not exceed, rounded up to a power of two.
+    pub fn quantile(&self, share: f64) -> u64 {
+        let wanted = (self.count() as f64 * share).ceil() as u64;
+        self.cumulative().iter().find(|(_, count)| *count >= wanted).map_or(0, |(microseconds, _)| *microseconds)
+    }
 }
 
 /// Of one thread.
@@ -90,6 +137,19 @@ impl Statistics {
         sum
     }
 
+    /// How long the timed calls of a command took, by its index in the table. The dispatcher does not time commands
+    /// that are always fast, unless the slow log asks for such short times.
+    pub fn latencies(&self, index: usize) -> Latencies {
+        let mut sum = Latencies::default();
+        for thread in self.threads.lock().iter() {
+            let Some(command) = thread.commands.get(index) else { continue };
+            for (sum, counter) in sum.0.iter_mut().zip(&command.latencies.0) {
+                *sum += counter.load(Ordering::Relaxed);
+            }
+        }
+        sum
+    }
+
     /// Counts an error reply by its code, the first word of its text.
     pub fn count_error(&self, text: &str) {
         self.error_replies.fetch_add(1, Ordering::Relaxed);
@@ -117,6 +177,7 @@ impl Statistics {
                 for counter in [&command.calls, &command.microseconds, &command.rejected, &command.failed] {
                     counter.store(0, Ordering::Relaxed);
                 }
+                command.latencies.0.iter().for_each(|class| class.store(0, Ordering::Relaxed));
             }
             thread.input_bytes.store(0, Ordering::Relaxed);
             thread.output_bytes.store(0, Ordering::Relaxed);
@@ -127,5 +188,24 @@ impl Statistics {
         self.output_limit_disconnections.store(0, Ordering::Relaxed);
         self.input_limit_disconnections.store(0, Ordering::Relaxed);
         self.error_replies.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_double() {
+        let histogram = Histogram::default();
+        for microseconds in [0, 1, 2, 3, 4, 5, 1000, u64::MAX] {
+            histogram.record(microseconds);
+        }
+        let latencies = Latencies(histogram.0.map(|class| class.into_inner()));
+        assert_eq!(latencies.count(), 8);
+        assert_eq!(latencies.cumulative(), [(1, 2), (2, 3), (4, 5), (8, 6), (1024, 7), (1 << 31, 8)]);
+        assert_eq!(latencies.quantile(0.5), 4);
+        assert_eq!(latencies.quantile(1.0), 1 << 31);
+        assert_eq!(Latencies::default().quantile(0.5), 0);
     }
 }

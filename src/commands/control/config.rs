@@ -19,8 +19,7 @@ pub const COMMANDS: &[CommandSpec] = &[container("config", 0, 0, CONFIG)];
 const CONFIG: &[CommandSpec] = &[
     control("get", AtLeast(3), BASIC, 0, get),
     control("help", Exactly(2), LOADING | STALE, 0, config_help),
-    control("resetstat", Exactly(2), BASIC, 0, resetstat)
-        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+    control("resetstat", Exactly(2), BASIC, 0, resetstat),
     control("set", AtLeast(4), BASIC, 0, set).tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
 ];
 

@@ -6,8 +6,8 @@ use crate::commands::error::CommandError;
 use crate::commands::execution;
 use crate::commands::session::{Queued, Session, Transaction};
 use crate::commands::spec::{
-    ALL_KEYS, ALLOW_BUSY, Access, Arity::*, CommandResult, CommandSpec, FAST, Handler, KeySpec, LOADING, NO_MULTI,
-    NOSCRIPT, NOT_QUEUED, SKIP_SLOWLOG, STALE, TRANSACTION, control, keys,
+    ALL_KEYS, ALLOW_BUSY, Access, Arity::*, CommandResult, CommandSpec, FAST, Handler, KeySpec, LOADING, NOSCRIPT,
+    NOT_QUEUED, SKIP_SLOWLOG, STALE, TRANSACTION, control, keys,
 };
 use crate::engine::Keyspace;
 use crate::engine::shard::SlotState;
@@ -16,15 +16,15 @@ use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
 use std::time::Duration;
 
-const BASIC: u64 = NOSCRIPT | LOADING | STALE | ALLOW_BUSY | NOT_QUEUED;
+const BASIC: u64 = NOSCRIPT | LOADING | STALE | NOT_QUEUED;
 const WATCHED: &[KeySpec] = &[keys::all(Access::ReadOnly, "")];
 
 pub const COMMANDS: &[CommandSpec] = &[
-    control("discard", Exactly(1), BASIC | FAST, TRANSACTION, discard),
+    control("discard", Exactly(1), BASIC | FAST | ALLOW_BUSY, TRANSACTION, discard),
     control("exec", Exactly(1), BASIC | SKIP_SLOWLOG, TRANSACTION, exec),
-    control("multi", Exactly(1), BASIC | FAST, TRANSACTION, multi),
+    control("multi", Exactly(1), BASIC | FAST | ALLOW_BUSY, TRANSACTION, multi),
     control("unwatch", Exactly(1), NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, TRANSACTION, unwatch),
-    control("watch", AtLeast(2), BASIC | FAST | NO_MULTI, TRANSACTION, watch).keys(WATCHED),
+    control("watch", AtLeast(2), BASIC | FAST | ALLOW_BUSY, TRANSACTION, watch).keys(WATCHED),
 ];
 
 fn multi(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {

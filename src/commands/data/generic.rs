@@ -18,7 +18,7 @@ const RENAMED: &[KeySpec] =
 const RENAMED_IF_FREE: &[KeySpec] =
     &[keys::one(1, Access::ReadWrite, "access delete"), keys::one(2, Access::Overwrite, "insert")];
 const COPIED: &[KeySpec] = &[keys::one(1, Access::ReadOnly, "access"), keys::one(2, Access::Overwrite, "update")];
-const MOVED: &[KeySpec] = &[keys::one(1, Access::ReadWrite, "access delete")];
+const MOVED: &[KeySpec] = &[keys::one(1, Access::ReadWrite, "access update")];
 const SECOND_LOOKED_AT: &[KeySpec] = &[keys::one(2, Access::ReadOnly, "")];
 const SUM: &[&str] = &["request_policy:multi_shard", "response_policy:agg_sum"];
 const RANDOM: &[&str] = &["nondeterministic_output"];

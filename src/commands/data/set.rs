@@ -15,7 +15,7 @@ pub const COMMANDS: &[CommandSpec] = &[
     data("scard", Exactly(2), READONLY | FAST, SET, keys::LOOK, scard),
     data("sismember", Exactly(3), READONLY | FAST, SET, keys::LOOK, sismember),
     data("smembers", Exactly(2), READONLY, SET, keys::READ, smembers).tips(&["nondeterministic_output_order"]),
-    data("smismember", AtLeast(3), READONLY | FAST, SET, keys::LOOK, smismember),
+    data("smismember", AtLeast(3), READONLY | FAST, SET, keys::READ, smismember),
     data("spop", AtLeast(2), WRITE | FAST, SET, keys::READ_DELETE, spop).tips(&["nondeterministic_output"]),
     data("srem", AtLeast(3), WRITE | FAST, SET, keys::DELETE, srem),
 ];

@@ -33,6 +33,7 @@ const PAIRS_OVERWRITE: &[KeySpec] = &[keys::at(1, PAIRS, Access::Overwrite, "upd
 const PAIRS_INSERT: &[KeySpec] = &[keys::at(1, PAIRS, Access::Overwrite, "insert")];
 const TWO_READ: &[KeySpec] = &[keys::at(1, Find::Range { last: 1, step: 1, limit: 0 }, Access::ReadOnly, "access")];
 const MULTI_SHARD: &[&str] = &["request_policy:multi_shard"];
+const MULTI_SHARD_LEAST: &[&str] = &["request_policy:multi_shard", "response_policy:agg_min"];
 const MULTI_SHARD_SUCCEEDED: &[&str] = &["request_policy:multi_shard", "response_policy:all_succeeded"];
 
 pub const COMMANDS: &[CommandSpec] = &[
@@ -50,7 +51,7 @@ pub const COMMANDS: &[CommandSpec] = &[
     data("lcs", AtLeast(3), READONLY, STRING, TWO_READ, lcs),
     data("mget", AtLeast(2), READONLY | FAST | SPREAD, STRING, EVERY_READ, mget).tips(MULTI_SHARD),
     data("mset", AtLeast(3), WRITE | DENYOOM | SPREAD, STRING, PAIRS_OVERWRITE, mset).tips(MULTI_SHARD_SUCCEEDED),
-    data("msetnx", AtLeast(3), WRITE | DENYOOM, STRING, PAIRS_INSERT, msetnx).tips(MULTI_SHARD_SUCCEEDED),
+    data("msetnx", AtLeast(3), WRITE | DENYOOM, STRING, PAIRS_INSERT, msetnx).tips(MULTI_SHARD_LEAST),
     data("psetex", Exactly(4), WRITE | DENYOOM, STRING, keys::OVERWRITE, psetex),
     data("set", AtLeast(3), WRITE | DENYOOM, STRING, SET_KEY, set),
     data("setex", Exactly(4), WRITE | DENYOOM, STRING, keys::OVERWRITE, setex),
