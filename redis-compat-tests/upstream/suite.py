@@ -18,6 +18,8 @@ from harness.wire import Connection
 
 TAGS = "-needs:debug -needs:repl -needs:save -needs:pfdebug"
 HANG_SECONDS = 20
+# Files with single tests that rightly take longer than that.
+PATIENCE = {"unit/hyperloglog": 120, "unit/maxmemory": 120, "unit/memefficiency": 120, "unit/type/list-3": 60}
 FILE_SECONDS = 280
 RERUNS_MAX = 8
 OK = re.compile(r"^\[ok\]: (.*) \((\d+) ms\)$")
@@ -125,7 +127,7 @@ class Runner:
     def attempt(self, file, skipped, seconds_left):
         kind, _, name = file.rpartition(":")
         place = workplace(self.suite, self.binary)
-        words = ["./runtest", "--single", name, "--durable", "--tags", TAGS, "--timeout", str(HANG_SECONDS),
+        words = ["./runtest", "--single", name, "--durable", "--tags", TAGS, "--timeout", str(PATIENCE.get(name, HANG_SECONDS)),
                  "--baseport", str(free_port()), "--portcount", "400"] + self.checks
         for test in skipped:
             words += ["--skiptest", test]
