@@ -113,11 +113,11 @@ class Runner:
         self.suite, self.command, self.binary, self.checks = suite, command, binary, checks
         self.log_directory = log_directory
 
-    def run(self, file):
-        """The united outcome of as many runs as there are hanging tests, and one more."""
+    def run(self, file, skipped=()):
+        """The united outcome of as many runs as there are hanging tests besides those skipped, and one more."""
         started, outcome = time.monotonic(), Outcome()
         for _ in range(RERUNS_MAX):
-            attempt = self.attempt(file, outcome.hung, FILE_SECONDS - (time.monotonic() - started))
+            attempt = self.attempt(file, list(skipped) + outcome.hung, FILE_SECONDS - (time.monotonic() - started))
             outcome.unite(attempt)
             if not attempt.hung or time.monotonic() - started > FILE_SECONDS - HANG_SECONDS:
                 break
