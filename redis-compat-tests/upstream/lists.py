@@ -14,6 +14,8 @@ EXCEPTIONS = os.path.join(HERE, "exceptions.tsv")
 BASELINES = {"": "baseline.tsv", "own:": "baseline_own.tsv", "cluster:": "baseline_cluster.tsv"}
 # An exception whose reason starts so may pass or fail: it depends on timing. To be used rarely.
 SOMETIMES = "sometimes: "
+# An exception whose reason starts so is not even tried in the usual run: it would cost the suite's whole patience.
+HANGS = "hangs: "
 
 
 class ListError(Exception):
@@ -77,6 +79,14 @@ class Exceptions:
         for file, patterns in self.patterns.items():
             lost += [(file, p) for p in patterns if not any(matches(p, name) for name in files.get(file, ()))]
         return lost
+
+    def hanging(self, file):
+        """Arguments of the suite's --skiptest for tests that are known to hang: names, and patterns as /regex."""
+        names = [name for name, reason in self.exact.get(file, {}).items() if reason.startswith(HANGS)]
+        return names + [
+            "/^" + ".*".join(re.sub(r"([^\w ])", r"\\\1", part) for part in pattern.split("*")) + "$"
+            for pattern, reason in self.patterns.get(file, {}).items() if reason.startswith(HANGS)
+        ]
 
     def find(self, file, name):
         """(the line's name, its reason) or None. A whole file's line is not asked here."""

@@ -69,6 +69,27 @@ PATCHES = (
         "            after 10\n",
         "a server that refuses its configuration must fail its block, not wait for ever",
     ),
+    (
+        "tests/support/server.tcl",
+        "            if {!$assertion && $::durable} {\n",
+        "            if {$::durable && $::cur_test eq {}} {\n",
+        "an error of a block inside a test fails the test; one outside costs the block alone, assertion or not",
+    ),
+    (
+        "tests/support/server.tcl",
+        '                send_data_packet $::test_server_fd err [join $details "\\n"]\n            } else {\n'
+        "                # Re-raise, let handler up the stack take care of this.\n                error $error $backtrace\n",
+        '                send_data_packet $::test_server_fd err [join $details "\\n"]\n'
+        "                set ::tags [lrange $::tags 0 end-[llength $tags]]\n                return\n            } else {\n"
+        "                error $error $backtrace\n",
+        "its server is gone already: it must not be taken from the stack a second time",
+    ),
+    (
+        "tests/support/server.tcl",
+        "        if {$::durable} {\n            set msg [string range $error 10 end]\n",
+        "        if {$::durable && $::cur_test eq {}} {\n            set msg [string range $error 10 end]\n",
+        "as above, for a server that runs already",
+    ),
 )
 
 
