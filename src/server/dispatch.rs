@@ -64,7 +64,7 @@ pub fn dispatch(
         Some(prepared) => (prepared.command, prepared.keys),
         None => match find(arguments) {
             Ok(command) => (command, execution::keys_of(command, arguments)),
-            Err(error) => return refuse(batch, session, None, error, reply),
+            Err((command, error)) => return refuse(batch, session, command, error, reply),
         },
     };
     session.client.command.store(command.index, Ordering::Relaxed);
@@ -89,13 +89,13 @@ pub fn dispatch(
 }
 
 /// The command of a request, its number of arguments checked.
-pub fn find(arguments: Arguments<'_>) -> Result<&'static Command, CommandError> {
-    let mut command = table::lookup(arguments.at(0)).ok_or_else(|| unknown(arguments))?;
+fn find(arguments: Arguments<'_>) -> Result<&'static Command, (Option<&'static Command>, CommandError)> {
+    let mut command = table::lookup(arguments.at(0)).ok_or_else(|| (None, unknown(arguments)))?;
     if arguments.len() > 1 && !command.subcommands.is_empty() {
-        command = command.subcommand(arguments.at(1)).ok_or_else(|| unknown_subcommand(command, arguments))?;
+        command = command.subcommand(arguments.at(1)).ok_or_else(|| (None, unknown_subcommand(command, arguments)))?;
     }
     if !command.spec.arity.accepts(arguments.len()) || matches!(command.spec.handler, Handler::Container) {
-        return Err(CommandError::WrongArity(command.name.as_str().into()));
+        return Err((Some(command), CommandError::WrongArity(command.name.as_str().into())));
     }
     Ok(command)
 }
@@ -201,7 +201,14 @@ fn refuse(
     error: CommandError,
     reply: &mut ReplyWriter<'_>,
 ) -> Flow {
-    if let Some(transaction) = &mut session.transaction {
+    let mut error = error;
+    if command.is_some_and(|command| command.spec.has(spec::ENDS_TRANSACTION)) {
+        session.transaction = None;
+        crate::commands::control::transaction::unwatch_all(session, batch.services);
+        let text = error.to_string();
+        let reason = text.strip_prefix("ERR ").unwrap_or(&text);
+        error = CommandError::Text(format!("EXECABORT Transaction discarded because of: {reason}").into());
+    } else if let Some(transaction) = &mut session.transaction {
         transaction.aborted = true;
     }
     if let Some(command) = command {

@@ -6,8 +6,8 @@ use crate::commands::error::CommandError;
 use crate::commands::execution;
 use crate::commands::session::{Queued, Session, Transaction};
 use crate::commands::spec::{
-    ALL_KEYS, ALLOW_BUSY, Access, Arity::*, CommandResult, CommandSpec, FAST, Handler, KeySpec, LOADING, NOSCRIPT,
-    NOT_QUEUED, SKIP_SLOWLOG, STALE, TRANSACTION, control, keys,
+    ALL_KEYS, ALLOW_BUSY, Access, Arity::*, CommandResult, CommandSpec, ENDS_TRANSACTION, FAST, Handler, KeySpec,
+    LOADING, NOSCRIPT, NOT_QUEUED, SKIP_SLOWLOG, STALE, TRANSACTION, control, keys,
 };
 use crate::engine::Keyspace;
 use crate::engine::shard::SlotState;
@@ -21,7 +21,7 @@ const WATCHED: &[KeySpec] = &[keys::all(Access::ReadOnly, "")];
 
 pub const COMMANDS: &[CommandSpec] = &[
     control("discard", Exactly(1), BASIC | FAST | ALLOW_BUSY, TRANSACTION, discard),
-    control("exec", Exactly(1), BASIC | SKIP_SLOWLOG, TRANSACTION, exec),
+    control("exec", Exactly(1), BASIC | SKIP_SLOWLOG | ENDS_TRANSACTION, TRANSACTION, exec),
     control("multi", Exactly(1), BASIC | FAST | ALLOW_BUSY, TRANSACTION, multi),
     control("unwatch", Exactly(1), NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, TRANSACTION, unwatch),
     control("watch", AtLeast(2), BASIC | FAST | ALLOW_BUSY, TRANSACTION, watch).keys(WATCHED),

@@ -110,10 +110,8 @@ fn move_entry(keyspace: &mut Keyspace<'_>, from: &[u8], to: &[u8]) {
 
 fn r#move(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let (key, here) = (arguments.at(1), keyspace.database());
-    let there = match crate::base::number::parse_i64(arguments.at(2)) {
-        Some(_) => parse::database(arguments.at(2), keyspace.database_count())?,
-        None => return Err(CommandError::NotAnInteger),
-    };
+    parse::integer(arguments.at(2))?;
+    let there = parse::database(arguments.at(2), keyspace.database_count())?;
     if here == there {
         return Err(CommandError::text("ERR source and destination objects are the same"));
     }
@@ -139,7 +137,9 @@ fn copy(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
         if is(word, "replace") {
             replace = true;
         } else if is(word, "db") {
-            there = parse::database(rest.next().ok_or(CommandError::Syntax)?, keyspace.database_count())?;
+            let database = rest.next().ok_or(CommandError::Syntax)?;
+            parse::integer(database)?;
+            there = parse::database(database, keyspace.database_count())?;
         } else {
             return Err(CommandError::Syntax);
         }
