@@ -230,6 +230,9 @@ fn execute(
     // The clock is read around commands that may take long; FAST ones are not worth what reading it costs, unless the
     // user wants to see them.
     let timed = !command.spec.has(spec::FAST) || batch.slow_us < 1000;
+    if !session.secrets.is_empty() {
+        session.secrets.clear();
+    }
     let started = if timed { crate::base::clock::boot_us() } else { 0 };
     let mut flow = Flow::Continue;
     let result = match command.spec.handler {
@@ -279,5 +282,9 @@ fn observe(batch: &Batch<'_>, session: &Session, command: &Command, arguments: A
     }
     let client = &session.client;
     let name = client.labels.lock().name.clone();
-    batch.services.slowlog.record(now_s, took_us, arguments.from(0), client.address.to_string(), name);
+    let shown = arguments
+        .from(0)
+        .enumerate()
+        .map(|(place, argument)| if session.secrets.contains(&place) { b"(redacted)".as_slice() } else { argument });
+    batch.services.slowlog.record(now_s, took_us, shown, client.address.to_string(), name);
 }

@@ -111,7 +111,11 @@ fn write_command(command: &Command, reply: &mut ReplyWriter<'_>) {
     spec.tips.iter().for_each(|tip| reply.bulk(tip.as_bytes()));
     reply.set(spec.keys.len());
     spec.keys.iter().for_each(|key| write_key_spec(key, reply));
-    reply.array(command.subcommands.len());
+    // Redis shows no subcommands as an empty set, and some as an array.
+    match command.subcommands.len() {
+        0 => reply.set(0),
+        count => reply.array(count),
+    }
     command.subcommands.iter().for_each(|sub| write_command(sub, reply));
 }
 

@@ -3,6 +3,7 @@
 use crate::commands::context::Control;
 use crate::commands::error::CommandError;
 use crate::commands::help;
+use crate::commands::parse::is;
 use crate::commands::spec::{
     ADMIN, Arity::*, CommandResult, CommandSpec, LOADING, NOSCRIPT, STALE, container, control,
 };
@@ -11,6 +12,9 @@ use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
 use crate::values::Limits;
+
+/// Parameters whose values no log shows.
+const SECRETS: &[&str] = &["masteruser", "masterauth", "requirepass", "tls-key-file-pass", "tls-client-key-file-pass"];
 
 const BASIC: u64 = ADMIN | NOSCRIPT | LOADING | STALE;
 
@@ -39,6 +43,8 @@ fn set(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWri
     if arguments.len() % 2 == 1 {
         return Err(CommandError::WrongArity("config|set".into()));
     }
+    let is_secret = |index: &usize| SECRETS.iter().any(|name| is(arguments.at(index - 1), name));
+    control.session.secrets.extend((3..arguments.len()).step_by(2).filter(is_secret));
     let changes: Vec<(&[u8], &[u8])> =
         (2..arguments.len()).step_by(2).map(|index| (arguments.at(index), arguments.at(index + 1))).collect();
     let changed = control.services.settings.change(|config| config.changed(&changes));

@@ -127,6 +127,7 @@ fn authenticate(control: &mut Control<'_>, name: &[u8], password: &[u8]) -> Comm
 }
 
 fn auth(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    control.session.secrets.extend(1..arguments.len().min(3));
     match arguments.len() {
         2 if control.services.settings.load().requirepass.is_empty() => {
             return Err(CommandError::text(
@@ -156,6 +157,7 @@ fn hello(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
     let mut name = None;
     while let Some(word) = arguments.get(index) {
         if is(word, "auth") && index + 2 < arguments.len() {
+            control.session.secrets.extend([index + 1, index + 2]);
             authenticate(control, arguments.at(index + 1), arguments.at(index + 2))?;
             index += 3;
         } else if is(word, "setname") && index + 1 < arguments.len() {

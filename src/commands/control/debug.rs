@@ -4,7 +4,7 @@
 //! not. Nothing here can crash the process or read its memory.
 
 use crate::base::slot::Slot;
-use crate::commands::context::{Control, Flow};
+use crate::commands::context::Control;
 use crate::commands::error::CommandError;
 use crate::commands::help;
 use crate::commands::parse::is;
@@ -31,7 +31,7 @@ fn debug(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
     let (word, count) = (arguments.at(1), arguments.len());
     match word {
         _ if is(word, "help") && count == 2 => debug_help(reply),
-        _ if is(word, "sleep") && count == 3 => sleep(control, arguments.at(2), reply),
+        _ if is(word, "sleep") && count == 3 => sleep(arguments.at(2), reply),
         _ if is(word, "set-active-expire") && count == 3 => {
             control.services.settings.set_active_expire(arguments.at(2) == b"1");
             reply.ok();
@@ -64,18 +64,13 @@ fn is_allowed(control: &Control<'_>) -> bool {
 
 /// Redis stops altogether for this time. Here it is the thread of this connection that stops, and every connection that
 /// lives on it: with `threads 1` that is the whole server, and a command is as slow as the slow log and the latency
-/// monitor are told it was.
-fn sleep(control: &mut Control<'_>, seconds: &[u8], reply: &mut ReplyWriter<'_>) {
+/// monitor are told it was. Inside a transaction the keys of the transaction stay locked as well.
+fn sleep(seconds: &[u8], reply: &mut ReplyWriter<'_>) {
     // Redis reads what is no number as 0.
     let seconds = crate::base::number::parse_double(seconds).unwrap_or(0.0);
     let time = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO).min(SLEEP_MAX);
     reply.ok();
-    if control.in_transaction {
-        // Under the locks of the transaction's keys, sleeping would stop threads that have nothing to do with it.
-        control.flow = Flow::After(Box::pin(tokio::time::sleep(time)));
-    } else {
-        std::thread::sleep(time);
-    }
+    std::thread::sleep(time);
 }
 
 fn object(control: &mut Control<'_>, key: &[u8], reply: &mut ReplyWriter<'_>) -> CommandResult {

@@ -84,7 +84,7 @@ fn shutdown(control: &mut Control<'_>, arguments: Arguments<'_>, _: &mut ReplyWr
 }
 
 /// WAIT counts replicas that have confirmed the writes of this connection. There are none, so it waits in vain where
-/// any are asked for. No timeout stands for "without limit"; then the connection waits until it is closed.
+/// any are asked for. A timeout of 0 is none: then the reply never comes. Commands behind it are executed meanwhile.
 fn wait(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let replicas = number::parse_i64(arguments.at(1)).ok_or(CommandError::NotAnInteger)?;
     let timeout = number::parse_i64(arguments.at(2))
@@ -92,14 +92,18 @@ fn wait(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWr
     if timeout < 0 {
         return Err(CommandError::text("ERR timeout is negative"));
     }
-    reply.integer(0);
     // Inside a transaction nothing may wait.
-    if replicas > 0 && !control.in_transaction {
-        let timeout = match timeout {
-            0 => Duration::MAX,
-            milliseconds => Duration::from_millis(milliseconds as u64),
-        };
-        control.flow = Flow::After(Box::pin(tokio::time::sleep(timeout)));
+    if replicas <= 0 || control.in_transaction {
+        reply.integer(0);
+        return Ok(());
     }
+    let timeout = match timeout {
+        0 => Duration::MAX,
+        milliseconds => Duration::from_millis(milliseconds as u64),
+    };
+    control.flow = Flow::Later(Box::pin(async move {
+        tokio::time::sleep(timeout).await;
+        b":0\r\n".to_vec()
+    }));
     Ok(())
 }
