@@ -260,7 +260,7 @@ fn execute(
         let took = crate::base::clock::boot_us().saturating_sub(started);
         bump(&counters.microseconds, took);
         counters.latencies.record(took);
-        observe(batch, session, command, arguments, took);
+        execution::observe(batch.services, session, command, arguments, batch.now_ms, took);
     }
     flow
 }
@@ -268,23 +268,4 @@ fn execute(
 /// Until a hand-over may be decided: a hand-over takes milliseconds.
 fn settle() -> Wait {
     Box::pin(tokio::time::sleep(Duration::from_millis(1)))
-}
-
-/// Enters a command that took long into the slow log and the latency monitor.
-fn observe(batch: &Batch<'_>, session: &Session, command: &Command, arguments: Arguments<'_>, took_us: u64) {
-    let now_s = batch.now_ms / 1000;
-    if batch.services.latency.is_on() {
-        let event = if command.spec.has(spec::FAST) { "fast-command" } else { "command" };
-        batch.services.latency.observe(event, now_s, took_us / 1000);
-    }
-    if took_us < batch.slow_us || command.spec.has(spec::SKIP_SLOWLOG) {
-        return;
-    }
-    let client = &session.client;
-    let name = client.labels.lock().name.clone();
-    let shown = arguments
-        .from(0)
-        .enumerate()
-        .map(|(place, argument)| if session.secrets.contains(&place) { b"(redacted)".as_slice() } else { argument });
-    batch.services.slowlog.record(now_s, took_us, shown, client.address.to_string(), name);
 }

@@ -3,8 +3,8 @@
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Adds to a counter of which the calling thread is the only writer.
 #[inline]
@@ -36,8 +36,13 @@ impl Histogram {
     /// Counts a call. The calling thread must be the only writer.
     #[inline]
     pub fn record(&self, microseconds: u64) {
+        bump(self.class(microseconds), 1);
+    }
+
+    #[inline]
+    fn class(&self, microseconds: u64) -> &AtomicU64 {
         let class = (u64::BITS - microseconds.saturating_sub(1).leading_zeros()) as usize;
-        bump(&self.0[class.min(LATENCY_CLASSES - 1)], 1);
+        &self.0[class.min(LATENCY_CLASSES - 1)]
     }
 }
 
@@ -84,6 +89,8 @@ pub struct ThreadCounters {
 #[derive(Debug, Default)]
 pub struct Statistics {
     threads: Mutex<Vec<Arc<CachePadded<ThreadCounters>>>>,
+    /// What many threads count in, because it happens too rarely to have a counter in each.
+    shared: OnceLock<Arc<CachePadded<ThreadCounters>>>,
     /// Errors by their first word.
     errors: Mutex<BTreeMap<String, u64>>,
     pub connections_received: AtomicU64,
@@ -112,6 +119,17 @@ impl Statistics {
         }));
         self.threads.lock().push(Arc::clone(&counters));
         counters
+    }
+
+    /// Counts a call that does not come by a thread's dispatcher: one of a transaction. `commands` is the length of
+    /// the command table.
+    pub fn count_call(&self, commands: usize, index: usize, took_us: u64, failed: bool) {
+        let shared = self.shared.get_or_init(|| self.add_thread(commands));
+        let Some(command) = shared.commands.get(index) else { return };
+        command.calls.fetch_add(1, Ordering::Relaxed);
+        command.microseconds.fetch_add(took_us, Ordering::Relaxed);
+        command.failed.fetch_add(u64::from(failed), Ordering::Relaxed);
+        command.latencies.class(took_us).fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds up one counter over the threads.
