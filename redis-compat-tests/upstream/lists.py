@@ -54,6 +54,15 @@ def write_baseline(prefix, passed):
                 file.write("%s\t%s\t%d\n" % (name[len(prefix):], test, count))
 
 
+def prune(leaving, path=EXCEPTIONS):
+    """Takes the given (file, name) lines out of the list; comments and order stay."""
+    gone = {"%s\t%s\t" % line for line in leaving}
+    with open(path, encoding="utf-8") as file:
+        lines = file.readlines()
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(line for line in lines if not any(line.startswith(start) for start in gone))
+
+
 class Exceptions:
     """Lines of exceptions.tsv: `whole` files, exact names, and patterns."""
 

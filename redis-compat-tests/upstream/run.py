@@ -7,6 +7,7 @@
   run.py --own-server                  only the files for which the suite starts servers itself (named own:...)
   run.py --cluster-mode                one cluster node with all slots, against baseline_cluster.tsv
   run.py --server redis                redis-server: checks this runner
+  run.py --prune                       takes lines out of exceptions.tsv whose tests pass now
   run.py --write-exceptions            drafts the exceptions of this run in .work/upstream/exceptions.draft.tsv
 
 Red (exit 1): a test of the baseline fails and exceptions.tsv does not excuse it; an excused test passes (its line must
@@ -22,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 from harness.process import COMMANDS, WORK, is_redis  # noqa: E402
-from lists import EXCEPTIONS, Exceptions, ListError, Verdict, baseline, write_baseline  # noqa: E402
+from lists import Exceptions, ListError, Verdict, baseline, prune, write_baseline  # noqa: E402
 from source import SourceError, suite_directory  # noqa: E402
 from suite import Runner  # noqa: E402
 
@@ -49,6 +50,7 @@ def parse_arguments():
     parser.add_argument("--cluster-mode", action="store_true")
     parser.add_argument("--ignore-encoding", action="store_true", help="do not compare OBJECT ENCODING")
     parser.add_argument("--write-exceptions", action="store_true", help="draft exceptions.tsv from this run")
+    parser.add_argument("--prune", action="store_true", help="take the lines that must leave out of exceptions.tsv")
     parser.add_argument("--write-baseline", action="store_true", help="take this run (of redis-server) as the baseline")
     parser.add_argument("--verbose", action="store_true", help="print the failures of excused tests too")
     return parser.parse_args()
@@ -91,7 +93,8 @@ def chosen(options, files, exceptions):
 def details(outcome, name):
     if name in outcome.hung:
         return ["hangs"]
-    return outcome.failed.get(name, ["not reached%s" % (": " + outcome.aborted if outcome.aborted else "")])
+    around = [failed for failed in outcome.failed if failed.startswith("outside a test: ")]
+    return outcome.failed.get(name) or ["not reached; " + "; ".join(around + [outcome.aborted or ""])]
 
 
 def print_failures(outcomes, failures):
@@ -171,6 +174,9 @@ def main():
         for file, outcome in outcomes.items():
             print_failures(outcomes, [(file, name) for name in outcome.failed])
     report(files, outcomes, exceptions, verdict, excused_files)
+    if options.prune:
+        prune(verdict.leaving)
+        verdict.leaving = []
     unknown = [] if options.only else exceptions.unknown(files) if not (options.own_server or options.cluster_mode) else []
     unknown = [(file, name) for file, name in unknown if not file.startswith("cluster:")]
     for file, name in unknown:

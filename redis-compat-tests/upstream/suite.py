@@ -4,7 +4,9 @@ External mode (the usual one) starts the server here and points the suite at it;
 servers itself through a stand-in for src/redis-server. A test that hangs is named by the suite when its time is over:
 it is skipped in another run of the file, and the passes of all runs are united.
 """
+import itertools
 import os
+import random
 import re
 import shutil
 import signal
@@ -13,17 +15,19 @@ import tempfile
 import time
 from collections import Counter
 
-from harness.process import Server, free_port
+from harness.process import Server
 from harness.wire import Connection
 
 TAGS = "-needs:debug -needs:repl -needs:save -needs:pfdebug"
+# Ports for the suite's own servers, in each run of a file.
+PORTS = 400
 HANG_SECONDS = 20
 # Files with single tests that rightly take longer than that.
 PATIENCE = {"unit/hyperloglog": 120, "unit/maxmemory": 120, "unit/memefficiency": 120, "unit/type/list-3": 60}
 FILE_SECONDS = 280
 RERUNS_MAX = 8
 OK = re.compile(r"^\[ok\]: (.*) \((\d+) ms\)$")
-ERR = re.compile(r"^\[err\]: (.*?)(?: in tests/\S+\.tcl)?$")
+ERR = re.compile(r"^\[err\]: (.*?)( in tests/\S+\.tcl)?$")
 HUNG = re.compile(r"^\S+ => \(IN PROGRESS\) (.*)$")
 OTHER = re.compile(r"^\[(ok|err|skip|ignore|ready|exception|TIMEOUT|\d+/\d+ done)\]|^\*\*\*|^Testing |^\s+The End")
 
@@ -57,7 +61,8 @@ def parse(text):
         if ok:
             outcome.passed[ok.group(1)] += 1
         elif err:
-            name = err.group(1)
+            # Without a file it is not a test that failed, but what stands around tests.
+            name = err.group(1) if err.group(2) else "outside a test: " + err.group(1)
             outcome.failed[name] = []
             continue
         elif timed_out and hung:
@@ -112,6 +117,10 @@ class Runner:
     def __init__(self, suite, command, binary, checks, log_directory):
         self.suite, self.command, self.binary, self.checks = suite, command, binary, checks
         self.log_directory = log_directory
+        # Files at the same time must not try the same ports.
+        bases = list(range(12000, 44000, PORTS))
+        random.shuffle(bases)
+        self.ports = itertools.cycle(bases)
 
     def run(self, file, skipped=()):
         """The united outcome of as many runs as there are hanging tests besides those skipped, and one more."""
@@ -128,7 +137,7 @@ class Runner:
         kind, _, name = file.rpartition(":")
         place = workplace(self.suite, self.binary)
         words = ["./runtest", "--single", name, "--durable", "--tags", TAGS, "--timeout", str(PATIENCE.get(name, HANG_SECONDS)),
-                 "--baseport", str(free_port()), "--portcount", "400"] + self.checks
+                 "--baseport", str(next(self.ports)), "--portcount", str(PORTS - 40)] + self.checks
         for test in skipped:
             words += ["--skiptest", test]
         server = None
