@@ -67,11 +67,12 @@ fn quit(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
 }
 
 fn select(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let number = number::parse_i64(arguments.at(1)).ok_or(CommandError::NotAnInteger)?;
-    if control.services.settings.load().cluster_enabled && number != 0 {
+    // A cluster has database 0 only.
+    let is_cluster = control.services.settings.load().cluster_enabled;
+    let database = parse::database(arguments.at(1), control.services.engine.database_count())?;
+    if is_cluster && database != 0 {
         return Err(CommandError::text("ERR SELECT is not allowed in cluster mode"));
     }
-    let database = parse::database(arguments.at(1), control.services.engine.database_count())?;
     control.session.select(database);
     reply.ok();
     Ok(())

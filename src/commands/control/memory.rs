@@ -36,14 +36,12 @@ const DOCTOR_BYTES_MIN: u64 = 5 * 1024 * 1024;
 
 fn usage(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     // Redis estimates a collection from samples; here its size is known, and the number of samples only checked.
-    match arguments.get(3) {
-        None => {}
-        Some(word) if is(word, "samples") && arguments.len() == 5 => {
-            if parse::integer(arguments.at(4))? < 0 {
-                return Err(CommandError::Syntax);
-            }
+    let mut rest = arguments.from(3);
+    while let Some(word) = rest.next() {
+        let samples = rest.next().filter(|_| is(word, "samples")).ok_or(CommandError::Syntax)?;
+        if parse::integer(samples)? < 0 {
+            return Err(CommandError::Syntax);
         }
-        Some(_) => return Err(CommandError::Syntax),
     }
     match keyspace.peek(arguments.at(2)) {
         Some(entry) => reply.count(entry.memory_bytes() + TABLE_SHARE),

@@ -53,11 +53,13 @@ fn setbit(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Rep
         _ => return Err(CommandError::text("ERR bit is not an integer or out of range")),
     };
     let string = keyspace.peek_string(key)?;
-    let (old, byte) = string.map_or((0, 0), |string| {
-        string.with_bytes(|bytes| (bit(bytes, offset), bytes.get(offset / 8).copied().unwrap_or(0)))
-    });
-    let mask = 0x80 >> (offset % 8);
-    keyspace.set_range(key, offset / 8, &[if set { byte | mask } else { byte & !mask }])?;
+    let (old, byte) = string
+        .map_or((0, None), |string| string.with_bytes(|bytes| (bit(bytes, offset), bytes.get(offset / 8).copied())));
+    // A bit that is there and has the value already is no change.
+    if byte.is_none() || (old == 1) != set {
+        let (byte, mask) = (byte.unwrap_or(0), 0x80 >> (offset % 8));
+        keyspace.set_range(key, offset / 8, &[if set { byte | mask } else { byte & !mask }])?;
+    }
     reply.integer(old);
     Ok(())
 }

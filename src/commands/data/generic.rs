@@ -110,7 +110,6 @@ fn move_entry(keyspace: &mut Keyspace<'_>, from: &[u8], to: &[u8]) {
 
 fn r#move(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let (key, here) = (arguments.at(1), keyspace.database());
-    parse::integer(arguments.at(2))?;
     let there = parse::database(arguments.at(2), keyspace.database_count())?;
     if here == there {
         return Err(CommandError::text("ERR source and destination objects are the same"));
@@ -138,7 +137,6 @@ fn copy(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
             replace = true;
         } else if is(word, "db") {
             let database = rest.next().ok_or(CommandError::Syntax)?;
-            parse::integer(database)?;
             there = parse::database(database, keyspace.database_count())?;
         } else {
             return Err(CommandError::Syntax);

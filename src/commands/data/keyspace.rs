@@ -61,15 +61,17 @@ fn flushdb(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Re
 }
 
 fn swapdb(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let index = |argument: &[u8], invalid: CommandError| {
-        let number = crate::base::number::parse_i64(argument).ok_or(invalid)?;
-        usize::try_from(number)
-            .ok()
-            .filter(|database| *database < keyspace.database_count())
-            .ok_or(CommandError::text("ERR DB index is out of range"))
+    let number = |argument: &[u8], invalid: &'static str| {
+        let number = crate::base::number::parse_i64(argument).filter(|number| i32::try_from(*number).is_ok());
+        number.ok_or(CommandError::text(invalid))
     };
-    let first = index(arguments.at(1), CommandError::text("ERR invalid first DB index"))?;
-    let second = index(arguments.at(2), CommandError::text("ERR invalid second DB index"))?;
+    let first = number(arguments.at(1), "ERR invalid first DB index")?;
+    let second = number(arguments.at(2), "ERR invalid second DB index")?;
+    let index = |number: i64| {
+        let database = usize::try_from(number).ok().filter(|database| *database < keyspace.database_count());
+        database.ok_or(CommandError::text("ERR DB index is out of range"))
+    };
+    let (first, second) = (index(first)?, index(second)?);
     if first != second {
         keyspace.swap_databases(first, second);
     }

@@ -100,6 +100,8 @@ fn zadd(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
 }
 
 fn zincrby(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    // A word that ZADD knows stands for itself here too, and leaves too few arguments.
+    AddOptions::parse(arguments)?;
     let options = AddOptions { increment: true, ..AddOptions::default() };
     let pair = (parse::float(arguments.at(2))?, arguments.at(3));
     add(keyspace, arguments.at(1), &[pair], options, reply)
