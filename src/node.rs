@@ -19,6 +19,10 @@ pub struct Node {
 impl Node {
     /// Builds the node and opens its sockets.
     pub fn start(config: Config) -> io::Result<Node> {
+        if config.cluster_enabled {
+            let reason = "'cluster-enabled yes' (--cluster): the cluster is not built yet; see CHANGELOG.md";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+        }
         let engine = Arc::new(Engine::new(config.databases));
         let services = Arc::new(Services {
             engine,

@@ -350,9 +350,7 @@ impl Topology {
         for record in &mut self.slots {
             if record.primary == Some(id) {
                 *record = SlotRecord { primary: None, epoch: record.epoch, phase: Phase::Dead };
-            } else if matches!(record.phase, Phase::Releasing { from } if from == id) {
-                record.phase = Phase::Normal;
-            } else if target_of(record.phase) == Some(id) {
+            } else if target_of(record.phase) == Some(id) || record.phase == (Phase::Releasing { from: id }) {
                 record.phase = Phase::Normal;
             }
         }

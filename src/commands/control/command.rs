@@ -248,7 +248,10 @@ fn list(_: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'
 }
 
 /// The command inside COMMAND GETKEYS, its arguments, and their places that are keys.
-fn keys_of(arguments: Arguments<'_>) -> Result<(&Command, Arguments<'_>, Vec<(usize, &KeySpec)>), CommandError> {
+/// A command, its arguments, and where its keys are.
+type Located<'a> = (&'a Command, Arguments<'a>, Vec<(usize, &'a KeySpec)>);
+
+fn keys_of(arguments: Arguments<'_>) -> Result<Located<'_>, CommandError> {
     let inner = arguments.skip(2);
     let mut command = table::lookup(inner.at(0));
     if let Some(container) = command

@@ -108,7 +108,8 @@ fn protocol(kind: &[u8], reply: &mut ReplyWriter<'_>) -> CommandResult {
     match kind {
         _ if is(kind, "string") => reply.bulk(b"Hello World"),
         _ if is(kind, "integer") => reply.integer(12345),
-        _ if is(kind, "double") => reply.double(3.141),
+        // Redis's own sample, which is not meant to be pi.
+        _ if is(kind, "double") => reply.double(3141.0 / 1000.0),
         _ if is(kind, "null") => reply.null(),
         _ if is(kind, "array") => {
             reply.array(3);

@@ -171,7 +171,7 @@ fn figures(allocator: Allocator, peak: u64, entries: u64, keys: u64, clients: u6
         ("functions.caches", Count(0)),
         ("overhead.total", difference(allocated, entries)),
         ("keys.count", Count(keys)),
-        ("keys.bytes-per-key", Count(if keys == 0 { 0 } else { net / keys })),
+        ("keys.bytes-per-key", Count(net.checked_div(keys).unwrap_or(0))),
         ("dataset.bytes", Count(entries)),
         ("dataset.percentage", Ratio((ratio(entries, net) * 100.0).min(100.0))),
         ("peak.percentage", Ratio(ratio(allocated, peak) * 100.0)),
