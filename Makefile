@@ -28,6 +28,19 @@ compat: build test-tools ## Redis's own suite, stock clients and comparisons wit
 
 test: test-tools unit compat ## everything, from a fresh machine; prints the counts
 
+sim: ## the simulation: SEED= to replay one run, RUNS= for more of them
+	$(CARGO) test --locked --test simulation -- --nocapture
+
+compat-long: build test-tools ## the long forms: 1,000,000 compared commands, 100,000 malformed requests
+	python3 redis-compat-tests/differential/run.py --commands 1000000
+	python3 redis-compat-tests/malformed/run.py --inputs 100000
+
+bench: build test-tools ## throughput and server CPU per request beside redis-server
+	python3 benches/throughput.py
+
+bench-memory: build test-tools ## bytes per key beside redis-server
+	python3 benches/memory.py
+
 fmt: ## format the sources
 	$(CARGO) fmt
 
@@ -49,4 +62,4 @@ memcheck: ## the files with unsafe code, under valgrind
 clean: ## remove what was built
 	$(CARGO) clean && rm -rf redis-compat-tests/.work
 
-.PHONY: help build run check test-tools unit compat test fmt fix lint docs verify memcheck clean
+.PHONY: help build run check test-tools unit compat compat-long test sim bench bench-memory fmt fix lint docs verify memcheck clean

@@ -16,7 +16,7 @@
 //! This is one of the few files with `unsafe`: it computes the places of the parts in the block.
 //! Invariant: `layout()` of the header's fields is the layout the block was allocated with, and the body is initialized
 //! with the type that `form` names. Every function that changes one of these fields either keeps the layout or builds a
-//! new block. The model test at the end runs under valgrind (`make memcheck`).
+//! new block. The tests run under valgrind too: `make memcheck`.
 
 #![allow(unsafe_code)]
 
@@ -516,3 +516,6 @@ fn allocate(header: &Header) -> NonNull<Header> {
     unsafe { block.as_ptr().write(*header) };
     block
 }
+
+#[cfg(test)]
+mod tests;
