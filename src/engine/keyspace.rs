@@ -182,6 +182,17 @@ impl<'e> Keyspace<'e> {
         }
     }
 
+    /// The entry of a key, for a command that asks about it and does not read its content: counted as hit or miss, but
+    /// no access.
+    pub fn look(&mut self, key: &[u8]) -> Option<&Entry> {
+        let place = self.place(key);
+        self.expire_if_due(place, key);
+        let counters = Arc::clone(&self.locks.shard(place.shard).counters);
+        let entry = self.table(place).and_then(|table| table.entries.find(place.hash, |entry| entry.key() == key));
+        add(if entry.is_some() { &counters.hits } else { &counters.misses }, 1);
+        entry
+    }
+
     /// The entry of a key, expired ones removed, without a trace: for EXISTS-like questions and for writers.
     pub fn peek(&mut self, key: &[u8]) -> Option<&Entry> {
         let place = self.place(key);

@@ -150,10 +150,18 @@ fn forbidden(batch: &Batch<'_>, session: &Session, command: &'static Command) ->
             .into(),
         ));
     }
-    if batch.out_of_memory && spec.has(spec::DENYOOM) {
+    if batch.out_of_memory && needs_memory(session, command) {
         return Some(CommandError::text("OOM command not allowed when used memory > 'maxmemory'."));
     }
     None
+}
+
+/// Whether the command may take more memory, or executes a queued one that may.
+fn needs_memory(session: &Session, command: &'static Command) -> bool {
+    let queue = session.transaction.as_ref().map(|transaction| transaction.queue.as_slice()).unwrap_or_default();
+    command.spec.has(spec::DENYOOM)
+        || (command.spec.has(spec::ENDS_TRANSACTION)
+            && queue.iter().any(|queued| queued.command.spec.has(spec::DENYOOM)))
 }
 
 /// CLIENT PAUSE: what the command has to wait for.

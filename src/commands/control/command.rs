@@ -10,7 +10,7 @@ use crate::commands::help;
 use crate::commands::parse::is;
 use crate::commands::spec::{
     Access, Arity::*, Begin, CATEGORY_NAMES, CONNECTION, Categories, CommandResult, CommandSpec, FLAG_NAMES, Find,
-    Flags, KeySpec, LOADING, MAY_REPLICATE, SENTINEL, STALE, control,
+    Flags, HIDDEN, KeySpec, LOADING, MAY_REPLICATE, SENTINEL, STALE, control,
 };
 use crate::commands::table::{self, Command};
 use crate::resp::arguments::Arguments;
@@ -121,8 +121,8 @@ fn write_command(command: &Command, reply: &mut ReplyWriter<'_>) {
 
 /// The flags of a command that COMMAND shows. Redis keeps two to itself.
 pub fn flags(spec: &CommandSpec) -> impl Iterator<Item = &'static str> + Clone {
-    const HIDDEN: Flags = SENTINEL | MAY_REPLICATE;
-    FLAG_NAMES.iter().filter(|(flag, _)| spec.has(*flag & !HIDDEN)).map(|(_, name)| *name)
+    const UNSHOWN: Flags = SENTINEL | MAY_REPLICATE;
+    FLAG_NAMES.iter().filter(|(flag, _)| spec.has(*flag & !UNSHOWN)).map(|(_, name)| *name)
 }
 
 /// The ACL categories of a command.
@@ -240,6 +240,7 @@ fn list(_: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'
     let shown: Vec<&Command> = table::all()
         .iter()
         .copied()
+        .filter(|command| !command.spec.has(HIDDEN))
         .filter(|command| filter.as_ref().is_none_or(|filter| filter.admits(command)))
         .collect();
     reply.array(shown.len());
@@ -247,11 +248,14 @@ fn list(_: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'
     Ok(())
 }
 
-/// The command inside COMMAND GETKEYS, its arguments, and their places that are keys.
-/// A command, its arguments, and where its keys are.
-type Located<'a> = (&'a Command, Arguments<'a>, Vec<(usize, &'a KeySpec)>);
+/// The request inside COMMAND GETKEYS, and its places that are keys.
+struct Request<'a> {
+    command: &'static Command,
+    arguments: Arguments<'a>,
+    keys: Vec<(usize, &'static KeySpec)>,
+}
 
-fn keys_of(arguments: Arguments<'_>) -> Result<Located<'_>, CommandError> {
+fn keys_of(arguments: Arguments<'_>) -> Result<Request<'_>, CommandError> {
     let inner = arguments.skip(2);
     let mut command = table::lookup(inner.at(0));
     if let Some(container) = command
@@ -278,24 +282,24 @@ fn keys_of(arguments: Arguments<'_>) -> Result<Located<'_>, CommandError> {
     if !valid || keys.is_empty() {
         return Err(CommandError::text("ERR Invalid arguments specified for command"));
     }
-    Ok((command, inner, keys))
+    Ok(Request { command, arguments: inner, keys })
 }
 
 fn getkeys(_: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let (_, inner, keys) = keys_of(arguments)?;
+    let Request { arguments, keys, .. } = keys_of(arguments)?;
     reply.array(keys.len());
-    keys.iter().for_each(|(index, _)| reply.bulk(inner.at(*index)));
+    keys.iter().for_each(|(index, _)| reply.bulk(arguments.at(*index)));
     Ok(())
 }
 
 fn getkeysandflags(_: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let (command, inner, keys) = keys_of(arguments)?;
+    let Request { command, arguments, keys } = keys_of(arguments)?;
     // SET without GET does not look at the old value: the one specification whose flags depend on the request.
-    let overwrites = command.name == "set" && !inner.from(3).any(|word| is(word, "get"));
+    let overwrites = command.name == "set" && !arguments.from(3).any(|word| is(word, "get"));
     reply.array(keys.len());
     for (index, spec) in keys {
         reply.array(2);
-        reply.bulk(inner.at(index));
+        reply.bulk(arguments.at(index));
         if overwrites {
             write_words(["OW", "update"].into_iter(), reply);
         } else {

@@ -51,13 +51,15 @@ fn del(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
 }
 
 fn exists(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let count = arguments.from(1).filter(|key| keyspace.read(key).is_some()).count();
+    let count = arguments.from(1).filter(|key| keyspace.look(key).is_some()).count();
     reply.count(count);
     Ok(())
 }
 
 fn touch(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    exists(keyspace, arguments, reply)
+    let count = arguments.from(1).filter(|key| keyspace.read(key).is_some()).count();
+    reply.count(count);
+    Ok(())
 }
 
 /// What TYPE calls a kind of value.
@@ -72,7 +74,7 @@ pub fn type_name(kind: Kind) -> &'static str {
 }
 
 fn r#type(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    reply.simple(keyspace.peek(arguments.at(1)).map_or("none", |entry| type_name(entry.kind())));
+    reply.simple(keyspace.look(arguments.at(1)).map_or("none", |entry| type_name(entry.kind())));
     Ok(())
 }
 
