@@ -84,6 +84,8 @@ pub const WHILE_SUBSCRIBED: Flags = 1 << 34;
 pub const SPREAD: Flags = 1 << 35;
 /// Ends a transaction even where it is refused: its error says so (EXEC).
 pub const ENDS_TRANSACTION: Flags = 1 << 38;
+/// Answers with messages, which CLIENT REPLY does not silence (SUBSCRIBE and its relatives).
+pub const PUSHES: Flags = 1 << 39;
 /// Known, but shown by no COMMAND.
 pub const HIDDEN: Flags = 1 << 37;
 /// Not delayed by CLIENT PAUSE, whatever its other flags.

@@ -206,6 +206,10 @@ impl Config {
         }
         for ((name, value), &index) in changes.iter().zip(&seen) {
             let name = String::from_utf8_lossy(name).into_owned();
+            // Tools set every parameter to what it is; that is no change.
+            if PARAMETERS[index].is_own && value.iter().eq(texts[index].as_bytes()) {
+                continue;
+            }
             let reason = match PARAMETERS[index].change {
                 Change::Anytime => None,
                 Change::Protected => Some("can't set protected config"),

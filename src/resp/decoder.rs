@@ -210,8 +210,11 @@ impl Decoder {
         self.spans.capacity() * size_of::<Span>() + self.scratch.capacity()
     }
 
-    /// Gives back what an unusually large request has made the buffers grow to.
+    /// Gives back what an unusually large request has made the buffers grow to, once it is forgotten.
     pub fn shrink(&mut self) {
+        if !self.spans.is_empty() {
+            return;
+        }
         if self.spans.capacity() > 1024 {
             self.spans = Vec::new();
         }

@@ -11,6 +11,8 @@ use super::worker::Worker;
 use crate::base::clock;
 use crate::commands::context::{Flow, Wait};
 use crate::commands::session::{ReplyMode, Session};
+use crate::commands::spec::PUSHES;
+use crate::commands::table;
 use crate::resp::decoder::{Decoder, Limits, ProtocolError};
 use crate::resp::reply::ReplyWriter;
 use crate::services::clients::Client;
@@ -93,7 +95,7 @@ impl Connection {
             }
             if let Some(wait) = &mut self.wait {
                 match wait.as_mut().poll(context) {
-                    Poll::Ready(()) => self.wait = None,
+                    Poll::Ready(()) => self.set_wait(None),
                     // What arrives meanwhile stays in the socket, but a client that has gone is noticed.
                     Poll::Pending => return self.poll_gone(context),
                 }
@@ -239,6 +241,7 @@ impl Connection {
             slow_us: services.slowlog.threshold_us().unwrap_or(u64::MAX),
         };
         self.session.client.active_at_ms.store(batch.now_ms, Ordering::Relaxed);
+        self.session.client.input_bytes.store(bytes.len(), Ordering::Relaxed);
         let bulk_bytes_max = config.proto_max_bulk_len as i64;
         drop(config);
         // Replies go into the thread's buffer where nothing waits in the connection's own.
@@ -314,7 +317,7 @@ impl Connection {
                     self.output = Output::default();
                     shared.clear();
                 }
-                Flow::After(wait) => self.wait = Some(wait),
+                Flow::After(wait) => self.set_wait(Some(wait)),
                 Flow::Later(later) => {
                     // Replies before it go into the connection's own buffer, so that the order stays.
                     if !shared.is_empty() {
@@ -324,13 +327,28 @@ impl Connection {
                     self.output.push_later(later, wanted);
                 }
                 Flow::Retry(wait) => {
-                    self.wait = Some(wait);
+                    self.set_wait(Some(wait));
                     return false;
                 }
             }
             *used = request.end;
         }
         true
+    }
+
+    /// Begins or ends a wait; INFO shows how many clients wait.
+    fn set_wait(&mut self, wait: Option<Wait>) {
+        let blocked = &self.worker.services.statistics.blocked_clients;
+        match (&self.wait, &wait) {
+            (None, Some(_)) => {
+                blocked.fetch_add(1, Ordering::Relaxed);
+            }
+            (Some(_), None) => {
+                blocked.fetch_sub(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        self.wait = wait;
     }
 
     /// Answers bytes that are no request; the connection closes.
@@ -394,6 +412,7 @@ impl Connection {
 
     /// Strikes the client out everywhere.
     fn leave(mut self) {
+        self.set_wait(None);
         let services = &self.worker.services;
         crate::commands::control::connection::forget(&mut self.session, services);
         services.clients.leave(self.session.client.id);
@@ -412,16 +431,22 @@ impl Connection {
 fn is_reply_wanted(session: &mut Session) -> bool {
     match session.reply_mode {
         ReplyMode::On => true,
-        ReplyMode::Off => false,
+        ReplyMode::Off => is_push(session),
         ReplyMode::SkipNext => {
             session.reply_mode = ReplyMode::Skip;
             false
         }
         ReplyMode::Skip => {
             session.reply_mode = ReplyMode::On;
-            false
+            is_push(session)
         }
     }
+}
+
+/// Whether the command just executed answered with messages.
+fn is_push(session: &Session) -> bool {
+    let last = session.client.command.load(Ordering::Relaxed) as usize;
+    table::all().get(last).is_some_and(|command| command.spec.has(PUSHES))
 }
 
 /// Lets the other tasks of the thread run, and comes back.

@@ -95,6 +95,8 @@ pub struct Statistics {
     errors: Mutex<BTreeMap<String, u64>>,
     pub connections_received: AtomicU64,
     pub connections_rejected: AtomicU64,
+    /// Clients that wait now, and are not read from meanwhile.
+    pub blocked_clients: AtomicU64,
     pub output_limit_disconnections: AtomicU64,
     pub input_limit_disconnections: AtomicU64,
     pub error_replies: AtomicU64,

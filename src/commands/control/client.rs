@@ -125,7 +125,7 @@ fn line(client: &Client, now_ms: u64) -> String {
     let (input, output) = (load(&client.input_bytes), load(&client.output_bytes) + client.inbox.bytes());
     format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} \
-         watch={} qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={output} oll=0 omem={output} \
+         qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={output} oll=0 omem={output} \
          tot-mem={} events=r cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={}\n",
         client.id,
         client.address,
@@ -139,7 +139,6 @@ fn line(client: &Client, now_ms: u64) -> String {
         load(&client.pattern_subscriptions),
         load(&client.shard_subscriptions),
         client.queued.load(Ordering::Relaxed),
-        load(&client.watched),
         input + output + size_of::<Client>(),
         if client.resp3.load(Ordering::Relaxed) { 3 } else { 2 },
         labels.library_name,

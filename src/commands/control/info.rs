@@ -143,7 +143,8 @@ fn clients(section: &mut Section<'_>) {
         "client_recent_max_output_buffer",
         greatest(|client| client.output_bytes.load(Ordering::Relaxed) + client.inbox.bytes()),
     );
-    section.zeros(&["blocked_clients", "tracking_clients", "clients_in_timeout_table"]);
+    section.field("blocked_clients", services.statistics.blocked_clients.load(Ordering::Relaxed));
+    section.zeros(&["tracking_clients", "clients_in_timeout_table"]);
 }
 
 fn memory_section(section: &mut Section<'_>) {

@@ -4,15 +4,15 @@ use crate::commands::context::Control;
 use crate::commands::error::CommandError;
 use crate::commands::help;
 use crate::commands::spec::{
-    Arity::*, CommandResult, CommandSpec, FAST, LOADING, MAY_REPLICATE, NOSCRIPT, PUBSUB, SENTINEL, SLOW, STALE,
-    WHILE_SUBSCRIBED, container, control,
+    Arity::*, CommandResult, CommandSpec, FAST, LOADING, MAY_REPLICATE, NOSCRIPT, PUBSUB, PUSHES, SENTINEL, SLOW,
+    STALE, WHILE_SUBSCRIBED, container, control,
 };
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::{Protocol, ReplyWriter};
 use crate::services::clients::Client;
 use crate::services::pubsub::Space;
 
-const BASIC: u64 = PUBSUB | NOSCRIPT | LOADING | STALE | SENTINEL | WHILE_SUBSCRIBED;
+const BASIC: u64 = PUBSUB | NOSCRIPT | LOADING | STALE | SENTINEL | WHILE_SUBSCRIBED | PUSHES;
 
 pub const COMMANDS: &[CommandSpec] = &[
     control("psubscribe", AtLeast(2), BASIC, SLOW, psubscribe),

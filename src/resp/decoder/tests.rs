@@ -74,6 +74,22 @@ fn an_announced_count_allocates_nothing() {
     assert!(decoder.memory_bytes() < 1024);
 }
 
+#[test]
+fn a_large_request_survives_shrinking_between_its_pieces() {
+    let mut wire = b"*3001\r\n".to_vec();
+    for _ in 0..3001 {
+        wire.extend_from_slice(b"$1\r\nk\r\n");
+    }
+    let mut decoder = Decoder::default();
+    for end in (1000..wire.len()).step_by(1000) {
+        assert_eq!(decoder.decode(&wire[..end], &Limits::default()), Ok(None));
+        decoder.forget();
+        decoder.shrink();
+    }
+    assert_eq!(decoder.decode(&wire, &Limits::default()), Ok(Some(wire.len())));
+    assert_eq!(decoder.arguments(decoder.decoded(), &wire).len(), 3001);
+}
+
 proptest! {
     /// However the bytes are cut, the same requests come out.
     #[test]
