@@ -8,7 +8,7 @@ use rand::RngExt;
 pub(crate) fn strike(world: &mut World) -> u64 {
     let node = world.random.random_range(0..NODES);
     let other = world.random.random_range(0..NODES);
-    match world.random.random_range(0..13) {
+    match world.random.random_range(0..15) {
         0 | 1 => down(world, node),
         2 | 3 => up(world, node),
         4 => {
@@ -23,7 +23,12 @@ pub(crate) fn strike(world: &mut World) -> u64 {
         7 => pause(world, node),
         8 => turn_clock(world, node),
         9 | 10 => restart(world, node),
-        11 => world.replay(),
+        11 => {
+            world.replay();
+            world.propose_stale();
+        }
+        12 => drain(world, node),
+        13 => forget(world, node),
         _ => weather(world),
     }
     world.random.random_range(200_000..4_000_000)
@@ -40,6 +45,25 @@ fn down(world: &mut World, node: usize) {
 fn up(world: &mut World, node: usize) {
     if world.nodes[node].process.is_none() {
         world.start_node(node);
+    }
+}
+
+/// SIGTERM: it gives its slots away and leaves.
+fn drain(world: &mut World, node: usize) {
+    let down = world.nodes[..NODES].iter().filter(|node| node.process.is_none()).count();
+    if down < 2
+        && let Some(process) = &mut world.nodes[node].process
+    {
+        process.draining = true;
+        world.trace.line(world.now_us, format_args!("node {node} is told to stop"));
+    }
+}
+
+/// CLUSTER FORGET of a node that is gone.
+fn forget(world: &mut World, node: usize) {
+    if world.nodes[node].process.is_none() {
+        world.to_forget = Some(node);
+        world.trace.line(world.now_us, format_args!("the cluster is told to forget node {node}"));
     }
 }
 

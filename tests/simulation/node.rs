@@ -1,10 +1,12 @@
 //! A simulated node: what is on its disk, and what runs while it is up. Only pure cores.
 
+use crate::keeper::Keeper;
 use crate::network::address_of;
 use starling::base::hlc::{HybridClock, Stamp};
 use starling::base::identity::{ClusterId, NodeId};
 use starling::cluster::datagram::ClusterSecret;
 use starling::cluster::membership::{Life, MemberIdentity, MemberMetadata, Membership, MembershipOptions};
+use starling::cluster::topology::Topology;
 
 /// The wall clock at the start of every run, ms since 1970.
 pub(crate) const RUN_STARTS_UNIX_MS: u64 = 1_800_000_000_000;
@@ -19,6 +21,8 @@ pub(crate) struct Disk {
     pub(crate) start_ms: u64,
     /// The mark of its hybrid clock.
     pub(crate) mark_ms: u64,
+    /// How much of what was agreed it has applied; only voters keep it.
+    pub(crate) agreed: u64,
 }
 
 /// What a crash ends.
@@ -26,6 +30,14 @@ pub(crate) struct Process {
     pub(crate) life: u64,
     pub(crate) membership: Membership,
     pub(crate) hybrid_clock: HybridClock,
+    /// Its share of the topology and of the keys.
+    pub(crate) keeper: Keeper,
+    /// When it registers, unless it has.
+    pub(crate) register_at_us: u64,
+    /// When it proposes again, unless what it proposed has had its effect.
+    pub(crate) propose_at_us: u64,
+    /// It was told to stop, and gives its slots away.
+    pub(crate) draining: bool,
     /// When its next timer fires; an earlier wake in the queue is out of date.
     pub(crate) wake_us: u64,
     /// A mark is on its way to the disk.
@@ -59,7 +71,14 @@ impl Node {
     }
 
     /// Starts a process on what is on the disk.
-    pub(crate) fn start(&mut self, cluster: ClusterId, seeds: &[usize], random_seed: u64, now_us: u64) {
+    pub(crate) fn start(
+        &mut self,
+        cluster: ClusterId,
+        seeds: &[usize],
+        random_seed: u64,
+        now_us: u64,
+        topology: Topology,
+    ) {
         self.disk.start_ms = self.unix_ms(now_us).max(self.disk.start_ms + 1);
         self.lives += 1;
         let identity = MemberIdentity {
@@ -80,6 +99,10 @@ impl Node {
             life: self.lives,
             membership: Membership::new(options, now_us),
             hybrid_clock: HybridClock::restore(self.disk.mark_ms),
+            keeper: Keeper::new(self.id(), topology),
+            register_at_us: now_us,
+            propose_at_us: now_us,
+            draining: false,
             wake_us: u64::MAX,
             marking: false,
         });

@@ -3,6 +3,8 @@
 //! One thread, one queue, one source of randomness: a run is a function of its seed. After every happening the
 //! invariants look at the world.
 
+use crate::consensus::{Consensus, VOTERS};
+use crate::duty::Message;
 use crate::invariants::{Invariants, Observation};
 use crate::network::{Faults, Network, address_of, node_at};
 use crate::node::{CLUSTER, Node, OTHER_CLUSTER};
@@ -10,9 +12,13 @@ use crate::trace::Trace;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use starling::base::hlc::Stamp;
+use starling::base::identity::{Incarnation, NodeId};
+use starling::base::slot::Slot;
+use starling::base::slot_ranges::SlotRanges;
 use starling::cluster::membership::{Input, MembershipEvent, Outputs};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use starling::cluster::topology::{Topology, TopologyChange};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
 
 /// The nodes of the cluster; one more stands beside them, in another cluster and with their addresses as seeds.
 pub(crate) const NODES: usize = 5;
@@ -23,7 +29,7 @@ const RECORDED: usize = 50;
 const DISK_US: u64 = 5_000;
 
 /// Everything that can happen.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Happening {
     Datagram {
         from: usize,
@@ -49,6 +55,37 @@ pub(crate) enum Happening {
         life: u64,
         mark_ms: u64,
     },
+    /// A node looks after its slots.
+    Duty {
+        node: usize,
+    },
+    /// A node says something to another about slots.
+    Message {
+        from: usize,
+        to: usize,
+        message: Message,
+    },
+    /// A change reaches the leader.
+    Proposed {
+        from: usize,
+        life: u64,
+        change: TopologyChange,
+    },
+    /// A node hears that it was registered, and as what.
+    Registered {
+        node: usize,
+        life: u64,
+        incarnation: Incarnation,
+        index: u64,
+    },
+    /// A node asks for what was agreed.
+    Pull {
+        node: usize,
+    },
+    /// The leader looks after the cluster.
+    Lead,
+    /// A client writes a key.
+    Write,
     /// The next fault, or its end.
     Chaos,
 }
@@ -64,13 +101,57 @@ pub(crate) struct World {
     pub(crate) ended_us: u64,
     /// How long after that all agreed.
     pub(crate) healed_us: u64,
+    /// How long after that the topology was whole.
+    pub(crate) settled_us: u64,
+    pub(crate) consensus: Consensus,
+    /// What is agreed, applied at once: what nodes come to know later.
+    pub(crate) agreed: Topology,
+    /// Raft snapshots, by index.
+    pub(crate) snapshots: BTreeMap<u64, Vec<u8>>,
+    /// The version at which there was nothing to plan.
+    pub(crate) balanced_at: u64,
+    /// Slots in motion, and since when they are where they are.
+    pub(crate) moving_since: BTreeMap<(u8, NodeId), (SlotRanges, u64)>,
+    /// A node that a person has told the cluster to forget.
+    pub(crate) to_forget: Option<usize>,
+    /// The acknowledged writes of each slot that must still be there.
+    pub(crate) acknowledged: BTreeMap<Slot, Vec<u64>>,
+    /// How many writes were executed.
+    pub(crate) written: u64,
     invariants: Invariants,
     /// Some of the datagrams sent so far, from any time.
     recorded: Vec<(usize, usize, Vec<u8>)>,
-    queue: BinaryHeap<Reverse<(u64, u64, Happening)>>,
+    queue: BinaryHeap<Queued>,
     queued: u64,
     chaos: bool,
 }
+
+/// A happening to come. The earliest first; of those at one moment, the one queued first.
+struct Queued {
+    due_us: u64,
+    number: u64,
+    happening: Happening,
+}
+
+impl Ord for Queued {
+    fn cmp(&self, other: &Queued) -> Ordering {
+        (other.due_us, other.number).cmp(&(self.due_us, self.number))
+    }
+}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Queued) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Queued) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Queued {}
 
 impl World {
     pub(crate) fn new(seed: u64) -> World {
@@ -83,6 +164,15 @@ impl World {
             trace: Trace::new(),
             ended_us: 0,
             healed_us: 0,
+            settled_us: 0,
+            consensus: Consensus::default(),
+            agreed: Topology::default(),
+            snapshots: BTreeMap::new(),
+            balanced_at: 0,
+            moving_since: BTreeMap::new(),
+            to_forget: None,
+            acknowledged: BTreeMap::new(),
+            written: 0,
             invariants: Invariants::new(),
             recorded: Vec::new(),
             queue: BinaryHeap::new(),
@@ -96,7 +186,11 @@ impl World {
         for node in 0..NODES {
             self.start_node(node);
             self.after(0, Happening::Stamp { node });
+            self.after(0, Happening::Duty { node });
+            self.after(0, Happening::Pull { node });
         }
+        self.after(0, Happening::Lead);
+        self.after(0, Happening::Write);
         self.start_node(STRANGER);
     }
 
@@ -104,7 +198,10 @@ impl World {
         let random_seed = self.random.random();
         let (cluster, seeds): (_, Vec<usize>) =
             if number == STRANGER { (OTHER_CLUSTER, (0..NODES).collect()) } else { (CLUSTER, vec![0, 1]) };
-        self.nodes[number].start(cluster, &seeds, random_seed, self.now_us);
+        // A voter finds on its disk what it had applied; the others begin with nothing.
+        let agreed = if VOTERS.contains(&number) { self.nodes[number].disk.agreed } else { 0 };
+        let topology = self.recover(agreed);
+        self.nodes[number].start(cluster, &seeds, random_seed, self.now_us, topology);
         self.trace.line(self.now_us, format_args!("node {number} starts life {}", self.nodes[number].lives));
         self.write_mark(number);
         self.arm(number);
@@ -145,9 +242,14 @@ impl World {
         self.ended_us = self.now_us;
         self.network.heal();
         self.network.faults = Faults::NONE;
+        self.to_forget = None;
         for number in 0..NODES {
             self.nodes[number].clock_offset_ms = 0;
             self.nodes[number].paused_until_us = 0;
+            // Whoever is on its way out comes back.
+            if self.nodes[number].process.as_ref().is_some_and(|process| process.draining) {
+                self.crash(number);
+            }
             if self.nodes[number].process.is_none() {
                 self.start_node(number);
             }
@@ -158,13 +260,13 @@ impl World {
     pub(crate) fn run_until(&mut self, limit_us: u64, condition: impl Fn(&World) -> bool) -> bool {
         let end_us = self.now_us + limit_us;
         while !condition(self) {
-            if self.queue.peek().is_none_or(|Reverse((due_us, ..))| *due_us > end_us) {
+            if self.queue.peek().is_none_or(|next| next.due_us > end_us) {
                 self.now_us = end_us;
                 return condition(self);
             }
-            let Some(Reverse((due_us, _, happening))) = self.queue.pop() else { return false };
-            self.now_us = due_us;
-            self.happen(happening);
+            let Some(next) = self.queue.pop() else { return false };
+            self.now_us = next.due_us;
+            self.happen(next.happening);
         }
         true
     }
@@ -179,7 +281,7 @@ impl World {
 
     pub(crate) fn after(&mut self, delay_us: u64, happening: Happening) {
         self.queued += 1;
-        self.queue.push(Reverse((self.now_us + delay_us, self.queued, happening)));
+        self.queue.push(Queued { due_us: self.now_us + delay_us, number: self.queued, happening });
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -202,6 +304,18 @@ impl World {
             Happening::Stamp { node } => self.on_stamp(node),
             Happening::Stamped { from, to, bits } => self.on_stamped(from, to, Stamp::from_bits(bits)),
             Happening::MarkDurable { node, life, mark_ms } => self.on_mark_durable(node, life, mark_ms),
+            Happening::Duty { node } => self.on_duty(node),
+            Happening::Message { from, to, message } => self.on_message(from, to, message),
+            Happening::Proposed { from, life, change } => self.on_proposed(from, life, change),
+            Happening::Registered { node, life, incarnation, index } => {
+                self.on_registered(node, life, incarnation, index);
+            }
+            Happening::Pull { node } => {
+                self.on_pull(node);
+                self.leave_if_drained(node);
+            }
+            Happening::Lead => self.on_lead(),
+            Happening::Write => self.on_write(),
             Happening::Chaos if self.chaos => {
                 let delay_us = crate::chaos::strike(self);
                 self.after(delay_us, Happening::Chaos);
@@ -312,7 +426,7 @@ impl World {
         }
     }
 
-    fn observe(&mut self, observation: Observation<'_>) {
+    pub(crate) fn observe(&mut self, observation: Observation<'_>) {
         if let Err(broken) = self.invariants.observe(&observation) {
             self.fail(&broken);
         }
@@ -332,8 +446,13 @@ impl World {
 /// The node in whose process this happens.
 fn acting_node(happening: &Happening) -> Option<usize> {
     match happening {
-        Happening::Datagram { to, .. } | Happening::Stamped { to, .. } => Some(*to),
-        Happening::Timers { node } | Happening::Stamp { node } | Happening::MarkDurable { node, .. } => Some(*node),
-        Happening::Chaos => None,
+        Happening::Datagram { to, .. } | Happening::Stamped { to, .. } | Happening::Message { to, .. } => Some(*to),
+        Happening::Timers { node }
+        | Happening::Stamp { node }
+        | Happening::MarkDurable { node, .. }
+        | Happening::Duty { node }
+        | Happening::Registered { node, .. }
+        | Happening::Pull { node } => Some(*node),
+        Happening::Proposed { .. } | Happening::Lead | Happening::Write | Happening::Chaos => None,
     }
 }

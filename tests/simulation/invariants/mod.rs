@@ -1,10 +1,19 @@
 //! What must hold after every happening, one file per invariant. Their numbers are those of `docs/simulation.md`.
 
+mod equal_index_equal_topology;
+mod hand_offs_keep_keys;
+mod one_owner_per_slot;
+mod one_primary_per_epoch;
+mod plans_move_little;
 mod stale_changes_nothing;
 mod stamps_rise;
 
 use starling::base::hlc::Stamp;
+use starling::base::identity::Epoch;
+use starling::base::slot::Slot;
 use starling::cluster::membership::{MembersView, MembershipEvent};
+use starling::cluster::planner::{Candidate, Plan, Table};
+use starling::cluster::topology::{Applied, Topology, TopologyChange};
 
 /// What the invariants are shown.
 pub(crate) enum Observation<'a> {
@@ -16,6 +25,21 @@ pub(crate) enum Observation<'a> {
     Stamped { node: usize, stamp: Stamp },
     /// A stamp reached a node, whose wall clock shows this.
     HeardStamp { node: usize, stamp: Stamp, believed: bool, unix_ms: u64 },
+    /// The cluster has agreed on a change: the topology before and after, and the slots that differ.
+    Agreed {
+        index: u64,
+        change: &'a TopologyChange,
+        applied: &'a Applied,
+        before: &'a Topology,
+        after: &'a Topology,
+        changed: &'a [Slot],
+    },
+    /// A node has applied what it learned.
+    Learned { node: usize, topology: &'a Topology },
+    /// The leader has made a plan for these.
+    Planned { candidates: &'a [Candidate], table: &'a Table, plan: &'a Plan },
+    /// A node executes a write: what it finds in the slot, and what clients were acknowledged.
+    Executed { node: usize, slot: Slot, epoch: Epoch, found: &'a [u64], expected: &'a [u64] },
 }
 
 /// One thing that must always hold. It remembers what it needs of the past.
@@ -35,6 +59,11 @@ impl Invariants {
     pub(crate) fn new() -> Invariants {
         Invariants {
             all: vec![
+                Box::new(one_primary_per_epoch::OnePrimaryPerEpoch::default()),
+                Box::new(equal_index_equal_topology::EqualIndexEqualTopology::default()),
+                Box::new(one_owner_per_slot::OneOwnerPerSlot),
+                Box::new(hand_offs_keep_keys::HandOffsKeepKeys),
+                Box::new(plans_move_little::PlansMoveLittle),
                 Box::new(stale_changes_nothing::StaleChangesNothing::default()),
                 Box::new(stamps_rise::StampsRise::default()),
             ],

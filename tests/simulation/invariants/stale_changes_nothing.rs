@@ -4,10 +4,13 @@
 //! another cluster announces itself to everyone all the time.
 
 use super::{Invariant, Observation};
+use crate::agreement::incarnation_in;
 use crate::node::{CLUSTER, node_id};
 use crate::world::NODES;
 use starling::base::identity::{ClusterId, NodeId};
+use starling::base::slot::Slot;
 use starling::cluster::membership::{Life, MembersView, MembershipEvent};
+use starling::cluster::topology::{Applied, Topology, TopologyChange};
 use std::collections::BTreeMap;
 
 #[derive(Default)]
@@ -38,9 +41,29 @@ impl Invariant for StaleChangesNothing {
                 let mixed = (member.node == stranger) != (*node == NODES);
                 if mixed { Err(format!("node {node} took {:?} of another cluster in", member.node)) } else { Ok(()) }
             }
+            Observation::Agreed { change, applied, before, after, changed, .. } => {
+                stale_change(change, applied, (before, after), changed)
+            }
             _ => Ok(()),
         }
     }
+}
+
+/// A change that speaks of an earlier incarnation is refused, and one that is refused leaves everything as it was.
+fn stale_change(
+    change: &TopologyChange,
+    applied: &Applied,
+    (before, after): (&Topology, &Topology),
+    changed: &[Slot],
+) -> Result<(), String> {
+    let stale = incarnation_in(change)
+        .is_some_and(|(node, incarnation)| before.nodes.get(&node).is_none_or(|node| node.incarnation != incarnation));
+    let refused = matches!(applied, Applied::Refused(_));
+    if stale && !refused {
+        return Err(format!("a stale incarnation was listened to: {change:?}"));
+    }
+    let unchanged = changed.is_empty() && before.nodes == after.nodes && before.config == after.config;
+    if refused && !unchanged { Err(format!("refused, and yet made: {change:?}")) } else { Ok(()) }
 }
 
 impl StaleChangesNothing {
