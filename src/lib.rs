@@ -13,6 +13,8 @@ pub mod config;
 
 pub mod engine;
 
+pub mod cluster;
+
 pub mod services;
 
 pub mod commands;

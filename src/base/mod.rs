@@ -5,3 +5,4 @@ pub mod glob;
 pub mod identity;
 pub mod number;
 pub mod slot;
+pub mod slot_ranges;

@@ -1,0 +1,448 @@
+//! The planner: from the nodes and the table of now to the table that should be.
+//!
+//! A pure function, the same on every node. It changes as little as possible: the dead leave, a live copy takes over
+//! where a primary died, vacancies are filled in the order the ring prefers, and beyond that only what a node holds
+//! above its quota moves to nodes below theirs, in contiguous runs. Primaries are then balanced by swapping roles among
+//! the copies of a slot, which ships nothing. Planning again from its own result changes nothing.
+//! `docs/planner.md` explains the rules and has the figures.
+
+pub use super::figures::figures;
+use super::quota::{self, Claim, Member};
+use super::ring::{self, Ring};
+use super::runs::{Offer, Run};
+use crate::base::identity::NodeId;
+use crate::base::slot::{SLOT_COUNT, Slot};
+use crate::base::slot_ranges::SlotRanges;
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+
+/// The nodes that hold a slot: the primary first, then its copies. Empty where nobody does.
+pub type Owners = SmallVec<[NodeId; 3]>;
+
+/// How far a node can be counted on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum NodeState {
+    /// Holds its share.
+    Live,
+    /// Still serves what it holds, and gives it up as soon as somebody else can hold it.
+    Draining,
+    /// Gone, with everything it held.
+    Dead,
+}
+
+/// A node as the planner sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlanNode {
+    pub id: NodeId,
+    /// Its share relative to the others'; a node of weight 0 is treated as draining.
+    pub weight: u32,
+    /// Copies of a slot stand in different zones where there are enough of them.
+    pub zone: String,
+    pub state: NodeState,
+}
+
+/// What a plan depends on; the order of the nodes does not matter.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlanInput {
+    /// Every node known; of two with the same id one counts. Owners that are not among them are taken for dead.
+    pub nodes: Vec<PlanNode>,
+    /// Nodes per slot, the primary included; as many as there are where there are fewer.
+    pub copies: usize,
+    /// Owners by slot; slots beyond its end have none.
+    pub table: Vec<Owners>,
+}
+
+/// What a move means for the slots in it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum MoveKind {
+    /// `to` becomes primary in place of a primary that was lost. It already serves the slot where it holds a copy, and
+    /// begins empty where nobody does.
+    Revive,
+    /// The primary `from` hands over to `to`, which may hold a copy already.
+    Primary,
+    /// `to` gets a copy from the primary `from`.
+    Copy,
+}
+
+/// One step of the way to the new table. Owners that are only dropped need no move.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Move {
+    pub slots: SlotRanges,
+    /// Who has the data: the live primary of the old table, or the copy that took over. `None` where it is lost, and
+    /// for [`MoveKind::Revive`].
+    pub from: Option<NodeId>,
+    pub to: NodeId,
+    pub kind: MoveKind,
+}
+
+/// The next table and the way there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// Owners of each of the 16384 slots.
+    pub table: Vec<Owners>,
+    /// By kind, source and destination; no slot is in two moves to the same node.
+    pub moves: Vec<Move>,
+}
+
+/// Plans the next table. Deterministic; linear in the slots times the nodes that change.
+pub fn plan(input: &PlanInput) -> Plan {
+    let mut draft = Draft::new(input);
+    let current = draft.owners.clone();
+    draft.settle(input.copies);
+    let table: Vec<Owners> = draft.owners.iter().map(|owners| draft.named(owners)).collect();
+    let moves = draft.moves(&current, input);
+    Plan { table, moves }
+}
+
+/// Rounds of improvement. One is enough for balance; further ones only confirm that nothing is left to do.
+const ROUNDS: usize = 4;
+
+/// Holders by index into the nodes, the primary first.
+type Holders = SmallVec<[usize; 4]>;
+
+/// A table being worked on.
+struct Draft<'a> {
+    /// By id, without the dead.
+    nodes: Vec<&'a PlanNode>,
+    owners: Vec<Holders>,
+    /// How many slots each node holds.
+    held: Vec<usize>,
+    /// How many it should hold.
+    quota: Vec<usize>,
+    /// Distances of slots to each node's points on the ring, for those that had to receive.
+    distances: Vec<Option<Vec<u16>>>,
+}
+
+impl<'a> Draft<'a> {
+    /// The table without the dead; the first live owner of a slot is its primary.
+    fn new(input: &'a PlanInput) -> Draft<'a> {
+        let mut nodes: Vec<&PlanNode> = input.nodes.iter().collect();
+        nodes.sort_by(|a, b| (a.id, a.state, a.weight, &a.zone).cmp(&(b.id, b.state, b.weight, &b.zone)));
+        nodes.dedup_by_key(|node| node.id);
+        nodes.retain(|node| node.state != NodeState::Dead);
+        let mut held = vec![0; nodes.len()];
+        let mut owners = vec![Holders::new(); SLOT_COUNT];
+        for (holders, ids) in owners.iter_mut().zip(&input.table) {
+            for id in ids {
+                if let Ok(index) = nodes.binary_search_by_key(id, |node| node.id)
+                    && !holders.contains(&index)
+                {
+                    holders.push(index);
+                    held[index] += 1;
+                }
+            }
+        }
+        let quota = vec![0; nodes.len()];
+        let distances = vec![None; nodes.len()];
+        Draft { nodes, owners, held, quota, distances }
+    }
+
+    /// The weight that counts: none for a node that is to hold nothing.
+    fn weight(&self, node: usize) -> u64 {
+        let node = self.nodes[node];
+        if node.state == NodeState::Live { u64::from(node.weight) } else { 0 }
+    }
+
+    fn settle(&mut self, copies: usize) {
+        let able = (0..self.nodes.len()).filter(|&node| self.weight(node) > 0).count();
+        let copies = copies.min(able);
+        if copies == 0 {
+            return; // Nobody to move to: those who are leaving keep what they have.
+        }
+        for _ in 0..ROUNDS {
+            let before = self.owners.clone();
+            self.set_quotas(copies);
+            self.drop_surplus(copies);
+            self.fill_vacancies(copies);
+            for zones_matter in [true, false] {
+                self.level(zones_matter);
+            }
+            self.balance_primaries();
+            if self.owners == before {
+                return;
+            }
+        }
+    }
+
+    fn set_quotas(&mut self, copies: usize) {
+        let members: Vec<Member<'_>> = (0..self.nodes.len())
+            .map(|node| Member { weight: self.weight(node), zone: &self.nodes[node].zone, held: self.held[node] })
+            .collect();
+        self.quota = quota::quotas(&members, copies);
+    }
+
+    fn excess(&self, node: usize) -> usize {
+        self.held[node].saturating_sub(self.quota[node])
+    }
+
+    fn deficit(&self, node: usize) -> usize {
+        self.quota[node].saturating_sub(self.held[node])
+    }
+
+    /// Drops owners beyond the number of copies: those that are leaving first, then those above their quota.
+    fn drop_surplus(&mut self, copies: usize) {
+        for slot in 0..SLOT_COUNT {
+            while self.owners[slot].len() > copies {
+                let rank = |&at: &usize| {
+                    let node = self.owners[slot][at];
+                    (self.weight(node) > 0, self.excess(node) == 0, at == 0, node)
+                };
+                let Some(at) = (0..self.owners[slot].len()).min_by_key(rank) else { break };
+                let node = self.owners[slot].remove(at);
+                self.held[node] -= 1;
+            }
+        }
+    }
+
+    /// Gives every slot its number of copies: by extending a neighbour's run, else as the ring prefers.
+    fn fill_vacancies(&mut self, copies: usize) {
+        if self.owners.iter().all(|holders| holders.len() >= copies) {
+            return;
+        }
+        let ring = Ring::new((0..self.nodes.len()).filter(|&node| self.weight(node) > 0).map(|node| {
+            let node = self.nodes[node];
+            (node.id, node.weight, node.zone.as_str())
+        }));
+        for pass in 0..copies {
+            for backwards in [false, true] {
+                for step in 1..SLOT_COUNT {
+                    let slot = if backwards { SLOT_COUNT - 1 - step } else { step };
+                    let neighbour = if backwards { slot + 1 } else { slot - 1 };
+                    if self.owners[slot].len() <= pass
+                        && let Some(&node) = self.owners[neighbour].get(self.owners[slot].len())
+                        && self.deficit(node) > 0
+                        && self.welcome(node, slot)
+                    {
+                        self.add(node, slot);
+                    }
+                }
+            }
+            let mut last = None;
+            for slot in Slot::all() {
+                if self.owners[slot.index()].len() > pass {
+                    continue;
+                }
+                let fits = |node: &usize| self.deficit(*node) > 0 && self.welcome(*node, slot.index());
+                let node = last.filter(fits).or_else(|| self.preferred(&ring, slot));
+                if let Some(node) = node {
+                    self.add(node, slot.index());
+                }
+                last = node;
+            }
+        }
+    }
+
+    /// Who should fill a vacancy of the slot: the first in its preference order that is below quota and in a new zone,
+    /// or else below quota, or else in a new zone, or else that does not hold it yet.
+    fn preferred(&self, ring: &Ring, slot: Slot) -> Option<usize> {
+        let order: Vec<usize> = ring
+            .preference(slot)
+            .into_iter()
+            .filter_map(|id| self.nodes.binary_search_by_key(&id, |node| node.id).ok())
+            .filter(|node| !self.owners[slot.index()].contains(node))
+            .collect();
+        order.into_iter().min_by_key(|&node| (self.deficit(node) == 0, !self.welcome(node, slot.index())))
+    }
+
+    /// Whether the node would bring the slot to a new zone.
+    fn welcome(&self, node: usize, slot: usize) -> bool {
+        let zone = &self.nodes[node].zone;
+        let holders = &self.owners[slot];
+        !holders.contains(&node) && (holders.is_empty() || holders.iter().all(|&other| self.nodes[other].zone != *zone))
+    }
+
+    fn add(&mut self, node: usize, slot: usize) {
+        self.owners[slot].push(node);
+        self.held[node] += 1;
+    }
+
+    /// Whether `to` may take the place of the holder at this position without two zones becoming one.
+    fn may_replace(&self, slot: usize, position: usize, to: usize, zones_matter: bool) -> bool {
+        let holders = &self.owners[slot];
+        if holders.contains(&to) {
+            return false;
+        }
+        let others_in = |zone: &str| {
+            holders.iter().enumerate().any(|(at, &other)| at != position && self.nodes[other].zone == zone)
+        };
+        !zones_matter || !others_in(&self.nodes[to].zone) || others_in(&self.nodes[holders[position]].zone)
+    }
+
+    /// Moves the excess of some to the deficit of others.
+    fn level(&mut self, zones_matter: bool) {
+        for receiver in 0..self.nodes.len() {
+            while self.deficit(receiver) > 0 {
+                let distances = self.distances(receiver);
+                let open = self.deficit(receiver);
+                let offer = Offer {
+                    donor: |slot: usize| self.donor(slot, receiver, zones_matter).map(|(_, donor)| donor),
+                    limit: |donor: usize| self.excess(donor).min(open),
+                    held: |slot: usize| self.owners[slot].contains(&receiver),
+                    distances: &distances,
+                };
+                let best = offer.best();
+                self.distances[receiver] = Some(distances);
+                let Some(run) = best else { break };
+                self.give(run, receiver, zones_matter);
+            }
+        }
+    }
+
+    /// Who of the slot's holders gives it to the receiver, with the position: copies rather than the primary.
+    fn donor(&self, slot: usize, receiver: usize, zones_matter: bool) -> Option<(usize, usize)> {
+        let holders = self.owners[slot].iter().copied().enumerate();
+        holders.rev().find(|&(at, node)| self.excess(node) > 0 && self.may_replace(slot, at, receiver, zones_matter))
+    }
+
+    fn give(&mut self, run: Run, receiver: usize, zones_matter: bool) {
+        for slot in run.slots() {
+            if let Some((position, donor)) = self.donor(slot, receiver, zones_matter) {
+                self.owners[slot][position] = receiver;
+                self.held[donor] -= 1;
+                self.held[receiver] += 1;
+            }
+        }
+    }
+
+    /// Takes the distances of a receiver out of the store, to be put back after use.
+    fn distances(&mut self, node: usize) -> Vec<u16> {
+        let known = self.distances[node].take();
+        known.unwrap_or_else(|| ring::distances(self.nodes[node].id, self.nodes[node].weight))
+    }
+
+    /// Swaps roles among the holders of slots until the primaries are shared by weight as far as that goes.
+    fn balance_primaries(&mut self) {
+        if self.owners.iter().all(|holders| holders.len() < 2) {
+            return;
+        }
+        let count = self.nodes.len();
+        let mut primaries = vec![0usize; count];
+        for holders in &self.owners {
+            if let Some(&primary) = holders.first() {
+                primaries[primary] += 1;
+            }
+        }
+        let claims: Vec<Claim> = (0..count)
+            .map(|node| Claim { weight: self.weight(node), least: 0, most: self.held[node], held: primaries[node] })
+            .collect();
+        let goal = quota::divide(self.owners.iter().filter(|holders| !holders.is_empty()).count(), &claims);
+        // By primary and copy: how many slots have this pair.
+        let mut pairs = vec![0usize; count * count];
+        for holders in &self.owners {
+            for &copy in holders.iter().skip(1) {
+                pairs[holders[0] * count + copy] += 1;
+            }
+        }
+        while let Some(path) = chain(&primaries, &goal, &pairs) {
+            let (from, to) = (path[0], path[path.len() - 1]);
+            let narrowest = path.windows(2).map(|step| pairs[step[0] * count + step[1]]).min().unwrap_or(0);
+            let amount = narrowest.min(primaries[from] - goal[from]).min(goal[to] - primaries[to]);
+            // From the far end, so that nobody gets a slot in this chain that it would pass on in it.
+            for step in path.windows(2).rev() {
+                self.swap_roles(step[0], step[1], amount, &mut pairs);
+            }
+            primaries[from] -= amount;
+            primaries[to] += amount;
+        }
+    }
+
+    /// Makes `to` primary of this many slots that `from` is primary of and `to` holds.
+    fn swap_roles(&mut self, from: usize, to: usize, amount: usize, pairs: &mut [usize]) {
+        let count = self.nodes.len();
+        let distances = self.distances(to);
+        let mut open = amount;
+        while open > 0 {
+            let offer = Offer {
+                donor: |slot: usize| {
+                    let holders = &self.owners[slot];
+                    (holders.first() == Some(&from) && holders.contains(&to)).then_some(from)
+                },
+                limit: |_| open,
+                held: |slot: usize| self.owners[slot].first() == Some(&to),
+                distances: &distances,
+            };
+            let Some(run) = offer.best() else { break };
+            open -= run.length;
+            for slot in run.slots() {
+                let holders = &mut self.owners[slot];
+                for &copy in holders.iter().skip(1) {
+                    pairs[from * count + copy] -= 1;
+                }
+                if let Some(at) = holders.iter().position(|&node| node == to) {
+                    holders.swap(0, at);
+                }
+                for &copy in holders.iter().skip(1) {
+                    pairs[to * count + copy] += 1;
+                }
+            }
+        }
+        self.distances[to] = Some(distances);
+    }
+
+    fn named(&self, holders: &Holders) -> Owners {
+        holders.iter().map(|&node| self.nodes[node].id).collect()
+    }
+
+    /// The moves from the table as it stood without the dead (`current`) to the draft.
+    fn moves(&self, current: &[Holders], input: &PlanInput) -> Vec<Move> {
+        let mut moves: BTreeMap<(MoveKind, Option<NodeId>, NodeId), SlotRanges> = BTreeMap::new();
+        for slot in Slot::all() {
+            let (old, new) = (&current[slot.index()], &self.owners[slot.index()]);
+            let Some(&primary) = new.first() else { continue };
+            let lost = input.table.get(slot.index()).and_then(|ids| ids.first()).copied();
+            let kept = old.first().copied().filter(|&node| Some(self.nodes[node].id) == lost);
+            // A copy that takes over does so at once; if the role then goes to a node without data, it hands it over.
+            let mut source = old.first().copied();
+            let mut add = |kind, from: Option<usize>, to: usize| {
+                let key = (kind, from.map(|node| self.nodes[node].id), self.nodes[to].id);
+                moves.entry(key).or_default().extend([slot]);
+            };
+            if kept.is_none() {
+                source = if old.is_empty() || old.contains(&primary) { Some(primary) } else { source };
+                if let Some(heir) = source {
+                    add(MoveKind::Revive, None, heir);
+                }
+            }
+            if source != Some(primary) {
+                add(MoveKind::Primary, source, primary);
+            }
+            for &copy in new.iter().skip(1).filter(|copy| !old.contains(copy)) {
+                add(MoveKind::Copy, source, copy);
+            }
+        }
+        moves.into_iter().map(|((kind, from, to), slots)| Move { slots, from, to, kind }).collect()
+    }
+}
+
+/// The shortest chain of nodes from one with too many primaries to one with too few, each step a pair of primary and
+/// copy that some slot has; `None` where there is none.
+fn chain(primaries: &[usize], goal: &[usize], pairs: &[usize]) -> Option<Vec<usize>> {
+    let count = primaries.len();
+    for start in (0..count).filter(|&node| primaries[node] > goal[node]) {
+        let mut reached_from: Vec<Option<usize>> = vec![None; count];
+        reached_from[start] = Some(start);
+        let mut queue = std::collections::VecDeque::from([start]);
+        while let Some(node) = queue.pop_front() {
+            if primaries[node] < goal[node] {
+                let mut path = vec![node];
+                let mut at = node;
+                while let Some(previous) = reached_from[at].filter(|&previous| previous != at) {
+                    path.push(previous);
+                    at = previous;
+                }
+                path.reverse();
+                return Some(path);
+            }
+            for next in (0..count).filter(|&next| pairs[node * count + next] > 0) {
+                if reached_from[next].is_none() {
+                    reached_from[next] = Some(node);
+                    queue.push_back(next);
+                }
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;
