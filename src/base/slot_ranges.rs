@@ -288,7 +288,9 @@ mod tests {
 
     #[test]
     fn ranges_from_elsewhere_are_checked() {
-        for bad in [vec![(2, 1)], vec![(0, 16384)], vec![(0, 3), (4, 5)], vec![(9, 9), (1, 2)], vec![(0, 5), (3, 8)]] {
+        for bad in
+            [vec![(2u16, 1u16)], vec![(0, 16384)], vec![(0, 3), (4, 5)], vec![(9, 9), (1, 2)], vec![(0, 5), (3, 8)]]
+        {
             let bytes = postcard::to_stdvec(&bad).expect("encodes");
             assert!(postcard::from_bytes::<SlotRanges>(&bytes).is_err(), "{bad:?} is no set of slots");
         }

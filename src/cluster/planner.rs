@@ -105,6 +105,8 @@ struct Draft<'a> {
     /// By id, without the dead.
     nodes: Vec<&'a PlanNode>,
     owners: Vec<Holders>,
+    /// Ascending first slots of segments that have the same owners throughout.
+    starts: Vec<usize>,
     /// How many slots each node holds.
     held: Vec<usize>,
     /// How many it should hold.
@@ -134,7 +136,7 @@ impl<'a> Draft<'a> {
         }
         let quota = vec![0; nodes.len()];
         let distances = vec![None; nodes.len()];
-        Draft { nodes, owners, held, quota, distances }
+        Draft { nodes, owners, starts: Vec::new(), held, quota, distances }
     }
 
     /// The weight that counts: none for a node that is to hold nothing.
@@ -154,9 +156,8 @@ impl<'a> Draft<'a> {
             self.set_quotas(copies);
             self.drop_surplus(copies);
             self.fill_vacancies(copies);
-            for zones_matter in [true, false] {
-                self.level(zones_matter);
-            }
+            self.level_all();
+            self.separate_zones();
             self.balance_primaries();
             if self.owners == before {
                 return;
@@ -268,37 +269,153 @@ impl<'a> Draft<'a> {
         !zones_matter || !others_in(&self.nodes[to].zone) || others_in(&self.nodes[holders[position]].zone)
     }
 
+    fn level_all(&mut self) {
+        self.find_segments();
+        for zones_matter in [true, false] {
+            self.level(zones_matter);
+            self.level_through_others(zones_matter);
+        }
+    }
+
     /// Moves the excess of some to the deficit of others.
     fn level(&mut self, zones_matter: bool) {
         for receiver in 0..self.nodes.len() {
             while self.deficit(receiver) > 0 {
-                let distances = self.distances(receiver);
-                let open = self.deficit(receiver);
-                let offer = Offer {
-                    donor: |slot: usize| self.donor(slot, receiver, zones_matter).map(|(_, donor)| donor),
-                    limit: |donor: usize| self.excess(donor).min(open),
-                    held: |slot: usize| self.owners[slot].contains(&receiver),
-                    distances: &distances,
-                };
-                let best = offer.best();
-                self.distances[receiver] = Some(distances);
-                let Some(run) = best else { break };
-                self.give(run, receiver, zones_matter);
+                let Some(run) = self.best_run(receiver, self.deficit(receiver), zones_matter) else { break };
+                self.give(run, receiver);
             }
         }
     }
 
-    /// Who of the slot's holders gives it to the receiver, with the position: copies rather than the primary.
-    fn donor(&self, slot: usize, receiver: usize, zones_matter: bool) -> Option<(usize, usize)> {
-        let holders = self.owners[slot].iter().copied().enumerate();
-        holders.rev().find(|&(at, node)| self.excess(node) > 0 && self.may_replace(slot, at, receiver, zones_matter))
+    /// Where a receiver cannot take what others have too much of, a third node takes that, and gives of its own.
+    fn level_through_others(&mut self, zones_matter: bool) {
+        for receiver in 0..self.nodes.len() {
+            for middle in (0..self.nodes.len()).filter(|&middle| middle != receiver) {
+                while self.deficit(receiver) > 0 {
+                    let Some(gives) = self.best_run_of(middle, receiver, self.deficit(receiver), zones_matter) else {
+                        break;
+                    };
+                    let Some(takes) = self.best_run(middle, gives.length, zones_matter) else { break };
+                    self.give(takes, middle);
+                    self.give(Run { length: takes.length, ..gives }, receiver);
+                }
+            }
+        }
     }
 
-    fn give(&mut self, run: Run, receiver: usize, zones_matter: bool) {
+    /// The best run of at most this many slots that nodes above their quota can give to the receiver.
+    fn best_run(&mut self, receiver: usize, most: usize, zones_matter: bool) -> Option<Run> {
+        let distances = self.distances(receiver);
+        let offer = Offer {
+            starts: &self.starts,
+            donor: |slot: usize| self.donor(slot, receiver, zones_matter),
+            limit: |donor: usize| self.excess(donor).min(most),
+            held: |slot: usize| self.owners[slot].contains(&receiver),
+            distances: &distances,
+        };
+        let best = offer.best();
+        self.distances[receiver] = Some(distances);
+        best
+    }
+
+    /// The best run of at most this many slots that this one donor, whatever its quota, can give to the receiver.
+    fn best_run_of(&mut self, donor: usize, receiver: usize, most: usize, zones_matter: bool) -> Option<Run> {
+        let distances = self.distances(receiver);
+        let offer = Offer {
+            starts: &self.starts,
+            donor: |slot: usize| {
+                let position = self.owners[slot].iter().position(|&node| node == donor)?;
+                self.may_replace(slot, position, receiver, zones_matter).then_some(donor)
+            },
+            limit: |_| most,
+            held: |slot: usize| self.owners[slot].contains(&receiver),
+            distances: &distances,
+        };
+        let best = offer.best();
+        self.distances[receiver] = Some(distances);
+        best
+    }
+
+    /// Brings copies of a slot that share a zone into different ones, as far as quotas allow.
+    fn separate_zones(&mut self) {
+        let mut together = self.zones_shared();
+        while together > 0 {
+            let before = (self.owners.clone(), self.held.clone());
+            self.force_apart();
+            self.level_all();
+            let left = self.zones_shared();
+            if left >= together {
+                (self.owners, self.held) = before;
+                self.find_segments();
+                return;
+            }
+            together = left;
+        }
+    }
+
+    /// How many copies stand in a zone that another owner of their slot is in.
+    fn zones_shared(&self) -> usize {
+        (0..SLOT_COUNT).map(|slot| (0..self.owners[slot].len()).filter(|&at| self.is_doubled(slot, at)).count()).sum()
+    }
+
+    /// Whether the owner at this position stands in the zone of one before it.
+    fn is_doubled(&self, slot: usize, position: usize) -> bool {
+        let holders = &self.owners[slot];
+        holders[..position].iter().any(|&other| self.nodes[other].zone == self.nodes[holders[position]].zone)
+    }
+
+    /// Replaces copies in a zone that their slot has already by nodes of other zones, without regard to quotas.
+    fn force_apart(&mut self) {
+        let mut last = None;
+        for slot in 0..SLOT_COUNT {
+            for position in 0..self.owners[slot].len() {
+                if !self.is_doubled(slot, position) {
+                    continue;
+                }
+                let able = |node: &usize| self.weight(*node) > 0 && self.welcome(*node, slot);
+                let room = |&node: &usize| (self.held[node] as i64 - self.quota[node] as i64, node);
+                let heir = last.filter(able).or_else(|| (0..self.nodes.len()).filter(able).min_by_key(room));
+                if let Some(heir) = heir {
+                    let donor = std::mem::replace(&mut self.owners[slot][position], heir);
+                    self.held[donor] -= 1;
+                    self.held[heir] += 1;
+                }
+                last = heir.filter(|&heir| self.deficit(heir) > 0);
+            }
+        }
+    }
+
+    fn find_segments(&mut self) {
+        let differ = |&slot: &usize| slot == 0 || self.owners[slot] != self.owners[slot - 1];
+        self.starts = (0..SLOT_COUNT).filter(differ).collect();
+    }
+
+    /// Keeps the segments uniform when the owners of a run change.
+    fn cut_segments(&mut self, run: Run) {
+        for at in [run.first, run.first + run.length] {
+            if let Err(index) = self.starts.binary_search(&at)
+                && at < SLOT_COUNT
+            {
+                self.starts.insert(index, at);
+            }
+        }
+    }
+
+    /// Who of the slot's holders gives it to the receiver: one with a copy rather than the primary.
+    fn donor(&self, slot: usize, receiver: usize, zones_matter: bool) -> Option<usize> {
+        let holders = self.owners[slot].iter().copied().enumerate();
+        holders
+            .rev()
+            .find(|&(at, node)| self.excess(node) > 0 && self.may_replace(slot, at, receiver, zones_matter))
+            .map(|(_, node)| node)
+    }
+
+    fn give(&mut self, run: Run, receiver: usize) {
+        self.cut_segments(run);
         for slot in run.slots() {
-            if let Some((position, donor)) = self.donor(slot, receiver, zones_matter) {
-                self.owners[slot][position] = receiver;
-                self.held[donor] -= 1;
+            if let Some(holder) = self.owners[slot].iter_mut().find(|node| **node == run.donor) {
+                *holder = receiver;
+                self.held[run.donor] -= 1;
                 self.held[receiver] += 1;
             }
         }
@@ -315,6 +432,7 @@ impl<'a> Draft<'a> {
         if self.owners.iter().all(|holders| holders.len() < 2) {
             return;
         }
+        self.find_segments();
         let count = self.nodes.len();
         let mut primaries = vec![0usize; count];
         for holders in &self.owners {
@@ -353,6 +471,7 @@ impl<'a> Draft<'a> {
         let mut open = amount;
         while open > 0 {
             let offer = Offer {
+                starts: &self.starts,
                 donor: |slot: usize| {
                     let holders = &self.owners[slot];
                     (holders.first() == Some(&from) && holders.contains(&to)).then_some(from)
@@ -363,6 +482,7 @@ impl<'a> Draft<'a> {
             };
             let Some(run) = offer.best() else { break };
             open -= run.length;
+            self.cut_segments(run);
             for slot in run.slots() {
                 let holders = &mut self.owners[slot];
                 for &copy in holders.iter().skip(1) {

@@ -23,6 +23,8 @@ impl Run {
 
 /// What one receiver could be given.
 pub(super) struct Offer<'a, D, L, H> {
+    /// Ascending first slots of segments, the first of them 0; what follows is the same for all slots of a segment.
+    pub starts: &'a [usize],
     /// Who could give a slot, if anybody.
     pub donor: D,
     /// How many slots a donor gives at most; more than 0 for every donor named.
@@ -45,26 +47,17 @@ where
     /// The best run on offer, `None` where there is none.
     pub(super) fn best(&self) -> Option<Run> {
         let mut best: Option<(Cost, Run)> = None;
-        let mut before = None;
-        let mut first = 0;
-        let mut donor = (self.donor)(0);
-        while first < SLOT_COUNT {
-            let mut end = first + 1;
-            let mut after = None;
-            while end < SLOT_COUNT {
-                after = (self.donor)(end);
-                if after != donor {
-                    break;
-                }
-                end += 1;
+        let (mut first, mut donor, mut before) = (0, None, None);
+        for (&start, next) in self.starts.iter().zip(self.starts.iter().skip(1).map(Some).chain([None])) {
+            let here = (self.donor)(start);
+            if here != donor {
+                (before, donor, first) = (donor, here, start);
             }
-            if end == SLOT_COUNT {
-                after = None;
-            }
-            if let Some(donor) = donor {
+            let end = next.copied().unwrap_or(SLOT_COUNT);
+            let after = next.and_then(|&next| (self.donor)(next));
+            if let Some(donor) = donor.filter(|_| next.is_none() || after != here) {
                 self.consider(donor, first, end, (before.is_some(), after.is_some()), &mut best);
             }
-            (before, donor, first) = (donor, after, end);
         }
         best.map(|(_, run)| run)
     }
