@@ -7,14 +7,14 @@
 //! `docs/planner.md` explains the rules and has the figures.
 
 pub use super::figures::figures;
-use super::quota::{self, Claim, Member};
+use super::quota::{self, Member};
 use super::ring::{self, Ring};
 use super::runs::{Offer, Run};
 use crate::base::identity::NodeId;
 use crate::base::slot::{SLOT_COUNT, Slot};
 use crate::base::slot_ranges::SlotRanges;
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The nodes that hold a slot: the primary first, then its copies. Empty where nobody does.
 pub type Owners = SmallVec<[NodeId; 3]>;
@@ -90,7 +90,7 @@ pub fn plan(input: &PlanInput) -> Plan {
     let current = draft.owners.clone();
     draft.settle(input.copies);
     let table: Vec<Owners> = draft.owners.iter().map(|owners| draft.named(owners)).collect();
-    let moves = draft.moves(&current, input);
+    let moves = draft.moves(&current);
     Plan { table, moves }
 }
 
@@ -104,7 +104,11 @@ type Holders = SmallVec<[usize; 4]>;
 struct Draft<'a> {
     /// By id, without the dead.
     nodes: Vec<&'a PlanNode>,
+    /// Their zones, numbered.
+    zones: Vec<usize>,
     owners: Vec<Holders>,
+    /// Whether the slot's primary was lost, so that whoever takes over is new in the role anyway.
+    orphaned: Vec<bool>,
     /// Ascending first slots of segments that have the same owners throughout.
     starts: Vec<usize>,
     /// How many slots each node holds.
@@ -124,19 +128,23 @@ impl<'a> Draft<'a> {
         nodes.retain(|node| node.state != NodeState::Dead);
         let mut held = vec![0; nodes.len()];
         let mut owners = vec![Holders::new(); SLOT_COUNT];
-        for (holders, ids) in owners.iter_mut().zip(&input.table) {
-            for id in ids {
+        let mut orphaned = vec![true; SLOT_COUNT];
+        for (slot, (holders, ids)) in owners.iter_mut().zip(&input.table).enumerate() {
+            for (position, id) in ids.iter().enumerate() {
                 if let Ok(index) = nodes.binary_search_by_key(id, |node| node.id)
                     && !holders.contains(&index)
                 {
                     holders.push(index);
                     held[index] += 1;
+                    orphaned[slot] &= position > 0;
                 }
             }
         }
+        let names: BTreeSet<&str> = nodes.iter().map(|node| node.zone.as_str()).collect();
+        let zones = nodes.iter().map(|node| names.range(..node.zone.as_str()).count()).collect();
         let quota = vec![0; nodes.len()];
         let distances = vec![None; nodes.len()];
-        Draft { nodes, owners, starts: Vec::new(), held, quota, distances }
+        Draft { nodes, zones, owners, orphaned, starts: Vec::new(), held, quota, distances }
     }
 
     /// The weight that counts: none for a node that is to hold nothing.
@@ -157,7 +165,7 @@ impl<'a> Draft<'a> {
             self.drop_surplus(copies);
             self.fill_vacancies(copies);
             self.level_all();
-            self.separate_zones();
+            self.separate_zones(copies);
             self.balance_primaries();
             if self.owners == before {
                 return;
@@ -247,9 +255,7 @@ impl<'a> Draft<'a> {
 
     /// Whether the node would bring the slot to a new zone.
     fn welcome(&self, node: usize, slot: usize) -> bool {
-        let zone = &self.nodes[node].zone;
-        let holders = &self.owners[slot];
-        !holders.contains(&node) && (holders.is_empty() || holders.iter().all(|&other| self.nodes[other].zone != *zone))
+        self.owners[slot].iter().all(|&other| self.zones[other] != self.zones[node])
     }
 
     fn add(&mut self, node: usize, slot: usize) {
@@ -263,10 +269,9 @@ impl<'a> Draft<'a> {
         if holders.contains(&to) {
             return false;
         }
-        let others_in = |zone: &str| {
-            holders.iter().enumerate().any(|(at, &other)| at != position && self.nodes[other].zone == zone)
-        };
-        !zones_matter || !others_in(&self.nodes[to].zone) || others_in(&self.nodes[holders[position]].zone)
+        let others_in =
+            |zone: usize| holders.iter().enumerate().any(|(at, &other)| at != position && self.zones[other] == zone);
+        !zones_matter || !others_in(self.zones[to]) || others_in(self.zones[holders[position]])
     }
 
     fn level_all(&mut self) {
@@ -337,9 +342,12 @@ impl<'a> Draft<'a> {
     }
 
     /// Brings copies of a slot that share a zone into different ones, as far as quotas allow.
-    fn separate_zones(&mut self) {
+    fn separate_zones(&mut self, copies: usize) {
+        let able = (0..self.nodes.len()).filter(|&node| self.weight(node) > 0);
+        let zones = able.map(|node| self.zones[node]).collect::<BTreeSet<_>>().len();
+        let unavoidable = SLOT_COUNT * copies.saturating_sub(zones);
         let mut together = self.zones_shared();
-        while together > 0 {
+        while together > unavoidable {
             let before = (self.owners.clone(), self.held.clone());
             self.force_apart();
             self.level_all();
@@ -361,7 +369,7 @@ impl<'a> Draft<'a> {
     /// Whether the owner at this position stands in the zone of one before it.
     fn is_doubled(&self, slot: usize, position: usize) -> bool {
         let holders = &self.owners[slot];
-        holders[..position].iter().any(|&other| self.nodes[other].zone == self.nodes[holders[position]].zone)
+        holders[..position].iter().any(|&other| self.zones[other] == self.zones[holders[position]])
     }
 
     /// Replaces copies in a zone that their slot has already by nodes of other zones, without regard to quotas.
@@ -386,7 +394,8 @@ impl<'a> Draft<'a> {
     }
 
     fn find_segments(&mut self) {
-        let differ = |&slot: &usize| slot == 0 || self.owners[slot] != self.owners[slot - 1];
+        let state = |slot: usize| (&self.owners[slot], self.orphaned[slot]);
+        let differ = |&slot: &usize| slot == 0 || state(slot) != state(slot - 1);
         self.starts = (0..SLOT_COUNT).filter(differ).collect();
     }
 
@@ -427,97 +436,23 @@ impl<'a> Draft<'a> {
         known.unwrap_or_else(|| ring::distances(self.nodes[node].id, self.nodes[node].weight))
     }
 
-    /// Swaps roles among the holders of slots until the primaries are shared by weight as far as that goes.
-    fn balance_primaries(&mut self) {
-        if self.owners.iter().all(|holders| holders.len() < 2) {
-            return;
-        }
-        self.find_segments();
-        let count = self.nodes.len();
-        let mut primaries = vec![0usize; count];
-        for holders in &self.owners {
-            if let Some(&primary) = holders.first() {
-                primaries[primary] += 1;
-            }
-        }
-        let claims: Vec<Claim> = (0..count)
-            .map(|node| Claim { weight: self.weight(node), least: 0, most: self.held[node], held: primaries[node] })
-            .collect();
-        let goal = quota::divide(self.owners.iter().filter(|holders| !holders.is_empty()).count(), &claims);
-        // By primary and copy: how many slots have this pair.
-        let mut pairs = vec![0usize; count * count];
-        for holders in &self.owners {
-            for &copy in holders.iter().skip(1) {
-                pairs[holders[0] * count + copy] += 1;
-            }
-        }
-        while let Some(path) = chain(&primaries, &goal, &pairs) {
-            let (from, to) = (path[0], path[path.len() - 1]);
-            let narrowest = path.windows(2).map(|step| pairs[step[0] * count + step[1]]).min().unwrap_or(0);
-            let amount = narrowest.min(primaries[from] - goal[from]).min(goal[to] - primaries[to]);
-            // From the far end, so that nobody gets a slot in this chain that it would pass on in it.
-            for step in path.windows(2).rev() {
-                self.swap_roles(step[0], step[1], amount, &mut pairs);
-            }
-            primaries[from] -= amount;
-            primaries[to] += amount;
-        }
-    }
-
-    /// Makes `to` primary of this many slots that `from` is primary of and `to` holds.
-    fn swap_roles(&mut self, from: usize, to: usize, amount: usize, pairs: &mut [usize]) {
-        let count = self.nodes.len();
-        let distances = self.distances(to);
-        let mut open = amount;
-        while open > 0 {
-            let offer = Offer {
-                starts: &self.starts,
-                donor: |slot: usize| {
-                    let holders = &self.owners[slot];
-                    (holders.first() == Some(&from) && holders.contains(&to)).then_some(from)
-                },
-                limit: |_| open,
-                held: |slot: usize| self.owners[slot].first() == Some(&to),
-                distances: &distances,
-            };
-            let Some(run) = offer.best() else { break };
-            open -= run.length;
-            self.cut_segments(run);
-            for slot in run.slots() {
-                let holders = &mut self.owners[slot];
-                for &copy in holders.iter().skip(1) {
-                    pairs[from * count + copy] -= 1;
-                }
-                if let Some(at) = holders.iter().position(|&node| node == to) {
-                    holders.swap(0, at);
-                }
-                for &copy in holders.iter().skip(1) {
-                    pairs[to * count + copy] += 1;
-                }
-            }
-        }
-        self.distances[to] = Some(distances);
-    }
-
     fn named(&self, holders: &Holders) -> Owners {
         holders.iter().map(|&node| self.nodes[node].id).collect()
     }
 
     /// The moves from the table as it stood without the dead (`current`) to the draft.
-    fn moves(&self, current: &[Holders], input: &PlanInput) -> Vec<Move> {
+    fn moves(&self, current: &[Holders]) -> Vec<Move> {
         let mut moves: BTreeMap<(MoveKind, Option<NodeId>, NodeId), SlotRanges> = BTreeMap::new();
         for slot in Slot::all() {
             let (old, new) = (&current[slot.index()], &self.owners[slot.index()]);
             let Some(&primary) = new.first() else { continue };
-            let lost = input.table.get(slot.index()).and_then(|ids| ids.first()).copied();
-            let kept = old.first().copied().filter(|&node| Some(self.nodes[node].id) == lost);
             // A copy that takes over does so at once; if the role then goes to a node without data, it hands it over.
             let mut source = old.first().copied();
             let mut add = |kind, from: Option<usize>, to: usize| {
                 let key = (kind, from.map(|node| self.nodes[node].id), self.nodes[to].id);
                 moves.entry(key).or_default().extend([slot]);
             };
-            if kept.is_none() {
+            if self.orphaned[slot.index()] {
                 source = if old.is_empty() || old.contains(&primary) { Some(primary) } else { source };
                 if let Some(heir) = source {
                     add(MoveKind::Revive, None, heir);
@@ -534,35 +469,6 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// The shortest chain of nodes from one with too many primaries to one with too few, each step a pair of primary and
-/// copy that some slot has; `None` where there is none.
-fn chain(primaries: &[usize], goal: &[usize], pairs: &[usize]) -> Option<Vec<usize>> {
-    let count = primaries.len();
-    for start in (0..count).filter(|&node| primaries[node] > goal[node]) {
-        let mut reached_from: Vec<Option<usize>> = vec![None; count];
-        reached_from[start] = Some(start);
-        let mut queue = std::collections::VecDeque::from([start]);
-        while let Some(node) = queue.pop_front() {
-            if primaries[node] < goal[node] {
-                let mut path = vec![node];
-                let mut at = node;
-                while let Some(previous) = reached_from[at].filter(|&previous| previous != at) {
-                    path.push(previous);
-                    at = previous;
-                }
-                path.reverse();
-                return Some(path);
-            }
-            for next in (0..count).filter(|&next| pairs[node * count + next] > 0) {
-                if reached_from[next].is_none() {
-                    reached_from[next] = Some(node);
-                    queue.push_back(next);
-                }
-            }
-        }
-    }
-    None
-}
-
+mod roles;
 #[cfg(test)]
 mod tests;

@@ -48,8 +48,8 @@ where
     pub(super) fn best(&self) -> Option<Run> {
         let mut best: Option<(Cost, Run)> = None;
         let (mut first, mut donor, mut before) = (0, None, None);
+        let mut here = (self.donor)(0);
         for (&start, next) in self.starts.iter().zip(self.starts.iter().skip(1).map(Some).chain([None])) {
-            let here = (self.donor)(start);
             if here != donor {
                 (before, donor, first) = (donor, here, start);
             }
@@ -58,6 +58,7 @@ where
             if let Some(donor) = donor.filter(|_| next.is_none() || after != here) {
                 self.consider(donor, first, end, (before.is_some(), after.is_some()), &mut best);
             }
+            here = after;
         }
         best.map(|(_, run)| run)
     }
