@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// A cluster of nodes of weight 1, in one zone each where there are copies, that grew one node at a time.
+/// A cluster of nodes of weight 1, all in one zone, that grew one node at a time.
 #[derive(Clone, Debug)]
 pub struct Grown {
     input: PlanInput,

@@ -212,15 +212,18 @@ impl<'a> Draft<'a> {
             let node = self.nodes[node];
             (node.id, node.weight, node.zone.as_str())
         }));
+        let zones = self.able_zones();
         for pass in 0..copies {
+            // Round by round, so that nobody fills up with primaries and leaves only copies to others.
+            let most: Vec<usize> = self.quota.iter().map(|quota| (quota * (pass + 1)).div_ceil(copies)).collect();
             for backwards in [false, true] {
                 for step in 1..SLOT_COUNT {
                     let slot = if backwards { SLOT_COUNT - 1 - step } else { step };
                     let neighbour = if backwards { slot + 1 } else { slot - 1 };
                     if self.owners[slot].len() <= pass
                         && let Some(&node) = self.owners[neighbour].get(self.owners[slot].len())
-                        && self.deficit(node) > 0
-                        && self.welcome(node, slot)
+                        && self.held[node] < most[node]
+                        && self.suits(node, slot, zones)
                     {
                         self.add(node, slot);
                     }
@@ -231,8 +234,8 @@ impl<'a> Draft<'a> {
                 if self.owners[slot.index()].len() > pass {
                     continue;
                 }
-                let fits = |node: &usize| self.deficit(*node) > 0 && self.welcome(*node, slot.index());
-                let node = last.filter(fits).or_else(|| self.preferred(&ring, slot));
+                let fits = |node: &usize| self.held[*node] < most[*node] && self.suits(*node, slot.index(), zones);
+                let node = last.filter(fits).or_else(|| self.preferred(&ring, slot, &most));
                 if let Some(node) = node {
                     self.add(node, slot.index());
                 }
@@ -243,19 +246,32 @@ impl<'a> Draft<'a> {
 
     /// Who should fill a vacancy of the slot: the first in its preference order that is below quota and in a new zone,
     /// or else below quota, or else in a new zone, or else that does not hold it yet.
-    fn preferred(&self, ring: &Ring, slot: Slot) -> Option<usize> {
+    fn preferred(&self, ring: &Ring, slot: Slot, most: &[usize]) -> Option<usize> {
         let order: Vec<usize> = ring
             .preference(slot)
             .into_iter()
             .filter_map(|id| self.nodes.binary_search_by_key(&id, |node| node.id).ok())
             .filter(|node| !self.owners[slot.index()].contains(node))
             .collect();
-        order.into_iter().min_by_key(|&node| (self.deficit(node) == 0, !self.welcome(node, slot.index())))
+        order.into_iter().min_by_key(|&node| (self.held[node] >= most[node], !self.welcome(node, slot.index())))
     }
 
     /// Whether the node would bring the slot to a new zone.
     fn welcome(&self, node: usize, slot: usize) -> bool {
         self.owners[slot].iter().all(|&other| self.zones[other] != self.zones[node])
+    }
+
+    /// Whether the node may fill a vacancy of the slot: in a new zone, as long as there is one among so many.
+    fn suits(&self, node: usize, slot: usize, zones: usize) -> bool {
+        let holders = &self.owners[slot];
+        let different = (0..holders.len()).filter(|&at| !self.is_doubled(slot, at)).count();
+        !holders.contains(&node) && (different >= zones || self.welcome(node, slot))
+    }
+
+    /// How many zones have a node that can hold slots.
+    fn able_zones(&self) -> usize {
+        let able = (0..self.nodes.len()).filter(|&node| self.weight(node) > 0);
+        able.map(|node| self.zones[node]).collect::<BTreeSet<_>>().len()
     }
 
     fn add(&mut self, node: usize, slot: usize) {
@@ -343,9 +359,7 @@ impl<'a> Draft<'a> {
 
     /// Brings copies of a slot that share a zone into different ones, as far as quotas allow.
     fn separate_zones(&mut self, copies: usize) {
-        let able = (0..self.nodes.len()).filter(|&node| self.weight(node) > 0);
-        let zones = able.map(|node| self.zones[node]).collect::<BTreeSet<_>>().len();
-        let unavoidable = SLOT_COUNT * copies.saturating_sub(zones);
+        let unavoidable = SLOT_COUNT * copies.saturating_sub(self.able_zones());
         let mut together = self.zones_shared();
         while together > unavoidable {
             let before = (self.owners.clone(), self.held.clone());
