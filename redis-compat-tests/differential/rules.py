@@ -26,8 +26,8 @@ RULES = [
          "georadiusbymember_ro geosearch",
          "Redis 7.0 prints 17 digits of a score, 7.2 and Starling the shortest text that reads back as the same double"),
     Rule("float_sum", "incrbyfloat hincrbyfloat",
-         "Redis adds in the x87 long double of its platform, which no other architecture has: equal to 1 part in 1e15. "
-         "The key is overwritten afterwards, so the difference does not spread"),
+         "Redis adds in the x87 long double of its platform, which no other architecture has: equal to 1 part in 1e15, "
+         "and beyond the range of a double Starling answers an error. The key is overwritten afterwards, so the difference does not spread"),
     Rule("encoding", "object|encoding",
          "Redis 7.2 keeps small lists and sets as listpack, 7.0 as quicklist and hashtable"),
     Rule("same_kind", "client|id memory|usage object|refcount",

@@ -119,6 +119,9 @@ class Runner:
             if not begins:
                 return found  # a cursor that no server handed out: only errors are comparable
             items = [item.value for item in reply.value[1].value]
+            if words[0].lower() == b"zscan":
+                # Scores by value: rule "doubles".
+                items[1::2] = [float(score) for score in items[1::2]]
             found.update(tuple(items[i:i + step]) for i in range(0, len(items), step))
             words[place] = reply.value[0].value
             if words[place] == b"0":

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod glob;
+pub mod hlc;
 pub mod identity;
 pub mod number;
 pub mod slot;

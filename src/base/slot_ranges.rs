@@ -1,7 +1,7 @@
 //! Sets of slots as sorted, disjoint, inclusive ranges.
 //!
 //! A node's slots come in contiguous runs, so a few pairs of numbers stand for thousands of slots: in the orders to move
-//! them, in what nodes tell each other, and in the notation of `CLUSTER NODES` (`0-5460,7000`).
+//! them, in what nodes tell each other, and in the notation of `CLUSTER NODES` (`0-5460 7000`).
 //! Two ranges never touch: adjacent ones are merged, so that equal sets are equal values.
 
 use crate::base::slot::{SLOT_COUNT, Slot};
@@ -201,15 +201,15 @@ impl fmt::Display for InvalidRanges {
 
 impl std::error::Error for InvalidRanges {}
 
-/// As in `0-5460,7000`; nothing for the empty set.
+/// As `CLUSTER NODES` writes them, `0-5460 7000`; nothing for the empty set.
 impl fmt::Display for SlotRanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, &(first, last)) in self.ranges.iter().enumerate() {
-            let comma = if index > 0 { "," } else { "" };
+            let blank = if index > 0 { " " } else { "" };
             if first == last {
-                write!(f, "{comma}{first}")?;
+                write!(f, "{blank}{first}")?;
             } else {
-                write!(f, "{comma}{first}-{last}")?;
+                write!(f, "{blank}{first}-{last}")?;
             }
         }
         Ok(())
@@ -280,7 +280,7 @@ mod tests {
     fn ranges_print_as_cluster_nodes_does() {
         let mut set = SlotRanges::between(slot(0), slot(5460));
         set.insert(slot(7000));
-        assert_eq!(set.to_string(), "0-5460,7000");
+        assert_eq!(set.to_string(), "0-5460 7000");
         assert_eq!(SlotRanges::new().to_string(), "");
         assert_eq!(SlotRanges::all().len(), SLOT_COUNT);
         assert!(SlotRanges::between(slot(2), slot(1)).is_empty());

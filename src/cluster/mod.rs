@@ -1,10 +1,12 @@
-//! The cluster: which node owns which slot, and how that changes.
+//! The cluster: who is a member, who owns which slot, and how slots move.
 //!
-//! The parts here are pure functions of their input. They read no clock and do no I/O, so that every node computes the
-//! same answer, and a simulation can hold them to their invariants.
+//! Everything here that decides is pure; thin shells feed it.
 
+pub mod datagram;
 pub mod figures;
+pub mod membership;
 pub mod planner;
 mod quota;
 pub mod ring;
 mod runs;
+pub mod topology;

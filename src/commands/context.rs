@@ -19,6 +19,8 @@ pub enum Flow {
     Continue,
     /// Nothing more: the connection closes when its replies are sent.
     Close,
+    /// Nothing more, and replies that wait are not sent either.
+    Abort,
     /// The next one when this is over.
     After(Wait),
     /// Its reply comes later; the connection goes on meanwhile, and keeps the order of replies.
@@ -32,6 +34,7 @@ impl std::fmt::Debug for Flow {
         f.write_str(match self {
             Flow::Continue => "Continue",
             Flow::Close => "Close",
+            Flow::Abort => "Abort",
             Flow::After(_) => "After",
             Flow::Later(_) => "Later",
             Flow::Retry(_) => "Retry",

@@ -1,6 +1,7 @@
 //! What a client did wrong, or ran into, in Redis's words.
 
 use crate::engine::WrongKind;
+use crate::resp::reply::ReplyWriter;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -17,12 +18,22 @@ pub enum CommandError {
     WrongArity(Cow<'static, str>),
     /// The whole text, its code in front.
     Text(Cow<'static, str>),
+    /// The same, with bytes of the client's in it.
+    Bytes(Vec<u8>),
 }
 
 impl CommandError {
     /// An error of which the text, with its code, is known when it is compiled.
     pub const fn text(text: &'static str) -> CommandError {
         CommandError::Text(Cow::Borrowed(text))
+    }
+
+    /// Writes the error reply.
+    pub fn write(&self, reply: &mut ReplyWriter<'_>) {
+        match self {
+            CommandError::Bytes(bytes) => reply.error(bytes),
+            other => reply.error(other.to_string()),
+        }
     }
 }
 
@@ -40,6 +51,7 @@ impl fmt::Display for CommandError {
                 return write!(f, "ERR wrong number of arguments for '{name}' command");
             }
             CommandError::Text(text) => text,
+            CommandError::Bytes(bytes) => return f.write_str(&String::from_utf8_lossy(bytes)),
         })
     }
 }

@@ -3,7 +3,7 @@
 use super::context::{Control, Flow};
 use super::error::CommandError;
 use super::session::Session;
-use super::spec::{ALL_KEYS, Handler};
+use super::spec::{ALL_KEYS, FAST, Handler, SKIP_SLOWLOG};
 use super::table::Command;
 use crate::base::slot::Slot;
 use crate::engine::Keyspace;
@@ -109,7 +109,7 @@ pub fn run_data(
     let mark = reply.len();
     handler(keyspace, arguments, reply).inspect_err(|error| {
         reply.truncate(mark);
-        reply.error(&error.to_string());
+        error.write(reply);
     })
 }
 
@@ -130,7 +130,33 @@ pub fn run_control(
     let flow = control.flow;
     if let Err(error) = &result {
         reply.truncate(mark);
-        reply.error(&error.to_string());
+        error.write(reply);
     }
     (flow, result)
+}
+
+/// Enters a command that took long into the slow log and the latency monitor.
+pub fn observe(
+    services: &Services,
+    session: &Session,
+    command: &Command,
+    arguments: Arguments<'_>,
+    now_ms: u64,
+    took_us: u64,
+) {
+    let now_s = now_ms / 1000;
+    if services.latency.is_on() {
+        let event = if command.spec.has(FAST) { "fast-command" } else { "command" };
+        services.latency.observe(event, now_s, took_us / 1000);
+    }
+    if services.slowlog.threshold_us().is_none_or(|slow_us| took_us < slow_us) || command.spec.has(SKIP_SLOWLOG) {
+        return;
+    }
+    let client = &session.client;
+    let name = client.labels.lock().name.clone();
+    let shown = arguments
+        .from(0)
+        .enumerate()
+        .map(|(place, argument)| if session.secrets.contains(&place) { b"(redacted)".as_slice() } else { argument });
+    services.slowlog.record(now_s, took_us, shown, client.address.to_string(), name);
 }

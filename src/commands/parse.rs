@@ -36,7 +36,10 @@ pub fn is(argument: &[u8], word: &str) -> bool {
 
 /// A database number.
 pub fn database(argument: &[u8], count: usize) -> Result<usize, CommandError> {
-    let value = number::parse_i64(argument).ok_or(CommandError::text("ERR invalid DB index"))?;
+    let value = integer(argument)?;
+    if i32::try_from(value).is_err() {
+        return Err(CommandError::text("ERR value is out of range, value must between -2147483648 and 2147483647"));
+    }
     usize::try_from(value)
         .ok()
         .filter(|database| *database < count)

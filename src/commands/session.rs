@@ -103,6 +103,8 @@ pub struct Session {
     pub is_asking: bool,
     /// Whether it came in by the proxy listener.
     pub is_proxied: bool,
+    /// Arguments of the current command that are secrets, by their places: no log shows them.
+    pub secrets: Vec<usize>,
 }
 
 impl Session {
@@ -120,6 +122,7 @@ impl Session {
             is_readonly: false,
             is_asking: false,
             is_proxied: false,
+            secrets: Vec::new(),
         }
     }
 

@@ -82,6 +82,10 @@ pub const ALL_KEYS: Flags = 1 << 33;
 pub const WHILE_SUBSCRIBED: Flags = 1 << 34;
 /// The proxy listener spreads it over the cluster.
 pub const SPREAD: Flags = 1 << 35;
+/// Ends a transaction even where it is refused: its error says so (EXEC).
+pub const ENDS_TRANSACTION: Flags = 1 << 38;
+/// Known, but shown by no COMMAND.
+pub const HIDDEN: Flags = 1 << 37;
 /// Not delayed by CLIENT PAUSE, whatever its other flags.
 pub const NOT_PAUSED: Flags = 1 << 36;
 

@@ -1,6 +1,6 @@
 //! All commands, by name.
 
-use super::spec::CommandSpec;
+use super::spec::{CommandSpec, HIDDEN};
 use super::{control, data};
 use hashbrown::HashTable;
 use std::sync::LazyLock;
@@ -25,6 +25,7 @@ impl std::fmt::Debug for CommandSpec {
 /// The rows of the families.
 const FAMILIES: &[&[CommandSpec]] = &[
     data::string::COMMANDS,
+    data::bitmap::COMMANDS,
     data::generic::COMMANDS,
     data::expiry::COMMANDS,
     data::keyspace::COMMANDS,
@@ -36,6 +37,13 @@ const FAMILIES: &[&[CommandSpec]] = &[
     control::connection::COMMANDS,
     control::transaction::COMMANDS,
     control::pubsub::COMMANDS,
+    control::command::COMMANDS,
+    control::debug::COMMANDS,
+    control::info::COMMANDS,
+    control::latency::COMMANDS,
+    control::memory::COMMANDS,
+    control::server::COMMANDS,
+    control::slowlog::COMMANDS,
 ];
 
 /// The longest name; longer ones are unknown without being looked up.
@@ -98,9 +106,10 @@ pub fn all() -> &'static [&'static Command] {
     &TABLE.commands
 }
 
-/// Every command that is no subcommand.
+/// Every command that is no subcommand, as COMMAND shows them.
 pub fn top_level() -> impl Iterator<Item = &'static Command> {
-    TABLE.commands.iter().copied().filter(|command| !command.name.contains('|'))
+    let is_shown = |command: &&'static Command| !command.name.contains('|') && !command.spec.has(HIDDEN);
+    TABLE.commands.iter().copied().filter(is_shown)
 }
 
 /// FNV-1a of the name in lower case, its bits spread over the word for the table.

@@ -134,7 +134,7 @@ pub const PARAMETERS: &[Parameter] = &[
     honoured("enable-debug-command", Kind::Choice(&["no", "yes", "local"]), "local", Change::Never),
     accepted("enable-module-command", Kind::Choice(&["no", "yes", "local"]), "no", Change::Never),
     accepted("enable-protected-configs", Kind::Choice(&["no", "yes", "local"]), "no", Change::Never),
-    honoured("hash-max-listpack-entries", Kind::Integer { least: 0, greatest: i64::MAX }, "128", Change::Anytime)
+    honoured("hash-max-listpack-entries", Kind::Integer { least: 0, greatest: i64::MAX }, "512", Change::Anytime)
         .alias("hash-max-ziplist-entries"),
     honoured("hash-max-listpack-value", Kind::Memory { least: 0, greatest: i64::MAX }, "64", Change::Anytime)
         .alias("hash-max-ziplist-value"),

@@ -38,10 +38,25 @@ impl Keyspace<'_> {
 
     /// Exchanges two databases; all shards must be locked.
     pub fn swap_databases(&mut self, first: usize, second: usize) {
+        let (now_ms, placement) = (self.now_ms, self.engine.placement());
         for index in self.locks.indexes() {
             let shard = self.locks.shard(index);
+            if shard.is_watched() {
+                // A watched key changes where it exists before or after.
+                let exists = |shard: &Shard, key: &[u8]| {
+                    [first, second].iter().any(|&database| is_present(shard, database, key, now_ms, placement))
+                };
+                let watched: Vec<Box<[u8]>> = [first, second]
+                    .iter()
+                    .flat_map(|&database| shard.watched_keys(database as u32))
+                    .filter(|key| exists(shard, key))
+                    .map(Box::from)
+                    .collect();
+                shard.raise_watches_where(|database, key| {
+                    [first, second].contains(&(database as usize)) && watched.iter().any(|w| **w == *key)
+                });
+            }
             shard.swap(first, second);
-            shard.raise_watches_where(|database, _| database as usize == first || database as usize == second);
             add(&shard.counters.changes, 1);
         }
         self.changes += 1;
@@ -124,17 +139,20 @@ impl Keyspace<'_> {
     }
 }
 
+/// Whether a key is there, and has not expired.
+fn is_present(shard: &Shard, database: usize, key: &[u8], now_ms: u64, placement: Placement) -> bool {
+    let slot_in_shard = placement.slot_in_shard(Slot::of_key(key));
+    shard
+        .table(database, slot_in_shard)
+        .and_then(|table| table.entries.find(table_hash(key), |entry| entry.key() == key))
+        .is_some_and(|entry| !entry.is_expired(now_ms))
+}
+
 /// The watched keys that exist: only those change when the database is flushed.
 fn watched_and_present(shard: &Shard, database: usize, now_ms: u64, placement: Placement) -> Vec<Box<[u8]>> {
     shard
         .watched_keys(database as u32)
-        .filter(|key| {
-            let slot_in_shard = placement.slot_in_shard(Slot::of_key(key));
-            shard
-                .table(database, slot_in_shard)
-                .and_then(|table| table.entries.find(table_hash(key), |entry| entry.key() == *key))
-                .is_some_and(|entry| !entry.is_expired(now_ms))
-        })
+        .filter(|key| is_present(shard, database, key, now_ms, placement))
         .map(Box::from)
         .collect()
 }

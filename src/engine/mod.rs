@@ -153,13 +153,13 @@ impl Engine {
         sum
     }
 
-    /// Sets hits, misses and expired keys to zero (CONFIG RESETSTAT).
+    /// Sets hits, misses and expired keys to zero (CONFIG RESETSTAT). Takes no lock, because a transaction may hold
+    /// them: a shard that counts in this very moment may keep its count.
     pub fn reset_statistics(&self) {
-        for shard in &self.shards {
-            let shard = shard.lock();
-            shard.counters.hits.store(0, Ordering::Relaxed);
-            shard.counters.misses.store(0, Ordering::Relaxed);
-            shard.counters.expired.store(0, Ordering::Relaxed);
+        for counters in &self.counters {
+            counters.hits.store(0, Ordering::Relaxed);
+            counters.misses.store(0, Ordering::Relaxed);
+            counters.expired.store(0, Ordering::Relaxed);
         }
     }
 

@@ -8,7 +8,6 @@
 //! of Redis (networking.c, `processMultibulkBuffer` and `processInlineBuffer`); after one the connection must be closed.
 
 use super::arguments::{Arguments, Span};
-use std::fmt;
 
 /// Longest inline request, and longest line that announces a count or a length.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -50,30 +49,21 @@ pub enum ProtocolError {
     BulkUnauthenticated,
 }
 
-impl fmt::Display for ProtocolError {
-    /// The text that follows `-ERR Protocol error: `.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ProtocolError::InlineTooBig => f.write_str("too big inline request"),
-            ProtocolError::UnbalancedQuotes => f.write_str("unbalanced quotes in request"),
-            ProtocolError::CountLineTooBig => f.write_str("too big mbulk count string"),
-            ProtocolError::InvalidCount => f.write_str("invalid multibulk length"),
-            ProtocolError::CountUnauthenticated => f.write_str("unauthenticated multibulk length"),
-            ProtocolError::BulkLineTooBig => f.write_str("too big bulk count string"),
-            ProtocolError::ExpectedBulk(got) => write!(f, "expected '$', got '{}'", printable(*got)),
-            ProtocolError::InvalidBulkLength => f.write_str("invalid bulk length"),
-            ProtocolError::BulkUnauthenticated => f.write_str("unauthenticated bulk length"),
-        }
-    }
-}
-
-/// Redis puts the byte itself into the message; what is not ASCII text would not survive as text, so it becomes `?`,
-/// and line ends become spaces, as in every Redis error.
-fn printable(byte: u8) -> char {
-    match byte {
-        b'\r' | b'\n' => ' ',
-        byte if byte.is_ascii() => char::from(byte),
-        _ => '?',
+impl ProtocolError {
+    /// The text that follows `-ERR Protocol error: `. Bytes, for Redis puts the client's own byte into one of them.
+    pub fn text(self) -> Vec<u8> {
+        let text: &[u8] = match self {
+            ProtocolError::InlineTooBig => b"too big inline request",
+            ProtocolError::UnbalancedQuotes => b"unbalanced quotes in request",
+            ProtocolError::CountLineTooBig => b"too big mbulk count string",
+            ProtocolError::InvalidCount => b"invalid multibulk length",
+            ProtocolError::CountUnauthenticated => b"unauthenticated multibulk length",
+            ProtocolError::BulkLineTooBig => b"too big bulk count string",
+            ProtocolError::ExpectedBulk(got) => return [b"expected '$', got '", [got].as_slice(), b"'"].concat(),
+            ProtocolError::InvalidBulkLength => b"invalid bulk length",
+            ProtocolError::BulkUnauthenticated => b"unauthenticated bulk length",
+        };
+        text.to_vec()
     }
 }
 
@@ -258,7 +248,7 @@ impl Decoder {
                         Some(b'$') => {}
                         Some(&other) => {
                             // Redis looks at the first byte only when the line is complete.
-                            if memchr::memchr(b'\r', &buffer[self.offset..]).is_none() {
+                            if find_end(b'\r', &buffer[self.offset..]).is_none() {
                                 return if buffer.len() - self.offset > INLINE_BYTES_MAX {
                                     Err(ProtocolError::BulkLineTooBig)
                                 } else {
@@ -301,15 +291,14 @@ impl Decoder {
 
     /// One line of arguments separated by blanks. False: incomplete.
     fn decode_inline(&mut self, buffer: &[u8], searched: usize) -> Result<bool, ProtocolError> {
-        let Some(end) = memchr::memchr(b'\n', &buffer[searched..]).map(|at| searched + at) else {
-            self.stage = Stage::Inline { searched: buffer.len() };
+        let Some(end) = find_end(b'\n', &buffer[searched..]).map(|at| searched + at) else {
+            // Behind a zero nothing is found, so the search must stay before it.
+            let searched = memchr::memchr(0, &buffer[searched..]).map_or(buffer.len(), |zero| searched + zero);
+            self.stage = Stage::Inline { searched };
             return if buffer.len() > INLINE_BYTES_MAX { Err(ProtocolError::InlineTooBig) } else { Ok(false) };
         };
         let line = &buffer[..end];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.len() > INLINE_BYTES_MAX {
-            return Err(ProtocolError::InlineTooBig);
-        }
         self.inline = true;
         self.scratch.clear();
         self.offset = end + 1;
@@ -329,9 +318,9 @@ fn read_line(
     let rest = &buffer[start..];
     // Most lines are one or two digits: find their end without a call.
     let end = match rest {
-        [_, b'\r', ..] => 1,
-        [_, _, b'\r', ..] => 2,
-        _ => match memchr::memchr(b'\r', &rest[..rest.len().min(INLINE_BYTES_MAX + 1)]) {
+        [1..=255, b'\r', ..] => 1,
+        [1..=255, 1..=255, b'\r', ..] => 2,
+        _ => match find_end(b'\r', &rest[..rest.len().min(INLINE_BYTES_MAX + 1)]) {
             Some(end) => end,
             None if rest.len() >= INLINE_BYTES_MAX => return Err(too_big),
             None => return Ok(None),
@@ -344,6 +333,13 @@ fn read_line(
         Some(value) => Ok(Some((value, start + end + 2))),
         None => Err(invalid),
     }
+}
+
+/// Where a line ends. Redis looks for it as in a C string, so behind a zero byte there is none, and the connection waits
+/// until the line is too long.
+#[inline]
+fn find_end(end: u8, bytes: &[u8]) -> Option<usize> {
+    memchr::memchr2(end, 0, bytes).filter(|&at| bytes[at] == end)
 }
 
 /// An integer as Redis reads it in the protocol: an optional minus, no leading zeros, no blanks.
@@ -383,7 +379,7 @@ fn split_argument<'a>(mut rest: &'a [u8], bytes: &mut Vec<u8>) -> Option<&'a [u8
             [] => return Some(rest),
             [b'"', tail @ ..] => return closed(unescape_double(tail, bytes)?),
             [b'\'', tail @ ..] => return closed(unescape_single(tail, bytes)?),
-            [first, tail @ ..] if is_blank(*first) => return Some(tail),
+            [b' ' | b'\t' | b'\n' | b'\r', tail @ ..] => return Some(tail),
             // A NUL ends a C string, and with it the argument.
             [0, ..] => return Some(&[]),
             [first, tail @ ..] => {

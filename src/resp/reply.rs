@@ -68,11 +68,13 @@ impl<'a> ReplyWriter<'a> {
     }
 
     /// An error: its code, a blank and the message. Line ends in it become blanks, as Redis does.
-    pub fn error(&mut self, text: &str) {
+    pub fn error(&mut self, text: impl AsRef<[u8]>) {
+        let text = text.as_ref();
+        let length = text.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
         self.buffer.push(b'-');
-        self.buffer.extend(text.trim_end_matches(['\r', '\n']).bytes().map(|byte| match byte {
+        self.buffer.extend(text[..length].iter().map(|byte| match byte {
             b'\r' | b'\n' => b' ',
-            other => other,
+            other => *other,
         }));
         self.line_end();
     }

@@ -309,6 +309,11 @@ impl Connection {
             match flow {
                 Flow::Continue => {}
                 Flow::Close => self.stage = Stage::Closing,
+                Flow::Abort => {
+                    self.stage = Stage::Closing;
+                    self.output = Output::default();
+                    shared.clear();
+                }
                 Flow::After(wait) => self.wait = Some(wait),
                 Flow::Later(later) => {
                     // Replies before it go into the connection's own buffer, so that the order stays.
@@ -330,10 +335,10 @@ impl Connection {
 
     /// Answers bytes that are no request; the connection closes.
     fn refuse(&mut self, error: ProtocolError, shared: &mut Vec<u8>) {
-        let text = format!("ERR Protocol error: {error}");
-        self.worker.services.statistics.count_error(&text);
+        let text = [b"ERR Protocol error: ", error.text().as_slice()].concat();
+        self.worker.services.statistics.count_error("ERR");
         let buffer = if self.output.is_empty() { shared } else { self.output.buffer() };
-        ReplyWriter::new(buffer, self.session.protocol).error(&text);
+        ReplyWriter::new(buffer, self.session.protocol).error(text);
         self.stage = Stage::Closing;
     }
 

@@ -64,7 +64,7 @@ pub fn dispatch(
         Some(prepared) => (prepared.command, prepared.keys),
         None => match find(arguments) {
             Ok(command) => (command, execution::keys_of(command, arguments)),
-            Err(error) => return refuse(batch, session, None, error, reply),
+            Err((command, error)) => return refuse(batch, session, command, error, reply),
         },
     };
     session.client.command.store(command.index, Ordering::Relaxed);
@@ -89,13 +89,13 @@ pub fn dispatch(
 }
 
 /// The command of a request, its number of arguments checked.
-pub fn find(arguments: Arguments<'_>) -> Result<&'static Command, CommandError> {
-    let mut command = table::lookup(arguments.at(0)).ok_or_else(|| unknown(arguments))?;
+fn find(arguments: Arguments<'_>) -> Result<&'static Command, (Option<&'static Command>, CommandError)> {
+    let mut command = table::lookup(arguments.at(0)).ok_or_else(|| (None, unknown(arguments)))?;
     if arguments.len() > 1 && !command.subcommands.is_empty() {
-        command = command.subcommand(arguments.at(1)).ok_or_else(|| unknown_subcommand(command, arguments))?;
+        command = command.subcommand(arguments.at(1)).ok_or_else(|| (None, unknown_subcommand(command, arguments)))?;
     }
     if !command.spec.arity.accepts(arguments.len()) || matches!(command.spec.handler, Handler::Container) {
-        return Err(CommandError::WrongArity(command.name.as_str().into()));
+        return Err((Some(command), CommandError::WrongArity(command.name.as_str().into())));
     }
     Ok(command)
 }
@@ -103,23 +103,32 @@ pub fn find(arguments: Arguments<'_>) -> Result<&'static Command, CommandError> 
 #[cold]
 fn unknown(arguments: Arguments<'_>) -> CommandError {
     // Redis shows at most 128 bytes of the name and of the arguments.
-    let shown = |bytes: &[u8], most: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned();
-    let mut beginning = String::new();
+    const SHOWN_BYTES_MAX: usize = 128;
+    let mut beginning = Vec::new();
     for argument in arguments.from(1) {
-        if beginning.len() >= 128 {
+        if beginning.len() >= SHOWN_BYTES_MAX {
             break;
         }
-        beginning.push_str(&format!("'{}' ", shown(argument, 128 - beginning.len())));
+        let shown = shown(argument, SHOWN_BYTES_MAX - beginning.len());
+        beginning.extend_from_slice(&[b"'", shown, b"' "].concat());
     }
-    let name = shown(arguments.at(0), 128);
-    CommandError::Text(format!("ERR unknown command '{name}', with args beginning with: {beginning}").into())
+    let name = shown(arguments.at(0), SHOWN_BYTES_MAX);
+    CommandError::Bytes(
+        [b"ERR unknown command '", name, b"', with args beginning with: ", beginning.as_slice()].concat(),
+    )
+}
+
+/// The part of an argument that Redis shows in an error: a C string ends at the first zero.
+fn shown(bytes: &[u8], most: usize) -> &[u8] {
+    let bytes = &bytes[..bytes.len().min(most)];
+    &bytes[..bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len())]
 }
 
 #[cold]
 fn unknown_subcommand(command: &Command, arguments: Arguments<'_>) -> CommandError {
-    let given = String::from_utf8_lossy(&arguments.at(1)[..arguments.at(1).len().min(128)]).into_owned();
     let container = command.spec.name.to_uppercase();
-    CommandError::Text(format!("ERR unknown subcommand '{given}'. Try {container} HELP.").into())
+    let given = shown(arguments.at(1), 128);
+    CommandError::Bytes([b"ERR unknown subcommand '", given, b"'. Try ", container.as_bytes(), b" HELP."].concat())
 }
 
 /// Why the client may not execute the command now.
@@ -192,15 +201,21 @@ fn refuse(
     error: CommandError,
     reply: &mut ReplyWriter<'_>,
 ) -> Flow {
-    if let Some(transaction) = &mut session.transaction {
+    let mut error = error;
+    if command.is_some_and(|command| command.spec.has(spec::ENDS_TRANSACTION)) {
+        session.transaction = None;
+        crate::commands::control::transaction::unwatch_all(session, batch.services);
+        let text = error.to_string();
+        let reason = text.strip_prefix("ERR ").unwrap_or(&text);
+        error = CommandError::Text(format!("EXECABORT Transaction discarded because of: {reason}").into());
+    } else if let Some(transaction) = &mut session.transaction {
         transaction.aborted = true;
     }
-    let text = error.to_string();
     if let Some(command) = command {
         bump(&batch.counters.commands[command.index as usize].rejected, 1);
     }
-    batch.services.statistics.count_error(&text);
-    reply.error(&text);
+    batch.services.statistics.count_error(&error.to_string());
+    error.write(reply);
     Flow::Continue
 }
 
@@ -215,6 +230,9 @@ fn execute(
     // The clock is read around commands that may take long; FAST ones are not worth what reading it costs, unless the
     // user wants to see them.
     let timed = !command.spec.has(spec::FAST) || batch.slow_us < 1000;
+    if !session.secrets.is_empty() {
+        session.secrets.clear();
+    }
     let started = if timed { crate::base::clock::boot_us() } else { 0 };
     let mut flow = Flow::Continue;
     let result = match command.spec.handler {
@@ -241,7 +259,8 @@ fn execute(
     if timed {
         let took = crate::base::clock::boot_us().saturating_sub(started);
         bump(&counters.microseconds, took);
-        observe(batch, session, command, arguments, took);
+        counters.latencies.record(took);
+        execution::observe(batch.services, session, command, arguments, batch.now_ms, took);
     }
     flow
 }
@@ -249,19 +268,4 @@ fn execute(
 /// Until a hand-over may be decided: a hand-over takes milliseconds.
 fn settle() -> Wait {
     Box::pin(tokio::time::sleep(Duration::from_millis(1)))
-}
-
-/// Enters a command that took long into the slow log and the latency monitor.
-fn observe(batch: &Batch<'_>, session: &Session, command: &Command, arguments: Arguments<'_>, took_us: u64) {
-    let now_s = batch.now_ms / 1000;
-    if batch.services.latency.is_on() {
-        let event = if command.spec.has(spec::FAST) { "fast-command" } else { "command" };
-        batch.services.latency.observe(event, now_s, took_us / 1000);
-    }
-    if took_us < batch.slow_us || command.spec.has(spec::SKIP_SLOWLOG) {
-        return;
-    }
-    let client = &session.client;
-    let name = client.labels.lock().name.clone();
-    batch.services.slowlog.record(now_s, took_us, arguments.from(0), client.address.to_string(), name);
 }

@@ -100,6 +100,12 @@ impl Client {
         if self.is_subscribed() { "pubsub" } else { "normal" }
     }
 
+    /// Bytes that the connection takes: its record, and what waits in either direction.
+    pub fn memory_bytes(&self) -> usize {
+        let buffers = self.input_bytes.load(Ordering::Relaxed) + self.output_bytes.load(Ordering::Relaxed);
+        buffers + self.inbox.bytes() + size_of::<Client>()
+    }
+
     /// Asks the connection to close.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);

@@ -6,6 +6,7 @@
 pub mod clients;
 pub mod inbox;
 pub mod latency;
+pub mod memory;
 pub mod pause;
 pub mod pubsub;
 pub mod settings;

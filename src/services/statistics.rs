@@ -3,8 +3,8 @@
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Adds to a counter of which the calling thread is the only writer.
 #[inline]
@@ -21,6 +21,58 @@ pub struct CommandCounters {
     pub rejected: AtomicU64,
     /// Answered with an error.
     pub failed: AtomicU64,
+    /// Timed calls by how long they took.
+    pub latencies: Histogram,
+}
+
+/// Classes of a histogram: the last one has everything from half an hour on.
+pub const LATENCY_CLASSES: usize = 32;
+
+/// How many calls took how long: class `n` has those of at most 2^n microseconds that class `n - 1` does not have.
+#[derive(Debug, Default)]
+pub struct Histogram([AtomicU64; LATENCY_CLASSES]);
+
+impl Histogram {
+    /// Counts a call. The calling thread must be the only writer.
+    #[inline]
+    pub fn record(&self, microseconds: u64) {
+        bump(self.class(microseconds), 1);
+    }
+
+    #[inline]
+    fn class(&self, microseconds: u64) -> &AtomicU64 {
+        let class = (u64::BITS - microseconds.saturating_sub(1).leading_zeros()) as usize;
+        &self.0[class.min(LATENCY_CLASSES - 1)]
+    }
+}
+
+/// The histograms of several threads, added up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Latencies([u64; LATENCY_CLASSES]);
+
+impl Latencies {
+    /// Calls counted.
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The classes that have calls: their greatest microseconds, and how many calls took no longer than that.
+    pub fn cumulative(&self) -> Vec<(u64, u64)> {
+        let mut sum = 0;
+        let classes = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
+        classes
+            .map(|(class, count)| {
+                sum += count;
+                (1 << class, sum)
+            })
+            .collect()
+    }
+
+    /// Microseconds that this share of the calls (0 to 1) did not exceed, rounded up to a power of two.
+    pub fn quantile(&self, share: f64) -> u64 {
+        let wanted = (self.count() as f64 * share).ceil() as u64;
+        self.cumulative().iter().find(|(_, count)| *count >= wanted).map_or(0, |(microseconds, _)| *microseconds)
+    }
 }
 
 /// Of one thread.
@@ -37,6 +89,8 @@ pub struct ThreadCounters {
 #[derive(Debug, Default)]
 pub struct Statistics {
     threads: Mutex<Vec<Arc<CachePadded<ThreadCounters>>>>,
+    /// What many threads count in, because it happens too rarely to have a counter in each.
+    shared: OnceLock<Arc<CachePadded<ThreadCounters>>>,
     /// Errors by their first word.
     errors: Mutex<BTreeMap<String, u64>>,
     pub connections_received: AtomicU64,
@@ -67,6 +121,17 @@ impl Statistics {
         counters
     }
 
+    /// Counts a call that does not come by a thread's dispatcher: one of a transaction. `commands` is the length of
+    /// the command table.
+    pub fn count_call(&self, commands: usize, index: usize, took_us: u64, failed: bool) {
+        let shared = self.shared.get_or_init(|| self.add_thread(commands));
+        let Some(command) = shared.commands.get(index) else { return };
+        command.calls.fetch_add(1, Ordering::Relaxed);
+        command.microseconds.fetch_add(took_us, Ordering::Relaxed);
+        command.failed.fetch_add(u64::from(failed), Ordering::Relaxed);
+        command.latencies.class(took_us).fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Adds up one counter over the threads.
     pub fn sum(&self, counter: impl Fn(&ThreadCounters) -> u64) -> u64 {
         self.threads.lock().iter().map(|thread| counter(thread)).sum()
@@ -84,6 +149,19 @@ impl Statistics {
             let Some(command) = thread.commands.get(index) else { continue };
             let counters = [&command.calls, &command.microseconds, &command.rejected, &command.failed];
             for (sum, counter) in sum.iter_mut().zip(counters) {
+                *sum += counter.load(Ordering::Relaxed);
+            }
+        }
+        sum
+    }
+
+    /// How long the timed calls of a command took, by its index in the table. The dispatcher does not time commands
+    /// that are always fast, unless the slow log asks for such short times.
+    pub fn latencies(&self, index: usize) -> Latencies {
+        let mut sum = Latencies::default();
+        for thread in self.threads.lock().iter() {
+            let Some(command) = thread.commands.get(index) else { continue };
+            for (sum, counter) in sum.0.iter_mut().zip(&command.latencies.0) {
                 *sum += counter.load(Ordering::Relaxed);
             }
         }
@@ -117,6 +195,7 @@ impl Statistics {
                 for counter in [&command.calls, &command.microseconds, &command.rejected, &command.failed] {
                     counter.store(0, Ordering::Relaxed);
                 }
+                command.latencies.0.iter().for_each(|class| class.store(0, Ordering::Relaxed));
             }
             thread.input_bytes.store(0, Ordering::Relaxed);
             thread.output_bytes.store(0, Ordering::Relaxed);
@@ -127,5 +206,24 @@ impl Statistics {
         self.output_limit_disconnections.store(0, Ordering::Relaxed);
         self.input_limit_disconnections.store(0, Ordering::Relaxed);
         self.error_replies.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_double() {
+        let histogram = Histogram::default();
+        for microseconds in [0, 1, 2, 3, 4, 5, 1000, u64::MAX] {
+            histogram.record(microseconds);
+        }
+        let latencies = Latencies(histogram.0.map(|class| class.into_inner()));
+        assert_eq!(latencies.count(), 8);
+        assert_eq!(latencies.cumulative(), [(1, 2), (2, 3), (4, 5), (8, 6), (1024, 7), (1 << 31, 8)]);
+        assert_eq!(latencies.quantile(0.5), 4);
+        assert_eq!(latencies.quantile(1.0), 1 << 31);
+        assert_eq!(Latencies::default().quantile(0.5), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! What has to be done now and then for the whole node: measuring rates, closing idle clients.
+//! What has to be done now and then for the whole node: measuring rates and memory, closing idle clients.
 
 use super::Services;
 use crate::base::clock;
@@ -14,6 +14,7 @@ pub async fn run(services: Arc<Services>) {
     let mut interval = tokio::time::interval(PERIOD);
     let mut last = [0u64; 3];
     let mut turn = 0u64;
+    super::memory::observe(&services);
     loop {
         interval.tick().await;
         turn += 1;
@@ -35,6 +36,7 @@ pub async fn run(services: Arc<Services>) {
                 *last = now;
             }
             close_idle(&services);
+            super::memory::observe(&services);
         }
     }
 }

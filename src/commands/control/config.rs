@@ -3,6 +3,7 @@
 use crate::commands::context::Control;
 use crate::commands::error::CommandError;
 use crate::commands::help;
+use crate::commands::parse::is;
 use crate::commands::spec::{
     ADMIN, Arity::*, CommandResult, CommandSpec, LOADING, NOSCRIPT, STALE, container, control,
 };
@@ -12,6 +13,9 @@ use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
 use crate::values::Limits;
 
+/// Parameters whose values no log shows.
+const SECRETS: &[&str] = &["masteruser", "masterauth", "requirepass", "tls-key-file-pass", "tls-client-key-file-pass"];
+
 const BASIC: u64 = ADMIN | NOSCRIPT | LOADING | STALE;
 
 pub const COMMANDS: &[CommandSpec] = &[container("config", 0, 0, CONFIG)];
@@ -19,8 +23,7 @@ pub const COMMANDS: &[CommandSpec] = &[container("config", 0, 0, CONFIG)];
 const CONFIG: &[CommandSpec] = &[
     control("get", AtLeast(3), BASIC, 0, get),
     control("help", Exactly(2), LOADING | STALE, 0, config_help),
-    control("resetstat", Exactly(2), BASIC, 0, resetstat)
-        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+    control("resetstat", Exactly(2), BASIC, 0, resetstat),
     control("set", AtLeast(4), BASIC, 0, set).tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
 ];
 
@@ -40,6 +43,8 @@ fn set(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWri
     if arguments.len() % 2 == 1 {
         return Err(CommandError::WrongArity("config|set".into()));
     }
+    let is_secret = |index: &usize| SECRETS.iter().any(|name| is(arguments.at(index - 1), name));
+    control.session.secrets.extend((3..arguments.len()).step_by(2).filter(is_secret));
     let changes: Vec<(&[u8], &[u8])> =
         (2..arguments.len()).step_by(2).map(|index| (arguments.at(index), arguments.at(index + 1))).collect();
     let changed = control.services.settings.change(|config| config.changed(&changes));

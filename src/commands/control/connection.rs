@@ -7,7 +7,7 @@ use crate::commands::error::CommandError;
 use crate::commands::parse::{self, is};
 use crate::commands::session::{ReplyMode, Session};
 use crate::commands::spec::{
-    ALLOW_BUSY, Arity::*, CONNECTION, CommandResult, CommandSpec, FAST, LOADING, NO_AUTH, NOSCRIPT, NOT_PAUSED,
+    ALLOW_BUSY, Arity::*, CONNECTION, CommandResult, CommandSpec, FAST, HIDDEN, LOADING, NO_AUTH, NOSCRIPT, NOT_PAUSED,
     NOT_QUEUED, SENTINEL, STALE, WHILE_SUBSCRIBED, container, control,
 };
 use crate::resp::arguments::Arguments;
@@ -31,6 +31,8 @@ pub const COMMANDS: &[CommandSpec] = &[
     control("reset", Exactly(1), BASIC | NO_AUTH | NOT_QUEUED | WHILE_SUBSCRIBED | NOT_PAUSED, CONNECTION, reset),
     control("select", Exactly(2), LOADING | STALE | FAST, CONNECTION, select),
     control("asking", Exactly(1), FAST, CONNECTION, asking),
+    control("host:", AtLeast(1), NO_AUTH | NOT_QUEUED | HIDDEN, CONNECTION, refuse_http),
+    control("post", AtLeast(1), NO_AUTH | NOT_QUEUED | HIDDEN, CONNECTION, refuse_http),
 ];
 
 const WRONG_PASSWORD: CommandError =
@@ -65,11 +67,12 @@ fn quit(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
 }
 
 fn select(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let number = number::parse_i64(arguments.at(1)).ok_or(CommandError::NotAnInteger)?;
-    if control.services.settings.load().cluster_enabled && number != 0 {
+    // A cluster has database 0 only.
+    let is_cluster = control.services.settings.load().cluster_enabled;
+    let database = parse::database(arguments.at(1), control.services.engine.database_count())?;
+    if is_cluster && database != 0 {
         return Err(CommandError::text("ERR SELECT is not allowed in cluster mode"));
     }
-    let database = parse::database(arguments.at(1), control.services.engine.database_count())?;
     control.session.select(database);
     reply.ok();
     Ok(())
@@ -106,6 +109,13 @@ fn in_cluster(control: &Control<'_>) -> CommandResult {
     }
 }
 
+/// A browser that was made to talk to us: its requests would be inline commands. The connection closes at once.
+fn refuse_http(control: &mut Control<'_>, _: Arguments<'_>, _: &mut ReplyWriter<'_>) -> CommandResult {
+    tracing::warn!(client = %control.session.client.address, "possible cross-protocol attack: HTTP on a Redis port");
+    control.flow = Flow::Abort;
+    Ok(())
+}
+
 /// Checks a name and a password. Without `requirepass` the default user has none, and any will do.
 fn authenticate(control: &mut Control<'_>, name: &[u8], password: &[u8]) -> CommandResult {
     let config = control.services.settings.load_full();
@@ -118,6 +128,7 @@ fn authenticate(control: &mut Control<'_>, name: &[u8], password: &[u8]) -> Comm
 }
 
 fn auth(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    control.session.secrets.extend(1..arguments.len().min(3));
     match arguments.len() {
         2 if control.services.settings.load().requirepass.is_empty() => {
             return Err(CommandError::text(
@@ -147,6 +158,7 @@ fn hello(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
     let mut name = None;
     while let Some(word) = arguments.get(index) {
         if is(word, "auth") && index + 2 < arguments.len() {
+            control.session.secrets.extend([index + 1, index + 2]);
             authenticate(control, arguments.at(index + 1), arguments.at(index + 2))?;
             index += 3;
         } else if is(word, "setname") && index + 1 < arguments.len() {

@@ -1,7 +1,15 @@
 //! Commands on the session and the node, a file per family. Each begins with its rows.
 
 pub mod client;
+pub mod command;
 pub mod config;
 pub mod connection;
+pub mod debug;
+pub mod documentation;
+pub mod info;
+pub mod latency;
+pub mod memory;
 pub mod pubsub;
+pub mod server;
+pub mod slowlog;
 pub mod transaction;

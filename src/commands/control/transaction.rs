@@ -1,14 +1,16 @@
 //! MULTI, EXEC, DISCARD, WATCH: commands queued, then executed under the locks of all their keys at once.
 
+use crate::base::clock;
 use crate::base::slot::Slot;
 use crate::commands::context::{Control, Flow};
 use crate::commands::error::CommandError;
 use crate::commands::execution;
 use crate::commands::session::{Queued, Session, Transaction};
 use crate::commands::spec::{
-    ALL_KEYS, ALLOW_BUSY, Access, Arity::*, CommandResult, CommandSpec, FAST, Handler, KeySpec, LOADING, NO_MULTI,
-    NOSCRIPT, NOT_QUEUED, SKIP_SLOWLOG, STALE, TRANSACTION, control, keys,
+    ALL_KEYS, ALLOW_BUSY, Access, Arity::*, CommandResult, CommandSpec, ENDS_TRANSACTION, FAST, Handler, KeySpec,
+    LOADING, NOSCRIPT, NOT_QUEUED, SKIP_SLOWLOG, STALE, TRANSACTION, control, keys,
 };
+use crate::commands::table;
 use crate::engine::Keyspace;
 use crate::engine::shard::SlotState;
 use crate::resp::arguments::Arguments;
@@ -16,15 +18,15 @@ use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
 use std::time::Duration;
 
-const BASIC: u64 = NOSCRIPT | LOADING | STALE | ALLOW_BUSY | NOT_QUEUED;
+const BASIC: u64 = NOSCRIPT | LOADING | STALE | NOT_QUEUED;
 const WATCHED: &[KeySpec] = &[keys::all(Access::ReadOnly, "")];
 
 pub const COMMANDS: &[CommandSpec] = &[
-    control("discard", Exactly(1), BASIC | FAST, TRANSACTION, discard),
-    control("exec", Exactly(1), BASIC | SKIP_SLOWLOG, TRANSACTION, exec),
-    control("multi", Exactly(1), BASIC | FAST, TRANSACTION, multi),
+    control("discard", Exactly(1), BASIC | FAST | ALLOW_BUSY, TRANSACTION, discard),
+    control("exec", Exactly(1), BASIC | SKIP_SLOWLOG | ENDS_TRANSACTION, TRANSACTION, exec),
+    control("multi", Exactly(1), BASIC | FAST | ALLOW_BUSY, TRANSACTION, multi),
     control("unwatch", Exactly(1), NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, TRANSACTION, unwatch),
-    control("watch", AtLeast(2), BASIC | FAST | NO_MULTI, TRANSACTION, watch).keys(WATCHED),
+    control("watch", AtLeast(2), BASIC | FAST | ALLOW_BUSY, TRANSACTION, watch).keys(WATCHED),
 ];
 
 fn multi(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
@@ -153,25 +155,29 @@ fn expire_watched(keyspace: &mut Keyspace<'_>, watched: &[(usize, Box<[u8]>)], d
 
 /// Runs one queued command; its error does not keep the others from running.
 fn run(control: &mut Control<'_>, queued: &Queued, keyspace: &mut Keyspace<'_>, reply: &mut ReplyWriter<'_>) {
-    let arguments = queued.arguments.borrow();
-    match queued.command.spec.handler {
+    let (command, arguments) = (queued.command, queued.arguments.borrow());
+    control.session.secrets.clear();
+    let started = clock::boot_us();
+    let result = match command.spec.handler {
         Handler::Data(_) => {
             keyspace.select(control.session.database);
-            if let Err(error) = execution::run_data(queued.command, arguments, keyspace, reply) {
-                control.services.statistics.count_error(&error.to_string());
-            }
+            execution::run_data(command, arguments, keyspace, reply)
         }
         _ => {
-            let services = control.services.clone();
             let session = &mut *control.session;
             let (flow, result) =
-                execution::run_control(queued.command, arguments, session, &services, control.now_ms, reply, true);
+                execution::run_control(command, arguments, session, control.services, control.now_ms, reply, true);
             if let Flow::Close = flow {
                 control.flow = Flow::Close;
             }
-            if let Err(error) = result {
-                control.services.statistics.count_error(&error.to_string());
-            }
+            result
         }
+    };
+    let took = clock::boot_us().saturating_sub(started);
+    let statistics = &control.services.statistics;
+    statistics.count_call(table::all().len(), command.index as usize, took, result.is_err());
+    if let Err(error) = result {
+        statistics.count_error(&error.to_string());
     }
+    execution::observe(control.services, control.session, command, arguments, control.now_ms, took);
 }

@@ -91,8 +91,8 @@ fn set_deadline(
     reply: &mut ReplyWriter<'_>,
 ) -> CommandResult {
     let key = arguments.at(1);
-    let time = parse::integer(arguments.at(2))?;
     let conditions = Conditions::parse(arguments)?;
+    let time = parse::integer(arguments.at(2))?;
     let deadline = time
         .checked_mul(scale)
         .and_then(|ms| ms.checked_add(since_ms as i64))

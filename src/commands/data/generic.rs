@@ -18,7 +18,7 @@ const RENAMED: &[KeySpec] =
 const RENAMED_IF_FREE: &[KeySpec] =
     &[keys::one(1, Access::ReadWrite, "access delete"), keys::one(2, Access::Overwrite, "insert")];
 const COPIED: &[KeySpec] = &[keys::one(1, Access::ReadOnly, "access"), keys::one(2, Access::Overwrite, "update")];
-const MOVED: &[KeySpec] = &[keys::one(1, Access::ReadWrite, "access delete")];
+const MOVED: &[KeySpec] = &[keys::one(1, Access::ReadWrite, "access update")];
 const SECOND_LOOKED_AT: &[KeySpec] = &[keys::one(2, Access::ReadOnly, "")];
 const SUM: &[&str] = &["request_policy:multi_shard", "response_policy:agg_sum"];
 const RANDOM: &[&str] = &["nondeterministic_output"];
@@ -110,10 +110,7 @@ fn move_entry(keyspace: &mut Keyspace<'_>, from: &[u8], to: &[u8]) {
 
 fn r#move(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let (key, here) = (arguments.at(1), keyspace.database());
-    let there = match crate::base::number::parse_i64(arguments.at(2)) {
-        Some(_) => parse::database(arguments.at(2), keyspace.database_count())?,
-        None => return Err(CommandError::NotAnInteger),
-    };
+    let there = parse::database(arguments.at(2), keyspace.database_count())?;
     if here == there {
         return Err(CommandError::text("ERR source and destination objects are the same"));
     }
@@ -139,7 +136,8 @@ fn copy(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
         if is(word, "replace") {
             replace = true;
         } else if is(word, "db") {
-            there = parse::database(rest.next().ok_or(CommandError::Syntax)?, keyspace.database_count())?;
+            let database = rest.next().ok_or(CommandError::Syntax)?;
+            there = parse::database(database, keyspace.database_count())?;
         } else {
             return Err(CommandError::Syntax);
         }

@@ -7,6 +7,7 @@ use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::values::hash::Hash;
 
+use super::keyspace::{ScanOptions, collection_cursor, write_scan};
 use super::list::write_element;
 
 const UNORDERED: &[&str] = &["nondeterministic_output_order"];
@@ -24,6 +25,7 @@ pub const COMMANDS: &[CommandSpec] = &[
     data("hsetnx", Exactly(4), WRITE | DENYOOM | FAST, HASH, keys::INSERT, hsetnx),
     data("hstrlen", Exactly(3), READONLY | FAST, HASH, keys::LOOK, hstrlen),
     data("hvals", Exactly(2), READONLY, HASH, keys::READ, hvals).tips(UNORDERED),
+    data("hscan", AtLeast(3), READONLY, HASH, keys::READ, hscan).tips(&["nondeterministic_output"]),
 ];
 
 /// Sets the fields that the arguments name; returns how many are new.
@@ -124,5 +126,26 @@ fn hvals(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Repl
     let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
     reply.array(hash.map_or(0, Hash::len));
     hash.into_iter().flat_map(Hash::iter).for_each(|(_, value)| write_element(reply, value));
+    Ok(())
+}
+
+fn hscan(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let cursor = collection_cursor(arguments.at(2))?;
+    let mut found = Vec::new();
+    let Some(hash) = keyspace.read_collection::<Hash>(arguments.at(1))? else {
+        write_scan(reply, None, &found);
+        return Ok(());
+    };
+    let options = ScanOptions::parse(arguments, 3)?;
+    let next = cursor.and_then(|position| {
+        hash.scan(position, options.count, |field, value| {
+            let name = field.to_vec();
+            if options.wants_name(&name) {
+                found.push(name);
+                found.push(value.to_vec());
+            }
+        })
+    });
+    write_scan(reply, next, &found);
     Ok(())
 }

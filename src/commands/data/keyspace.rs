@@ -61,15 +61,17 @@ fn flushdb(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Re
 }
 
 fn swapdb(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let index = |argument: &[u8], invalid: CommandError| {
-        let number = crate::base::number::parse_i64(argument).ok_or(invalid)?;
-        usize::try_from(number)
-            .ok()
-            .filter(|database| *database < keyspace.database_count())
-            .ok_or(CommandError::text("ERR DB index is out of range"))
+    let number = |argument: &[u8], invalid: &'static str| {
+        let number = crate::base::number::parse_i64(argument).filter(|number| i32::try_from(*number).is_ok());
+        number.ok_or(CommandError::text(invalid))
     };
-    let first = index(arguments.at(1), CommandError::text("ERR invalid first DB index"))?;
-    let second = index(arguments.at(2), CommandError::text("ERR invalid second DB index"))?;
+    let first = number(arguments.at(1), "ERR invalid first DB index")?;
+    let second = number(arguments.at(2), "ERR invalid second DB index")?;
+    let index = |number: i64| {
+        let database = usize::try_from(number).ok().filter(|database| *database < keyspace.database_count());
+        database.ok_or(CommandError::text("ERR DB index is out of range"))
+    };
+    let (first, second) = (index(first)?, index(second)?);
     if first != second {
         keyspace.swap_databases(first, second);
     }
@@ -124,9 +126,7 @@ pub struct ScanCursor {
 impl ScanCursor {
     /// Reads it; what is no cursor of ours walks nothing.
     pub fn parse(text: &[u8]) -> Result<Option<ScanCursor>, CommandError> {
-        let invalid = CommandError::text("ERR invalid cursor");
-        let text = std::str::from_utf8(text).map_err(|_| invalid.clone())?;
-        let number: u64 = text.parse().map_err(|_| invalid)?;
+        let number = cursor_number(text)?;
         let slot = number >> 32;
         Ok((slot < SLOT_COUNT as u64).then_some(ScanCursor { slot: slot as u16, position: number as u32 }))
     }
@@ -137,17 +137,18 @@ impl ScanCursor {
     }
 }
 
-/// What SCAN is asked for.
-struct ScanOptions<'a> {
-    count: usize,
+/// What SCAN and its relatives are asked for.
+pub struct ScanOptions<'a> {
+    pub count: usize,
     pattern: Option<&'a [u8]>,
     kind: Option<&'a [u8]>,
 }
 
 impl<'a> ScanOptions<'a> {
-    fn parse(arguments: Arguments<'a>) -> Result<ScanOptions<'a>, CommandError> {
+    /// Reads the words from the argument `first` on; only SCAN itself knows TYPE.
+    pub fn parse(arguments: Arguments<'a>, first: usize) -> Result<ScanOptions<'a>, CommandError> {
         let mut options = ScanOptions { count: 10, pattern: None, kind: None };
-        let mut rest = arguments.from(2);
+        let mut rest = arguments.from(first);
         while let Some(word) = rest.next() {
             let value = rest.next().ok_or(CommandError::Syntax)?;
             match word {
@@ -159,7 +160,7 @@ impl<'a> ScanOptions<'a> {
                     options.count = count as usize;
                 }
                 _ if is(word, "match") => options.pattern = Some(value).filter(|pattern| *pattern != b"*"),
-                _ if is(word, "type") => options.kind = Some(value),
+                _ if is(word, "type") && first == 2 => options.kind = Some(value),
                 _ => return Err(CommandError::Syntax),
             }
         }
@@ -167,14 +168,18 @@ impl<'a> ScanOptions<'a> {
     }
 
     fn wants(&self, entry: &Entry) -> bool {
-        self.kind.is_none_or(|kind| is(kind, type_name(entry.kind())))
-            && self.pattern.is_none_or(|pattern| glob::matches(pattern, entry.key()))
+        self.kind.is_none_or(|kind| is(kind, type_name(entry.kind()))) && self.wants_name(entry.key())
+    }
+
+    /// Whether a key, field or member matches the pattern.
+    pub fn wants_name(&self, name: &[u8]) -> bool {
+        self.pattern.is_none_or(|pattern| glob::matches(pattern, name))
     }
 }
 
 fn scan(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let cursor = ScanCursor::parse(arguments.at(1))?;
-    let options = ScanOptions::parse(arguments)?;
+    let options = ScanOptions::parse(arguments, 2)?;
     let mut found: Vec<Box<[u8]>> = Vec::new();
     let mut seen = 0;
     let only = options.pattern.and_then(only_slot);
@@ -211,4 +216,36 @@ fn scan(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
     reply.array(found.len());
     found.iter().for_each(|key| reply.bulk(key));
     Ok(())
+}
+
+/// The position in hash order that a cursor of HSCAN, SSCAN or ZSCAN names; `None` where it is none of ours.
+pub fn collection_cursor(text: &[u8]) -> Result<Option<u32>, CommandError> {
+    Ok(u32::try_from(cursor_number(text)?).ok())
+}
+
+/// A cursor as a number: what C's strtoul reads, for that is what Redis accepts. No digits are 0, and a minus wraps.
+fn cursor_number(text: &[u8]) -> Result<u64, CommandError> {
+    const INVALID: CommandError = CommandError::text("ERR invalid cursor");
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if text.is_empty() {
+        return Ok(0);
+    }
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(INVALID);
+    }
+    let number: u64 = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(INVALID)?;
+    Ok(if negative { number.wrapping_neg() } else { number })
+}
+
+/// Writes what a step through a collection has found: the next cursor, and the elements.
+pub fn write_scan(reply: &mut ReplyWriter<'_>, next: Option<u32>, found: &[Vec<u8>]) {
+    reply.array(2);
+    let mut digits = itoa::Buffer::new();
+    reply.bulk(digits.format(next.unwrap_or(0)).as_bytes());
+    reply.array(found.len());
+    found.iter().for_each(|element| reply.bulk(element));
 }

@@ -3,6 +3,7 @@
 //! A handler parses everything first, then touches keys through the keyspace it is given. It knows no socket, no
 //! session, no cluster and no time but the keyspace's.
 
+pub mod bitmap;
 pub mod expiry;
 pub mod generic;
 pub mod hash;

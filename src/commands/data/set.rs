@@ -8,6 +8,7 @@ use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::values::set::Set;
 
+use super::keyspace::{ScanOptions, collection_cursor, write_scan};
 use super::list::write_element;
 
 pub const COMMANDS: &[CommandSpec] = &[
@@ -15,9 +16,10 @@ pub const COMMANDS: &[CommandSpec] = &[
     data("scard", Exactly(2), READONLY | FAST, SET, keys::LOOK, scard),
     data("sismember", Exactly(3), READONLY | FAST, SET, keys::LOOK, sismember),
     data("smembers", Exactly(2), READONLY, SET, keys::READ, smembers).tips(&["nondeterministic_output_order"]),
-    data("smismember", AtLeast(3), READONLY | FAST, SET, keys::LOOK, smismember),
+    data("smismember", AtLeast(3), READONLY | FAST, SET, keys::READ, smismember),
     data("spop", AtLeast(2), WRITE | FAST, SET, keys::READ_DELETE, spop).tips(&["nondeterministic_output"]),
     data("srem", AtLeast(3), WRITE | FAST, SET, keys::DELETE, srem),
+    data("sscan", AtLeast(3), READONLY, SET, keys::READ, sscan).tips(&["nondeterministic_output"]),
 ];
 
 fn sadd(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
@@ -72,5 +74,25 @@ fn spop(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
         }
         _ => return Err(CommandError::Syntax),
     }
+    Ok(())
+}
+
+fn sscan(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let cursor = collection_cursor(arguments.at(2))?;
+    let mut found = Vec::new();
+    let Some(set) = keyspace.read_collection::<Set>(arguments.at(1))? else {
+        write_scan(reply, None, &found);
+        return Ok(());
+    };
+    let options = ScanOptions::parse(arguments, 3)?;
+    let next = cursor.and_then(|position| {
+        set.scan(position, options.count, |member| {
+            let name = member.to_vec();
+            if options.wants_name(&name) {
+                found.push(name);
+            }
+        })
+    });
+    write_scan(reply, next, &found);
     Ok(())
 }

@@ -12,6 +12,8 @@ use crate::resp::reply::{Protocol, ReplyWriter};
 use crate::values::sorted_set::SortedSet;
 use smallvec::SmallVec;
 
+use super::keyspace::{ScanOptions, collection_cursor, write_scan};
+
 pub const COMMANDS: &[CommandSpec] = &[
     data("zadd", AtLeast(4), WRITE | DENYOOM | FAST, SORTED_SET, keys::UPDATE, zadd),
     data("zcard", Exactly(2), READONLY | FAST, SORTED_SET, keys::LOOK, zcard),
@@ -23,6 +25,7 @@ pub const COMMANDS: &[CommandSpec] = &[
     data("zrem", AtLeast(3), WRITE | FAST, SORTED_SET, keys::DELETE, zrem),
     data("zrevrank", Exactly(3), READONLY | FAST, SORTED_SET, keys::READ, zrevrank),
     data("zscore", Exactly(3), READONLY | FAST, SORTED_SET, keys::READ, zscore),
+    data("zscan", AtLeast(3), READONLY, SORTED_SET, keys::READ, zscan).tips(&["nondeterministic_output"]),
 ];
 
 const NOT_A_NUMBER: CommandError = CommandError::text("ERR resulting score is not a number (NaN)");
@@ -97,6 +100,8 @@ fn zadd(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
 }
 
 fn zincrby(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    // A word that ZADD knows stands for itself here too, and leaves too few arguments.
+    AddOptions::parse(arguments)?;
     let options = AddOptions { increment: true, ..AddOptions::default() };
     let pair = (parse::float(arguments.at(2))?, arguments.at(3));
     add(keyspace, arguments.at(1), &[pair], options, reply)
@@ -220,5 +225,26 @@ fn pop(
         reply.bulk(&member);
         reply.double(score);
     }
+    Ok(())
+}
+
+fn zscan(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let cursor = collection_cursor(arguments.at(2))?;
+    let mut found = Vec::new();
+    let Some(sorted) = keyspace.read_collection::<SortedSet>(arguments.at(1))? else {
+        write_scan(reply, None, &found);
+        return Ok(());
+    };
+    let options = ScanOptions::parse(arguments, 3)?;
+    let next = cursor.and_then(|position| {
+        sorted.scan(position, options.count, |member, score| {
+            let name = member.to_vec();
+            if options.wants_name(&name) {
+                found.push(name);
+                found.push(crate::base::number::format_double(score).into_bytes());
+            }
+        })
+    });
+    write_scan(reply, next, &found);
     Ok(())
 }

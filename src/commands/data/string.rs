@@ -33,6 +33,7 @@ const PAIRS_OVERWRITE: &[KeySpec] = &[keys::at(1, PAIRS, Access::Overwrite, "upd
 const PAIRS_INSERT: &[KeySpec] = &[keys::at(1, PAIRS, Access::Overwrite, "insert")];
 const TWO_READ: &[KeySpec] = &[keys::at(1, Find::Range { last: 1, step: 1, limit: 0 }, Access::ReadOnly, "access")];
 const MULTI_SHARD: &[&str] = &["request_policy:multi_shard"];
+const MULTI_SHARD_LEAST: &[&str] = &["request_policy:multi_shard", "response_policy:agg_min"];
 const MULTI_SHARD_SUCCEEDED: &[&str] = &["request_policy:multi_shard", "response_policy:all_succeeded"];
 
 pub const COMMANDS: &[CommandSpec] = &[
@@ -50,7 +51,7 @@ pub const COMMANDS: &[CommandSpec] = &[
     data("lcs", AtLeast(3), READONLY, STRING, TWO_READ, lcs),
     data("mget", AtLeast(2), READONLY | FAST | SPREAD, STRING, EVERY_READ, mget).tips(MULTI_SHARD),
     data("mset", AtLeast(3), WRITE | DENYOOM | SPREAD, STRING, PAIRS_OVERWRITE, mset).tips(MULTI_SHARD_SUCCEEDED),
-    data("msetnx", AtLeast(3), WRITE | DENYOOM, STRING, PAIRS_INSERT, msetnx).tips(MULTI_SHARD_SUCCEEDED),
+    data("msetnx", AtLeast(3), WRITE | DENYOOM, STRING, PAIRS_INSERT, msetnx).tips(MULTI_SHARD_LEAST),
     data("psetex", Exactly(4), WRITE | DENYOOM, STRING, keys::OVERWRITE, psetex),
     data("set", AtLeast(3), WRITE | DENYOOM, STRING, SET_KEY, set),
     data("setex", Exactly(4), WRITE | DENYOOM, STRING, keys::OVERWRITE, setex),
@@ -79,8 +80,11 @@ fn write_string(keyspace: &mut Keyspace<'_>, key: &[u8], reply: &mut ReplyWriter
 
 /// What the options of SET and GETEX say.
 #[derive(Default)]
-struct SetOptions {
-    deadline: Option<Deadline>,
+struct SetOptions<'a> {
+    /// A time to live, looked at when all words are known to be right.
+    time: Option<(TimeUnit, &'a [u8])>,
+    keep_ttl: bool,
+    persist: bool,
     if_absent: bool,
     if_present: bool,
     get: bool,
@@ -93,21 +97,22 @@ enum Accepts {
     GetEx,
 }
 
-impl SetOptions {
-    fn parse(arguments: Arguments<'_>, from: usize, accepts: Accepts, now_ms: u64) -> Result<SetOptions, CommandError> {
-        let command = if accepts == Accepts::Set { "set" } else { "getex" };
+impl<'a> SetOptions<'a> {
+    fn parse(arguments: Arguments<'a>, from: usize, accepts: Accepts) -> Result<SetOptions<'a>, CommandError> {
         let mut options = SetOptions::default();
         let mut rest = arguments.from(from);
         while let Some(word) = rest.next() {
-            let unit = TimeUnit::from_option(word);
-            if let Some(unit) = unit {
-                let time = rest.next().filter(|_| options.deadline.is_none()).ok_or(CommandError::Syntax)?;
-                // The number is looked at when all words are known to be right.
-                options.deadline = Some(Deadline::At(0));
-                let mut behind = rest.clone();
-                options.check_rest(&mut behind, accepts)?;
-                options.deadline = Some(Deadline::At(unit.deadline(time, now_ms, command)?));
-            } else if !options.take_word(word, accepts) {
+            let accepted = match TimeUnit::from_option(word) {
+                Some(unit) => match rest.next() {
+                    Some(time) if options.time.is_none() && !options.keep_ttl && !options.persist => {
+                        options.time = Some((unit, time));
+                        true
+                    }
+                    _ => false,
+                },
+                None => options.take_word(word, accepts),
+            };
+            if !accepted {
                 return Err(CommandError::Syntax);
             }
         }
@@ -117,36 +122,20 @@ impl SetOptions {
     /// Takes a word without an argument; false where it may not stand here.
     fn take_word(&mut self, word: &[u8], accepts: Accepts) -> bool {
         let set = accepts == Accepts::Set;
-        if set && is(word, "nx") && !self.if_present {
-            self.if_absent = true;
-        } else if set && is(word, "xx") && !self.if_absent {
-            self.if_present = true;
-        } else if set && is(word, "get") {
-            self.get = true;
-        } else if set && is(word, "keepttl") && matches!(self.deadline, None | Some(Deadline::Keep)) {
-            self.deadline = Some(Deadline::Keep);
-        } else if !set && is(word, "persist") && matches!(self.deadline, None | Some(Deadline::Clear)) {
-            self.deadline = Some(Deadline::Clear);
-        } else {
-            return false;
+        match word {
+            _ if set && is(word, "nx") && !self.if_present => self.if_absent = true,
+            _ if set && is(word, "xx") && !self.if_absent => self.if_present = true,
+            _ if set && is(word, "get") => self.get = true,
+            _ if set && is(word, "keepttl") && self.time.is_none() => self.keep_ttl = true,
+            _ if !set && is(word, "persist") && self.time.is_none() => self.persist = true,
+            _ => return false,
         }
         true
     }
 
-    /// Whether the words behind a time are options.
-    fn check_rest<'a>(&self, rest: &mut impl Iterator<Item = &'a [u8]>, accepts: Accepts) -> Result<(), CommandError> {
-        let mut seen = SetOptions {
-            deadline: self.deadline,
-            if_absent: self.if_absent,
-            if_present: self.if_present,
-            get: self.get,
-        };
-        for word in rest {
-            if !seen.take_word(word, accepts) {
-                return Err(CommandError::Syntax);
-            }
-        }
-        Ok(())
+    /// The deadline that the time means; `None` where there is no time.
+    fn deadline(&self, now_ms: u64, command: &str) -> Result<Option<u64>, CommandError> {
+        self.time.map(|(unit, time)| unit.deadline(time, now_ms, command)).transpose()
     }
 }
 
@@ -191,7 +180,13 @@ fn set(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
         reply.ok();
         return Ok(());
     }
-    let options = SetOptions::parse(arguments, 3, Accepts::Set, keyspace.now_ms())?;
+    let options = SetOptions::parse(arguments, 3, Accepts::Set)?;
+    let deadline = match options.deadline(keyspace.now_ms(), "set")? {
+        // Also one in the past: the key is there, and expired, until somebody looks.
+        Some(at) => Deadline::At(at),
+        None if options.keep_ttl => Deadline::Keep,
+        None => Deadline::Clear,
+    };
     if options.get {
         write_string(keyspace, key, reply)?;
     }
@@ -201,23 +196,11 @@ fn set(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
         }
         return Ok(());
     }
-    store(keyspace, key, value, options.deadline.unwrap_or(Deadline::Clear));
+    keyspace.set_string(key, value, deadline);
     if !options.get {
         reply.ok();
     }
     Ok(())
-}
-
-/// Sets the string; a deadline in the past deletes the key.
-fn store(keyspace: &mut Keyspace<'_>, key: &[u8], value: &[u8], deadline: Deadline) {
-    match deadline {
-        Deadline::At(at) if at <= keyspace.now_ms() => {
-            keyspace.delete(key);
-        }
-        _ => {
-            keyspace.set_string(key, value, deadline);
-        }
-    }
 }
 
 fn setnx(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
@@ -263,20 +246,24 @@ fn getdel(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Rep
 }
 
 fn getex(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let options = SetOptions::parse(arguments, 2, Accepts::GetEx, keyspace.now_ms())?;
+    let options = SetOptions::parse(arguments, 2, Accepts::GetEx)?;
     let key = arguments.at(1);
+    if !keyspace.exists(key) {
+        reply.null();
+        return Ok(());
+    }
     write_string(keyspace, key, reply)?;
-    match options.deadline {
-        Some(Deadline::At(at)) if at <= keyspace.now_ms() => {
+    match options.deadline(keyspace.now_ms(), "getex")? {
+        Some(at) if at <= keyspace.now_ms() => {
             keyspace.delete(key);
         }
-        Some(Deadline::At(at)) => {
+        Some(at) => {
             keyspace.set_deadline(key, Some(at));
         }
-        Some(Deadline::Clear) if keyspace.peek(key).is_some_and(|entry| entry.deadline().is_some()) => {
+        None if options.persist && keyspace.peek(key).is_some_and(|entry| entry.deadline().is_some()) => {
             keyspace.set_deadline(key, None);
         }
-        _ => {}
+        None => {}
     }
     Ok(())
 }

@@ -26,7 +26,12 @@ fn check(input: &[u8], expected: &[&[&str]]) {
 
 fn check_error(input: &[u8], limits: &Limits, text: &str) {
     let error = all(&mut Decoder::default(), input, limits).expect_err("a protocol error");
-    assert_eq!(error.to_string(), text, "{:?}", String::from_utf8_lossy(&input[..input.len().min(40)]));
+    assert_eq!(
+        String::from_utf8_lossy(&error.text()),
+        text,
+        "{:?}",
+        String::from_utf8_lossy(&input[..input.len().min(40)])
+    );
 }
 
 #[test]

@@ -1,0 +1,74 @@
+//! Changes of the topology: what the raft log holds.
+//!
+//! Each is typed, idempotent, and checked when it is applied: a change whose check fails is a no-op with a reason, the
+//! same on every node. The order of variants is the encoding: new ones go to the end.
+
+use super::state::{Node, NodeState};
+use crate::base::identity::{ClusterId, Incarnation, NodeId};
+use crate::base::slot_ranges::SlotRanges;
+use serde::{Deserialize, Serialize};
+
+/// One entry of the raft log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TopologyChange {
+    /// The cluster begins. `hash_key` is the key of the table hash: the same hash order on all nodes.
+    InitCluster { cluster: ClusterId, hash_key: u128 },
+    /// A node has started and joins, or joins again. It is given its incarnation; what it owned is revived empty,
+    /// because its memory is gone.
+    RegisterNode { node: Node },
+    /// A member goes from one state to another, within the incarnation that was seen.
+    SetMemberState { node: NodeId, incarnation: Incarnation, state: NodeState },
+    /// A newcomer begins to copy these slots from their primary.
+    CopyAdd { slots: SlotRanges, from: NodeId, to: NodeId },
+    /// It holds them now, and follows.
+    CopyReady { slots: SlotRanges, to: NodeId, incarnation: Incarnation },
+    /// Their primary stops serving them.
+    BeginHandoff { slots: SlotRanges, to: NodeId },
+    /// The newcomer is their primary, in a new epoch.
+    Handoff { slots: SlotRanges, to: NodeId, incarnation: Incarnation },
+    /// The move is off: the primary serves again.
+    AbortHandoff { slots: SlotRanges, to: NodeId },
+    /// The former primary has forgotten them.
+    CopyRemove { slots: SlotRanges, node: NodeId },
+    /// Their primary is gone: they are served by nobody.
+    MarkDead { slots: SlotRanges, node: NodeId, incarnation: Incarnation },
+    /// They begin anew, empty, on this node.
+    Revive { slots: SlotRanges, to: NodeId },
+    /// A setting for all nodes; an empty value takes it back.
+    SetConfig { name: String, value: String },
+    /// A member leaves for good; it must own nothing that lives.
+    RemoveNode { node: NodeId },
+}
+
+/// Why a change was not made. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refused {
+    /// There is no cluster yet.
+    NoCluster,
+    /// There is a cluster already, and it is another one.
+    OtherCluster,
+    UnknownNode,
+    /// The node has started again since.
+    StaleIncarnation,
+    /// Another member has this address.
+    AddressTaken,
+    /// A slot of it belongs to somebody else.
+    NotThePrimary,
+    /// A slot of it is moving already, or not at this step of a move.
+    WrongPhase,
+    /// The node still owns slots.
+    OwnsSlots,
+    /// The node is not in a state in which it may own slots.
+    NotActive,
+    /// Nothing would change.
+    NoChange,
+}
+
+/// What applying a change came to: the same on every node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Applied {
+    Done,
+    /// The node's incarnation from now on.
+    Registered(Incarnation),
+    Refused(Refused),
+}

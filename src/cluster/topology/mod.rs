@@ -1,0 +1,9 @@
+//! The topology: what the cluster has agreed on. Who is a member, who owns which slot, what moves where.
+//!
+//! `state` is a deterministic state machine: the same changes in the same order give the same topology everywhere.
+
+pub mod change;
+pub mod state;
+
+pub use change::{Applied, Refused, TopologyChange};
+pub use state::{Node, NodeState, Phase, SlotRecord, Topology};

@@ -1,0 +1,402 @@
+//! The topology as a state machine: pure, no clock, no randomness, no I/O.
+//!
+//! ```text
+//!              CopyAdd           CopyReady            BeginHandoff            Handoff             CopyRemove
+//!  Normal ------------> Copying -----------> Ready --------------> HandingOff --------> Releasing -----------> Normal
+//!     ^                    |                   |                       |               (new primary,
+//!     +--------------------+-------------------+-----------------------+                new epoch)
+//!                                AbortHandoff
+//!  Normal --MarkDead--> Dead --Revive (new epoch, empty)--> Normal
+//! ```
+
+use super::change::{Applied, Refused, TopologyChange};
+use crate::base::identity::{ClusterId, Epoch, Incarnation, NodeId};
+use crate::base::slot::{SLOT_COUNT, Slot};
+use crate::base::slot_ranges::SlotRanges;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+/// Events that are remembered; older ones are forgotten.
+const EVENTS_MAX: usize = 1024;
+
+/// What the cluster expects of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeState {
+    /// It may own slots.
+    Active,
+    /// It gives its slots away and will leave.
+    Draining,
+    /// It is gone; what it owned is dead until it is back or forgotten.
+    Down,
+}
+
+/// A member, as it described itself when it registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub id: NodeId,
+    /// Given by the topology; what a registration says here is ignored.
+    pub incarnation: Incarnation,
+    pub ip: IpAddr,
+    /// Where clients connect.
+    pub port: u16,
+    /// Where nodes connect.
+    pub cluster_port: u16,
+    /// Empty: it announces none.
+    pub hostname: String,
+    pub weight: u32,
+    pub zone: String,
+    pub state: NodeState,
+}
+
+/// Where a slot stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    Normal,
+    /// A newcomer copies it; the primary serves.
+    Copying {
+        to: NodeId,
+    },
+    /// The newcomer has it and follows; the primary serves.
+    Ready {
+        to: NodeId,
+    },
+    /// Nobody serves it until the hand-off is committed or off.
+    HandingOff {
+        to: NodeId,
+    },
+    /// It has moved; the former primary may still hold its keys.
+    Releasing {
+        from: NodeId,
+    },
+    /// Its primary is gone, with its keys.
+    Dead,
+}
+
+/// What is agreed about one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotRecord {
+    pub primary: Option<NodeId>,
+    /// Raised by every change of the primary.
+    pub epoch: Epoch,
+    pub phase: Phase,
+}
+
+/// Something that happened, in the same order everywhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// The index of its change in the raft log.
+    pub id: u64,
+    pub kind: EventKind,
+    pub node: Option<NodeId>,
+    pub slots: SlotRanges,
+}
+
+/// What kinds of events there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EventKind {
+    ClusterCreated,
+    NodeJoined,
+    NodeRestarted,
+    NodeDraining,
+    NodeDown,
+    NodeRemoved,
+    MoveBegun,
+    MoveDone,
+    MoveAborted,
+    SlotsDead,
+    SlotsRevived,
+    ConfigChanged,
+}
+
+/// Everything the cluster has agreed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topology {
+    pub cluster: Option<ClusterId>,
+    /// Counts forced recoveries.
+    pub generation: u32,
+    /// The key of the table hash.
+    pub hash_key: u128,
+    /// Index of the last change that was applied, refused ones among them.
+    pub version: u64,
+    last_incarnation: u64,
+    pub nodes: BTreeMap<NodeId, Node>,
+    slots: Vec<SlotRecord>,
+    pub config: BTreeMap<String, String>,
+    pub events: VecDeque<Event>,
+}
+
+impl Default for Topology {
+    /// No cluster: nothing is owned.
+    fn default() -> Topology {
+        let free = SlotRecord { primary: None, epoch: Epoch(0), phase: Phase::Dead };
+        Topology {
+            cluster: None,
+            generation: 0,
+            hash_key: 0,
+            version: 0,
+            last_incarnation: 0,
+            nodes: BTreeMap::new(),
+            slots: vec![free; SLOT_COUNT],
+            config: BTreeMap::new(),
+            events: VecDeque::new(),
+        }
+    }
+}
+
+impl Topology {
+    /// What is agreed about a slot.
+    pub fn slot(&self, slot: Slot) -> &SlotRecord {
+        &self.slots[slot.index()]
+    }
+
+    /// All slots, by number.
+    pub fn slots(&self) -> &[SlotRecord] {
+        &self.slots
+    }
+
+    /// The slots of which a node is the primary.
+    pub fn owned_by(&self, node: NodeId) -> SlotRanges {
+        Slot::all().filter(|slot| self.slot(*slot).primary == Some(node)).collect()
+    }
+
+    /// Applies the change at `index` of the raft log. Changes at or below the version were applied before, and do
+    /// nothing.
+    pub fn apply(&mut self, index: u64, change: &TopologyChange) -> Applied {
+        if index <= self.version {
+            return Applied::Refused(Refused::NoChange);
+        }
+        self.version = index;
+        if self.cluster.is_none() && !matches!(change, TopologyChange::InitCluster { .. }) {
+            return Applied::Refused(Refused::NoCluster);
+        }
+        self.change(change).unwrap_or_else(Applied::Refused)
+    }
+
+    fn change(&mut self, change: &TopologyChange) -> Result<Applied, Refused> {
+        match change {
+            TopologyChange::InitCluster { cluster, hash_key } => self.init(*cluster, *hash_key)?,
+            TopologyChange::RegisterNode { node } => return self.register(node),
+            TopologyChange::SetMemberState { node, incarnation, state } => {
+                self.set_member_state(*node, *incarnation, *state)?;
+            }
+            TopologyChange::CopyAdd { slots, from, to } => self.copy_add(slots, *from, *to)?,
+            TopologyChange::CopyReady { slots, to, incarnation } => {
+                self.current(*to, *incarnation)?;
+                self.step(slots, |phase| (phase == Phase::Copying { to: *to }).then_some(Phase::Ready { to: *to }))?;
+            }
+            TopologyChange::BeginHandoff { slots, to } => {
+                self.step(slots, |phase| (phase == Phase::Ready { to: *to }).then_some(Phase::HandingOff { to: *to }))?;
+            }
+            TopologyChange::Handoff { slots, to, incarnation } => self.hand_off(slots, *to, *incarnation)?,
+            TopologyChange::AbortHandoff { slots, to } => {
+                let to = *to;
+                self.step(slots, |phase| {
+                    let moving = [Phase::Copying { to }, Phase::Ready { to }, Phase::HandingOff { to }];
+                    moving.contains(&phase).then_some(Phase::Normal)
+                })?;
+                self.record(EventKind::MoveAborted, Some(to), slots.clone());
+            }
+            TopologyChange::CopyRemove { slots, node } => {
+                self.step(slots, |phase| (phase == Phase::Releasing { from: *node }).then_some(Phase::Normal))?;
+            }
+            TopologyChange::MarkDead { slots, node, incarnation } => self.mark_dead(slots, *node, *incarnation)?,
+            TopologyChange::Revive { slots, to } => self.revive(slots, *to)?,
+            TopologyChange::SetConfig { name, value } => self.set_config(name, value)?,
+            TopologyChange::RemoveNode { node } => self.remove(*node)?,
+        }
+        Ok(Applied::Done)
+    }
+
+    fn init(&mut self, cluster: ClusterId, hash_key: u128) -> Result<(), Refused> {
+        match self.cluster {
+            Some(known) if known == cluster => Err(Refused::NoChange),
+            Some(_) => Err(Refused::OtherCluster),
+            None => {
+                self.cluster = Some(cluster);
+                self.hash_key = hash_key;
+                self.record(EventKind::ClusterCreated, None, SlotRanges::default());
+                Ok(())
+            }
+        }
+    }
+
+    fn register(&mut self, node: &Node) -> Result<Applied, Refused> {
+        let same_place = |other: &Node| (other.ip, other.cluster_port) == (node.ip, node.cluster_port);
+        if self.nodes.values().any(|other| other.id != node.id && other.state != NodeState::Down && same_place(other)) {
+            return Err(Refused::AddressTaken);
+        }
+        self.last_incarnation += 1;
+        let incarnation = Incarnation(self.last_incarnation);
+        let known = self.nodes.insert(node.id, Node { incarnation, state: NodeState::Active, ..node.clone() });
+        // Moves to it are off: what it had copied is gone.
+        let moving: SlotRanges = Slot::all().filter(|slot| self.target(*slot) == Some(node.id)).collect();
+        for slot in moving.slots() {
+            self.slots[slot.index()].phase = Phase::Normal;
+        }
+        let owned = self.owned_by(node.id);
+        self.begin_anew(&owned, node.id);
+        if known.is_some() {
+            self.record(EventKind::NodeRestarted, Some(node.id), SlotRanges::default());
+        } else {
+            self.record(EventKind::NodeJoined, Some(node.id), SlotRanges::default());
+        }
+        if !owned.is_empty() {
+            self.record(EventKind::SlotsRevived, Some(node.id), owned);
+        }
+        Ok(Applied::Registered(incarnation))
+    }
+
+    /// The slots are this node's, empty, in a new epoch.
+    fn begin_anew(&mut self, slots: &SlotRanges, node: NodeId) {
+        for slot in slots.slots() {
+            let record = &mut self.slots[slot.index()];
+            *record = SlotRecord {
+                primary: Some(node),
+                epoch: Epoch(record.epoch.0.saturating_add(1)),
+                phase: Phase::Normal,
+            };
+        }
+    }
+
+    fn set_member_state(&mut self, id: NodeId, incarnation: Incarnation, state: NodeState) -> Result<(), Refused> {
+        self.current(id, incarnation)?;
+        let node = self.nodes.get_mut(&id).ok_or(Refused::UnknownNode)?;
+        if node.state == state {
+            return Err(Refused::NoChange);
+        }
+        node.state = state;
+        let kind = match state {
+            NodeState::Active => EventKind::NodeJoined,
+            NodeState::Draining => EventKind::NodeDraining,
+            NodeState::Down => EventKind::NodeDown,
+        };
+        self.record(kind, Some(id), SlotRanges::default());
+        Ok(())
+    }
+
+    fn copy_add(&mut self, slots: &SlotRanges, from: NodeId, to: NodeId) -> Result<(), Refused> {
+        let target = self.nodes.get(&to).ok_or(Refused::UnknownNode)?;
+        if target.state != NodeState::Active {
+            return Err(Refused::NotActive);
+        }
+        if from == to || slots.slots().any(|slot| self.slot(slot).primary != Some(from)) {
+            return Err(Refused::NotThePrimary);
+        }
+        self.step(slots, |phase| (phase == Phase::Normal).then_some(Phase::Copying { to }))?;
+        self.record(EventKind::MoveBegun, Some(to), slots.clone());
+        Ok(())
+    }
+
+    fn hand_off(&mut self, slots: &SlotRanges, to: NodeId, incarnation: Incarnation) -> Result<(), Refused> {
+        self.current(to, incarnation)?;
+        if slots.is_empty() || slots.slots().any(|slot| self.slot(slot).phase != (Phase::HandingOff { to })) {
+            return Err(Refused::WrongPhase);
+        }
+        for slot in slots.slots() {
+            let record = &mut self.slots[slot.index()];
+            let phase = record.primary.map_or(Phase::Normal, |from| Phase::Releasing { from });
+            *record = SlotRecord { primary: Some(to), epoch: Epoch(record.epoch.0.saturating_add(1)), phase };
+        }
+        self.record(EventKind::MoveDone, Some(to), slots.clone());
+        Ok(())
+    }
+
+    fn mark_dead(&mut self, slots: &SlotRanges, node: NodeId, incarnation: Incarnation) -> Result<(), Refused> {
+        self.current(node, incarnation)?;
+        if slots.slots().any(|slot| self.slot(slot).primary != Some(node)) {
+            return Err(Refused::NotThePrimary);
+        }
+        for slot in slots.slots() {
+            self.slots[slot.index()].phase = Phase::Dead;
+        }
+        self.record(EventKind::SlotsDead, Some(node), slots.clone());
+        Ok(())
+    }
+
+    fn revive(&mut self, slots: &SlotRanges, to: NodeId) -> Result<(), Refused> {
+        let target = self.nodes.get(&to).ok_or(Refused::UnknownNode)?;
+        if target.state != NodeState::Active {
+            return Err(Refused::NotActive);
+        }
+        if slots.is_empty() || slots.slots().any(|slot| self.slot(slot).phase != Phase::Dead) {
+            return Err(Refused::WrongPhase);
+        }
+        self.begin_anew(slots, to);
+        self.record(EventKind::SlotsRevived, Some(to), slots.clone());
+        Ok(())
+    }
+
+    fn set_config(&mut self, name: &str, value: &str) -> Result<(), Refused> {
+        let changed = if value.is_empty() {
+            self.config.remove(name).is_some()
+        } else {
+            self.config.insert(name.to_owned(), value.to_owned()).as_deref() != Some(value)
+        };
+        if !changed {
+            return Err(Refused::NoChange);
+        }
+        self.record(EventKind::ConfigChanged, None, SlotRanges::default());
+        Ok(())
+    }
+
+    fn remove(&mut self, id: NodeId) -> Result<(), Refused> {
+        let node = self.nodes.get(&id).ok_or(Refused::UnknownNode)?;
+        let lives = |record: &SlotRecord| record.primary == Some(id) && record.phase != Phase::Dead;
+        if node.state != NodeState::Down && self.slots.iter().any(lives) {
+            return Err(Refused::OwnsSlots);
+        }
+        self.nodes.remove(&id);
+        for record in &mut self.slots {
+            if record.primary == Some(id) {
+                *record = SlotRecord { primary: None, epoch: record.epoch, phase: Phase::Dead };
+            } else if matches!(record.phase, Phase::Releasing { from } if from == id) {
+                record.phase = Phase::Normal;
+            } else if target_of(record.phase) == Some(id) {
+                record.phase = Phase::Normal;
+            }
+        }
+        self.record(EventKind::NodeRemoved, Some(id), SlotRanges::default());
+        Ok(())
+    }
+
+    /// Takes all slots from one phase to the next, or none of them.
+    fn step(&mut self, slots: &SlotRanges, next: impl Fn(Phase) -> Option<Phase>) -> Result<(), Refused> {
+        if slots.is_empty() || slots.slots().any(|slot| next(self.slot(slot).phase).is_none()) {
+            return Err(Refused::WrongPhase);
+        }
+        for slot in slots.slots() {
+            let record = &mut self.slots[slot.index()];
+            record.phase = next(record.phase).unwrap_or(record.phase);
+        }
+        Ok(())
+    }
+
+    /// Whether this is still the life of the node that somebody has seen.
+    fn current(&self, node: NodeId, incarnation: Incarnation) -> Result<(), Refused> {
+        let node = self.nodes.get(&node).ok_or(Refused::UnknownNode)?;
+        if node.incarnation == incarnation { Ok(()) } else { Err(Refused::StaleIncarnation) }
+    }
+
+    /// Where a slot is moving to.
+    fn target(&self, slot: Slot) -> Option<NodeId> {
+        target_of(self.slot(slot).phase)
+    }
+
+    fn record(&mut self, kind: EventKind, node: Option<NodeId>, slots: SlotRanges) {
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(Event { id: self.version, kind, node, slots });
+    }
+}
+
+fn target_of(phase: Phase) -> Option<NodeId> {
+    match phase {
+        Phase::Copying { to } | Phase::Ready { to } | Phase::HandingOff { to } => Some(to),
+        Phase::Normal | Phase::Releasing { .. } | Phase::Dead => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

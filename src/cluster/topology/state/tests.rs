@@ -1,0 +1,188 @@
+use super::*;
+use proptest::prelude::*;
+use std::net::Ipv4Addr;
+
+const CLUSTER: ClusterId = ClusterId(7);
+
+fn node(number: u8) -> Node {
+    Node {
+        id: NodeId(u128::from(number)),
+        incarnation: Incarnation(0),
+        ip: Ipv4Addr::new(127, 0, 0, number).into(),
+        port: 6379,
+        cluster_port: 16379,
+        hostname: String::new(),
+        weight: 1,
+        zone: String::new(),
+        state: NodeState::Active,
+    }
+}
+
+fn slots(first: u16, last: u16) -> SlotRanges {
+    (first..=last).filter_map(|number| Slot::new(u64::from(number))).collect()
+}
+
+/// Applies changes one after the other, and checks the invariants behind each.
+struct Log {
+    topology: Topology,
+    index: u64,
+    epochs: Vec<(Epoch, Option<NodeId>)>,
+}
+
+impl Log {
+    fn new() -> Log {
+        let topology = Topology::default();
+        let epochs = topology.slots().iter().map(|record| (record.epoch, record.primary)).collect();
+        Log { topology, index: 0, epochs }
+    }
+
+    fn apply(&mut self, change: TopologyChange) -> Applied {
+        self.index += 1;
+        let applied = self.topology.apply(self.index, &change);
+        for (slot, (record, (epoch, primary))) in Slot::all().zip(self.topology.slots().iter().zip(&mut self.epochs)) {
+            assert!(record.epoch >= *epoch, "{slot}: an epoch went back");
+            // Invariant: one primary per slot and epoch, ever; it may only be forgotten.
+            if record.epoch == *epoch && record.primary.is_some() {
+                assert_eq!(record.primary, *primary, "{slot}: two primaries in one epoch");
+            }
+            (*epoch, *primary) = (record.epoch, record.primary);
+        }
+        applied
+    }
+
+    /// A cluster of two, in which the first owns everything.
+    fn of_two() -> (Log, Incarnation, Incarnation) {
+        let mut log = Log::new();
+        log.apply(TopologyChange::InitCluster { cluster: CLUSTER, hash_key: 1 });
+        let first = log.register(1);
+        let second = log.register(2);
+        log.apply(TopologyChange::Revive { slots: SlotRanges::all(), to: NodeId(1) });
+        (log, first, second)
+    }
+
+    fn register(&mut self, number: u8) -> Incarnation {
+        match self.apply(TopologyChange::RegisterNode { node: node(number) }) {
+            Applied::Registered(incarnation) => incarnation,
+            other => panic!("not registered: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn slots_move_step_by_step_and_in_a_new_epoch() {
+    let (mut log, _, second) = Log::of_two();
+    let (from, to, moving) = (NodeId(1), NodeId(2), slots(0, 99));
+    let epoch = log.topology.slot(Slot::default()).epoch;
+    assert_eq!(log.apply(TopologyChange::CopyAdd { slots: moving.clone(), from, to }), Applied::Done);
+    let early = TopologyChange::BeginHandoff { slots: moving.clone(), to };
+    assert_eq!(log.apply(early.clone()), Applied::Refused(Refused::WrongPhase));
+    log.apply(TopologyChange::CopyReady { slots: moving.clone(), to, incarnation: second });
+    assert_eq!(log.apply(early), Applied::Done);
+    let handoff = TopologyChange::Handoff { slots: moving.clone(), to, incarnation: second };
+    assert_eq!(log.apply(handoff.clone()), Applied::Done);
+    assert_eq!(log.apply(handoff), Applied::Refused(Refused::WrongPhase), "a change that comes twice does nothing");
+    assert_eq!(log.apply(TopologyChange::CopyRemove { slots: moving.clone(), node: from }), Applied::Done);
+    let record = log.topology.slot(Slot::default());
+    assert_eq!((record.primary, record.phase), (Some(to), Phase::Normal));
+    assert!(record.epoch > epoch);
+    assert_eq!(log.topology.owned_by(to), moving);
+}
+
+#[test]
+fn a_restarted_node_begins_its_slots_anew_and_stale_messages_do_nothing() {
+    let (mut log, first, second) = Log::of_two();
+    let (from, to) = (NodeId(1), NodeId(2));
+    log.apply(TopologyChange::CopyAdd { slots: slots(0, 9), from, to });
+    log.register(2);
+    assert_eq!(log.topology.slot(Slot::default()).phase, Phase::Normal, "the move to it is off");
+    let stale = TopologyChange::CopyReady { slots: slots(0, 9), to, incarnation: second };
+    assert_eq!(log.apply(stale), Applied::Refused(Refused::StaleIncarnation));
+    let epoch = log.topology.slot(Slot::default()).epoch;
+    log.register(1);
+    assert!(log.topology.slot(Slot::default()).epoch > epoch, "its keys are gone");
+    let stale = TopologyChange::SetMemberState { node: from, incarnation: first, state: NodeState::Down };
+    assert_eq!(log.apply(stale), Applied::Refused(Refused::StaleIncarnation));
+}
+
+#[test]
+fn dead_slots_come_back_only_by_a_revival() {
+    let (mut log, first, _) = Log::of_two();
+    log.apply(TopologyChange::MarkDead { slots: slots(0, 9), node: NodeId(1), incarnation: first });
+    assert_eq!(log.topology.slot(Slot::default()).phase, Phase::Dead);
+    let living = TopologyChange::Revive { slots: slots(0, 10), to: NodeId(2) };
+    assert_eq!(log.apply(living), Applied::Refused(Refused::WrongPhase), "slot 10 lives");
+    assert_eq!(log.apply(TopologyChange::Revive { slots: slots(0, 9), to: NodeId(2) }), Applied::Done);
+    assert_eq!(log.topology.owned_by(NodeId(2)), slots(0, 9));
+}
+
+#[test]
+fn a_member_that_owns_slots_is_not_forgotten_by_mistake() {
+    let (mut log, first, _) = Log::of_two();
+    assert_eq!(log.apply(TopologyChange::RemoveNode { node: NodeId(1) }), Applied::Refused(Refused::OwnsSlots));
+    log.apply(TopologyChange::SetMemberState { node: NodeId(1), incarnation: first, state: NodeState::Down });
+    assert_eq!(log.apply(TopologyChange::RemoveNode { node: NodeId(1) }), Applied::Done);
+    assert_eq!(log.topology.slot(Slot::default()).primary, None);
+}
+
+#[test]
+fn an_address_has_one_member() {
+    let (mut log, ..) = Log::of_two();
+    let impostor = Node { ip: node(1).ip, ..node(3) };
+    let applied = log.apply(TopologyChange::RegisterNode { node: impostor });
+    assert_eq!(applied, Applied::Refused(Refused::AddressTaken));
+}
+
+#[test]
+fn nothing_happens_before_there_is_a_cluster() {
+    let mut log = Log::new();
+    let applied = log.apply(TopologyChange::RegisterNode { node: node(1) });
+    assert_eq!(applied, Applied::Refused(Refused::NoCluster));
+    log.apply(TopologyChange::InitCluster { cluster: CLUSTER, hash_key: 1 });
+    let other = TopologyChange::InitCluster { cluster: ClusterId(8), hash_key: 2 };
+    assert_eq!(log.apply(other), Applied::Refused(Refused::OtherCluster));
+}
+
+/// Changes that mostly make sense, and often come too late, too early or twice.
+fn any_change() -> impl Strategy<Value = TopologyChange> {
+    let range = (0u16..40, 0u16..10).prop_map(|(first, more)| slots(first, first + more));
+    (0u8..12, range, 1u8..4, 1u8..4, 1u64..8).prop_map(|(kind, slots, a, b, life)| {
+        let (from, to) = (NodeId(u128::from(a)), NodeId(u128::from(b)));
+        let incarnation = Incarnation(life);
+        match kind {
+            0 => TopologyChange::RegisterNode { node: node(a) },
+            1 | 2 => TopologyChange::CopyAdd { slots, from, to },
+            3 | 4 => TopologyChange::CopyReady { slots, to, incarnation },
+            5 => TopologyChange::BeginHandoff { slots, to },
+            6 => TopologyChange::Handoff { slots, to, incarnation },
+            7 => TopologyChange::AbortHandoff { slots, to },
+            8 => TopologyChange::CopyRemove { slots, node: from },
+            9 => TopologyChange::MarkDead { slots, node: from, incarnation },
+            10 => TopologyChange::Revive { slots, to },
+            _ => TopologyChange::RemoveNode { node: from },
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    /// Whatever comes in whatever order: epochs never go back, no epoch has two primaries, who owns a living slot is a
+    /// member, and two nodes that applied the same changes are equal.
+    #[test]
+    fn invariants_hold_in_any_order(changes in prop::collection::vec(any_change(), 1..60)) {
+        let mut log = Log::of_two().0;
+        let start = log.topology.clone();
+        for change in &changes {
+            log.apply(change.clone());
+            for record in log.topology.slots().iter().filter(|record| record.phase != Phase::Dead) {
+                let primary = record.primary.expect("a living slot has a primary");
+                prop_assert!(log.topology.nodes.contains_key(&primary));
+            }
+        }
+        let mut other = start;
+        for (index, change) in (other.version + 1..).zip(&changes) {
+            other.apply(index, change);
+            other.apply(index, change);
+        }
+        prop_assert_eq!(other, log.topology);
+    }
+}

@@ -1,0 +1,180 @@
+//! DEBUG: what tests need to look inside and to provoke. Only the subcommands that mean something here are known.
+//!
+//! `enable-debug-command` is `local` by default, where Redis says `no`: a client on the same machine may use it, others
+//! not. Nothing here can crash the process or read its memory.
+
+use crate::base::slot::Slot;
+use crate::commands::context::Control;
+use crate::commands::error::CommandError;
+use crate::commands::help;
+use crate::commands::parse::is;
+use crate::commands::spec::{ADMIN, Arity::*, CommandResult, CommandSpec, LOADING, NOSCRIPT, STALE, control};
+use crate::engine::Keyspace;
+use crate::engine::entry::StringRef;
+use crate::resp::arguments::Arguments;
+use crate::resp::reply::{Protocol, ReplyWriter};
+use std::time::Duration;
+
+pub const COMMANDS: &[CommandSpec] = &[control("debug", AtLeast(2), ADMIN | NOSCRIPT | LOADING | STALE, 0, debug)];
+
+/// The longest DEBUG SLEEP.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
+
+fn debug(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    if !is_allowed(control) {
+        return Err(CommandError::text(
+            "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it \
+             from a local connection, otherwise you need to set this option in the configuration file, and then \
+             restart the server.",
+        ));
+    }
+    let (word, count) = (arguments.at(1), arguments.len());
+    match word {
+        _ if is(word, "help") && count == 2 => debug_help(reply),
+        _ if is(word, "sleep") && count == 3 => sleep(arguments.at(2), reply),
+        _ if is(word, "set-active-expire") && count == 3 => {
+            control.services.settings.set_active_expire(arguments.at(2) == b"1");
+            reply.ok();
+        }
+        _ if is(word, "object") && count >= 3 => return object(control, arguments.at(2), reply),
+        _ if is(word, "error") && count == 3 => reply.error(arguments.at(2)),
+        _ if is(word, "log") && count == 3 => {
+            tracing::warn!("DEBUG LOG: {}", String::from_utf8_lossy(arguments.at(2)));
+            reply.ok();
+        }
+        _ if is(word, "protocol") && count == 3 => return protocol(arguments.at(2), reply),
+        _ => {
+            let word = String::from_utf8_lossy(&word[..word.len().min(128)]);
+            let text = format!("ERR unknown subcommand or wrong number of arguments for '{word}'. Try DEBUG HELP.");
+            return Err(CommandError::Text(text.into()));
+        }
+    }
+    Ok(())
+}
+
+/// What `enable-debug-command` says of this client.
+fn is_allowed(control: &Control<'_>) -> bool {
+    let config = control.services.settings.load_full();
+    match config.get(&[b"enable-debug-command"]).first().map(|(_, text)| *text) {
+        Some("yes") => true,
+        Some("local") => control.session.client.address.ip().to_canonical().is_loopback(),
+        _ => false,
+    }
+}
+
+/// Redis stops altogether for this time. Here it is the thread of this connection that stops, and every connection that
+/// lives on it: with `threads 1` that is the whole server, and a command is as slow as the slow log and the latency
+/// monitor are told it was. Inside a transaction the keys of the transaction stay locked as well.
+fn sleep(seconds: &[u8], reply: &mut ReplyWriter<'_>) {
+    // Redis reads what is no number as 0.
+    let seconds = crate::base::number::parse_double(seconds).unwrap_or(0.0);
+    let time = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO).min(SLEEP_MAX);
+    reply.ok();
+    std::thread::sleep(time);
+}
+
+fn object(control: &mut Control<'_>, key: &[u8], reply: &mut ReplyWriter<'_>) -> CommandResult {
+    if control.in_transaction {
+        // EXEC holds locks, and the key of DEBUG OBJECT is not among those it knows of.
+        return Err(CommandError::text("ERR DEBUG OBJECT is not allowed inside a transaction"));
+    }
+    let engine = &control.services.engine;
+    let mut keyspace = engine.lock_slot(Slot::of_key(key), control.session.database, control.now_ms);
+    let text = describe(&mut keyspace, key, engine.access_clock()).ok_or(CommandError::NoSuchKey)?;
+    reply.simple(&text);
+    Ok(())
+}
+
+/// The line of DEBUG OBJECT. The address is not shown: it is of no use but to an attacker. `serializedlength` is what
+/// the value needs in memory, or the length of a string: nothing is serialized here.
+fn describe(keyspace: &mut Keyspace<'_>, key: &[u8], clock: u32) -> Option<String> {
+    let entry = keyspace.peek(key)?;
+    let length = match entry.as_string() {
+        Some(StringRef::Integer(value)) => StringRef::Integer(value).len(),
+        Some(StringRef::Bytes(bytes)) => bytes.len() + 1,
+        None => entry.memory_bytes(),
+    };
+    let access = entry.access();
+    let idle = clock.wrapping_sub(access) & 0x00ff_ffff;
+    Some(format!(
+        "Value at:0x0 refcount:1 encoding:{} serializedlength:{length} lru:{access} lru_seconds_idle:{idle}",
+        entry.encoding()
+    ))
+}
+
+/// A reply of the kind that is asked for, with the values Redis gives: clients test their parsers with them.
+fn protocol(kind: &[u8], reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let is_resp3 = reply.protocol() == Protocol::Resp3;
+    match kind {
+        _ if is(kind, "string") => reply.bulk(b"Hello World"),
+        _ if is(kind, "integer") => reply.integer(12345),
+        _ if is(kind, "double") => reply.double(3.141),
+        _ if is(kind, "null") => reply.null(),
+        _ if is(kind, "array") => {
+            reply.array(3);
+            (0..3).for_each(|value| reply.integer(value));
+        }
+        _ if is(kind, "set") => {
+            reply.set(3);
+            (0..3).for_each(|value| reply.integer(value));
+        }
+        _ if is(kind, "map") => {
+            reply.map(3);
+            for value in 0..3 {
+                reply.integer(value);
+                reply.boolean(value == 1);
+            }
+        }
+        _ if is(kind, "attrib") => {
+            if is_resp3 {
+                reply.raw(b"|1\r\n$14\r\nkey-popularity\r\n*2\r\n$7\r\nkey:123\r\n:90\r\n");
+            }
+            reply.bulk(b"Some real reply following the attribute");
+        }
+        _ if is(kind, "push") => {
+            if !is_resp3 {
+                return Err(CommandError::text("ERR RESP2 is not supported by this command"));
+            }
+            reply.push(2);
+            reply.bulk(b"server-cpu-usage");
+            reply.integer(42);
+            reply.bulk(b"Some real reply following the push reply");
+        }
+        _ if is(kind, "verbatim") => reply.verbatim("txt", "This is a verbatim\nstring"),
+        _ if is(kind, "true") => reply.boolean(true),
+        _ if is(kind, "false") => reply.boolean(false),
+        _ if is(kind, "bignum") => match is_resp3 {
+            true => reply.raw(b"(1234567999999999999999999999999999999\r\n"),
+            false => reply.bulk(b"1234567999999999999999999999999999999"),
+        },
+        _ => {
+            return Err(CommandError::text(
+                "ERR Wrong protocol type name. Please use one of the following: \
+                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn debug_help(reply: &mut ReplyWriter<'_>) {
+    help::write(
+        reply,
+        "DEBUG",
+        &[
+            "ERROR <string>",
+            "    Answer with an error of this text.",
+            "LOG <message>",
+            "    Write <message> to the server's log.",
+            "OBJECT <key>",
+            "    Show how the value of <key> is held.",
+            "PROTOCOL <type>",
+            "    Answer with a value of this type: string, integer, double, bignum, null, array, set, map, attrib,",
+            "    push, verbatim, true, false.",
+            "SET-ACTIVE-EXPIRE <0|1>",
+            "    Whether keys that expire are removed before somebody asks for them.",
+            "SLEEP <seconds>",
+            "    Stop the thread of this connection for <seconds>. Decimals allowed.",
+        ],
+    );
+}

@@ -1,0 +1,355 @@
+//! INFO: the node in figures, in sections. What does not exist here is shown as Redis shows it when it is off.
+
+use crate::base::clock;
+use crate::commands::context::Control;
+use crate::commands::parse::is;
+use crate::commands::spec::{Arity::*, CommandResult, CommandSpec, DANGEROUS, LOADING, STALE, control};
+use crate::commands::table;
+use crate::resp::arguments::Arguments;
+use crate::resp::reply::ReplyWriter;
+use crate::services::pubsub::Space;
+use crate::services::{Services, memory};
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+pub const COMMANDS: &[CommandSpec] = &[control("info", AtLeast(1), LOADING | STALE, DANGEROUS, info).tips(&[
+    "nondeterministic_output",
+    "request_policy:all_shards",
+    "response_policy:special",
+])];
+
+/// Writes the fields of a section.
+type Fill = fn(&mut Section<'_>);
+
+/// Name, heading, whether it belongs to those shown by default, and what fills it; in the order of the reply.
+const SECTIONS: &[(&str, &str, bool, Fill)] = &[
+    ("server", "Server", true, server),
+    ("clients", "Clients", true, clients),
+    ("memory", "Memory", true, memory_section),
+    ("persistence", "Persistence", true, persistence),
+    ("stats", "Stats", true, stats),
+    ("replication", "Replication", true, replication),
+    ("cpu", "CPU", true, cpu),
+    ("modules", "Modules", true, |_| {}),
+    ("commandstats", "Commandstats", false, commandstats),
+    ("errorstats", "Errorstats", true, errorstats),
+    ("latencystats", "Latencystats", false, latencystats),
+    ("cluster", "Cluster", true, cluster),
+    ("keyspace", "Keyspace", true, keyspace),
+];
+
+/// A section that is being written.
+struct Section<'a> {
+    text: &'a mut String,
+    services: &'a Services,
+    now_ms: u64,
+}
+
+impl Section<'_> {
+    fn field(&mut self, name: &str, value: impl std::fmt::Display) {
+        // Writing into a string cannot fail.
+        let _ = write!(self.text, "{name}:{value}\r\n");
+    }
+
+    /// Fields of which each stands for something that does not exist or has not happened.
+    fn zeros(&mut self, names: &[&str]) {
+        names.iter().for_each(|name| self.field(name, 0));
+    }
+
+    /// A figure in bytes, and once more for people.
+    fn bytes(&mut self, name: &str, bytes: u64) {
+        self.field(name, bytes);
+        self.field(&format!("{name}_human"), human(bytes));
+    }
+}
+
+fn info(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    control.session.show();
+    let asked = |name: &str| arguments.from(1).any(|word| is(word, name));
+    let all = asked("all") || asked("everything");
+    let default = arguments.len() == 1 || asked("default");
+    let mut text = String::new();
+    for (name, heading, by_default, fill) in SECTIONS {
+        if !(all || (default && *by_default) || asked(name)) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str("\r\n");
+        }
+        let _ = write!(text, "# {heading}\r\n");
+        fill(&mut Section { text: &mut text, services: control.services, now_ms: control.now_ms });
+    }
+    reply.verbatim("txt", &text);
+    Ok(())
+}
+
+/// `1.50M`, as Redis writes sizes for people.
+fn human(bytes: u64) -> String {
+    let units = ["K", "M", "G", "T", "P"];
+    if bytes < 1024 {
+        return format!("{bytes}B");
+    }
+    let power = (bytes.ilog2() as usize / 10).min(units.len());
+    format!("{:.2}{}", bytes as f64 / (1u64 << (power * 10)) as f64, units[power - 1])
+}
+
+fn ratio(value: u64, of: u64) -> String {
+    format!("{:.2}", value as f64 / of.max(1) as f64)
+}
+
+fn server(section: &mut Section<'_>) {
+    let (services, now_ms) = (section.services, section.now_ms);
+    let config = services.settings.load_full();
+    let system = rustix::system::uname();
+    let (name, release, machine) = (system.sysname(), system.release(), system.machine());
+    let os = [name, release, machine].map(|word| word.to_string_lossy().into_owned()).join(" ");
+    let uptime = now_ms.saturating_sub(services.started_at_ms) / 1000;
+    let executable = std::env::current_exe().map_or_else(|_| String::new(), |path| path.display().to_string());
+    section.field("redis_version", crate::commands::REDIS_VERSION);
+    section.field("starling_version", env!("CARGO_PKG_VERSION"));
+    section.field("redis_git_sha1", "00000000");
+    section.zeros(&["redis_git_dirty", "redis_build_id"]);
+    section.field("redis_mode", if config.cluster_enabled { "cluster" } else { "standalone" });
+    section.field("os", os);
+    section.field("arch_bits", usize::BITS);
+    section.field("monotonic_clock", "POSIX clock_gettime");
+    section.field("multiplexing_api", "epoll");
+    section.field("process_id", std::process::id());
+    section.field("process_supervised", "no");
+    section.field("run_id", &services.run_id);
+    section.field("tcp_port", config.port);
+    section.field("server_time_usec", clock::unix_us());
+    section.field("uptime_in_seconds", uptime);
+    section.field("uptime_in_days", uptime / 86400);
+    section.field("hz", config.hz);
+    section.field("configured_hz", config.hz);
+    section.field("lru_clock", services.engine.access_clock());
+    section.field("executable", executable);
+    section.field("config_file", config.file.as_deref().unwrap_or(""));
+    section.zeros(&["io_threads_active"]);
+}
+
+fn clients(section: &mut Section<'_>) {
+    let services = section.services;
+    let list = services.clients.list();
+    let greatest = |bytes: fn(&crate::services::clients::Client) -> usize| {
+        list.iter().map(|client| bytes(client)).max().unwrap_or(0)
+    };
+    section.field("connected_clients", list.len());
+    section.zeros(&["cluster_connections"]);
+    section.field("maxclients", services.settings.load().maxclients);
+    section.field("client_recent_max_input_buffer", greatest(|client| client.input_bytes.load(Ordering::Relaxed)));
+    section.field(
+        "client_recent_max_output_buffer",
+        greatest(|client| client.output_bytes.load(Ordering::Relaxed) + client.inbox.bytes()),
+    );
+    section.zeros(&["blocked_clients", "tracking_clients", "clients_in_timeout_table"]);
+}
+
+fn memory_section(section: &mut Section<'_>) {
+    let services = section.services;
+    let allocator = memory::allocator();
+    let allocated = allocator.allocated;
+    let resident = memory::process_resident_bytes();
+    let startup = memory::startup_bytes();
+    let peak = services.statistics.peak_memory_bytes.fetch_max(allocated, Ordering::Relaxed).max(allocated);
+    let entries = services.engine.statistics().entry_bytes;
+    let config = services.settings.load_full();
+    section.bytes("used_memory", allocated);
+    section.bytes("used_memory_rss", resident);
+    section.bytes("used_memory_peak", peak);
+    section.field("used_memory_peak_perc", format!("{:.2}%", allocated as f64 * 100.0 / peak.max(1) as f64));
+    section.field("used_memory_overhead", allocated.saturating_sub(entries));
+    section.field("used_memory_startup", startup);
+    section.field("used_memory_dataset", entries);
+    let share = (entries as f64 * 100.0 / allocated.saturating_sub(startup).max(1) as f64).min(100.0);
+    section.field("used_memory_dataset_perc", format!("{share:.2}%"));
+    section.field("allocator_allocated", allocated);
+    section.field("allocator_active", allocator.active);
+    section.field("allocator_resident", allocator.resident);
+    section.field("allocator_retained", allocator.retained);
+    section.bytes("total_system_memory", memory::machine_bytes());
+    section.zeros(&["used_memory_lua", "used_memory_vm_eval", "used_memory_scripts_eval", "number_of_cached_scripts"]);
+    section.zeros(&["number_of_functions", "number_of_libraries", "used_memory_vm_functions", "used_memory_vm_total"]);
+    section.zeros(&["used_memory_functions", "used_memory_scripts"]);
+    section.bytes("maxmemory", config.maxmemory);
+    section.field("maxmemory_policy", "noeviction");
+    section.field("allocator_frag_ratio", ratio(allocator.active, allocated));
+    section.field("allocator_frag_bytes", allocator.active.saturating_sub(allocated));
+    section.field("allocator_rss_ratio", ratio(allocator.resident, allocator.active));
+    section.field("allocator_rss_bytes", allocator.resident.saturating_sub(allocator.active));
+    section.field("rss_overhead_ratio", ratio(resident, allocator.resident));
+    section.field("rss_overhead_bytes", resident as i64 - allocator.resident as i64);
+    section.field("mem_fragmentation_ratio", ratio(resident, allocated));
+    section.field("mem_fragmentation_bytes", resident as i64 - allocated as i64);
+    section.zeros(&[
+        "mem_not_counted_for_evict",
+        "mem_replication_backlog",
+        "mem_total_replication_buffers",
+        "mem_clients_slaves",
+    ]);
+    let of_clients: usize = services.clients.list().iter().map(|client| client.memory_bytes()).sum();
+    section.field("mem_clients_normal", of_clients);
+    section.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
+    section.field("mem_allocator", "jemalloc-5.3.1");
+    section.zeros(&["active_defrag_running", "lazyfree_pending_objects", "lazyfreed_objects"]);
+}
+
+fn persistence(section: &mut Section<'_>) {
+    section.zeros(&["loading", "async_loading", "current_cow_peak", "current_cow_size", "current_cow_size_age"]);
+    section.field("current_fork_perc", "0.00");
+    section.zeros(&["current_save_keys_processed", "current_save_keys_total"]);
+    section.field("rdb_changes_since_last_save", section.services.engine.statistics().changes);
+    section.zeros(&["rdb_bgsave_in_progress"]);
+    section.field("rdb_last_save_time", section.services.started_at_ms / 1000);
+    section.field("rdb_last_bgsave_status", "ok");
+    section.field("rdb_last_bgsave_time_sec", -1);
+    section.field("rdb_current_bgsave_time_sec", -1);
+    section.zeros(&["rdb_saves", "rdb_last_cow_size", "rdb_last_load_keys_expired", "rdb_last_load_keys_loaded"]);
+    section.zeros(&["aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled"]);
+    section.field("aof_last_rewrite_time_sec", -1);
+    section.field("aof_current_rewrite_time_sec", -1);
+    section.field("aof_last_bgrewrite_status", "ok");
+    section.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
+    section.field("aof_last_write_status", "ok");
+    section.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+}
+
+fn stats(section: &mut Section<'_>) {
+    let services = section.services;
+    let (statistics, engine) = (&services.statistics, services.engine.statistics());
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let kilobytes = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
+    section.field("total_connections_received", load(&statistics.connections_received));
+    section.field("total_commands_processed", statistics.commands_processed());
+    section.field("instantaneous_ops_per_sec", load(&statistics.operations_per_second));
+    section.field("total_net_input_bytes", statistics.sum(|thread| load(&thread.input_bytes)));
+    section.field("total_net_output_bytes", statistics.sum(|thread| load(&thread.output_bytes)));
+    section.zeros(&["total_net_repl_input_bytes", "total_net_repl_output_bytes"]);
+    section.field("instantaneous_input_kbps", kilobytes(load(&statistics.input_bytes_per_second)));
+    section.field("instantaneous_output_kbps", kilobytes(load(&statistics.output_bytes_per_second)));
+    section.field("instantaneous_input_repl_kbps", "0.00");
+    section.field("instantaneous_output_repl_kbps", "0.00");
+    section.field("rejected_connections", load(&statistics.connections_rejected));
+    section.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
+    section.field("expired_keys", engine.expired);
+    section.field("expired_stale_perc", "0.00");
+    section.zeros(&["expired_time_cap_reached_count", "expire_cycle_cpu_milliseconds", "evicted_keys"]);
+    section.zeros(&["evicted_clients", "total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
+    section.field("keyspace_hits", engine.hits);
+    section.field("keyspace_misses", engine.misses);
+    section.field("pubsub_channels", services.pubsub.channel_count(Space::Channel));
+    section.field("pubsub_patterns", services.pubsub.pattern_count());
+    section.field("pubsubshard_channels", services.pubsub.channel_count(Space::Shard));
+    section.zeros(&["latest_fork_usec", "total_forks", "migrate_cached_sockets", "slave_expires_tracked_keys"]);
+    section.zeros(&["active_defrag_hits", "active_defrag_misses", "active_defrag_key_hits"]);
+    section.zeros(&["active_defrag_key_misses", "total_active_defrag_time", "current_active_defrag_time"]);
+    section.zeros(&["tracking_total_keys", "tracking_total_items", "tracking_total_prefixes"]);
+    section.zeros(&["unexpected_error_replies"]);
+    section.field("total_error_replies", load(&statistics.error_replies));
+    section.zeros(&["dump_payload_sanitizations"]);
+    section.field("client_query_buffer_limit_disconnections", load(&statistics.input_limit_disconnections));
+    section.field("client_output_buffer_limit_disconnections", load(&statistics.output_limit_disconnections));
+}
+
+/// The copies of a slot belong to the cluster; in Redis's sense every node is a master without replicas.
+fn replication(section: &mut Section<'_>) {
+    section.field("role", "master");
+    section.zeros(&["connected_slaves"]);
+    section.field("master_failover_state", "no-failover");
+    section.field("master_replid", &section.services.run_id);
+    section.field("master_replid2", "0".repeat(40));
+    section.zeros(&["master_repl_offset"]);
+    section.field("second_repl_offset", -1);
+    section.zeros(&["repl_backlog_active", "repl_backlog_size"]);
+    section.zeros(&["repl_backlog_first_byte_offset", "repl_backlog_histlen"]);
+}
+
+fn cpu(section: &mut Section<'_>) {
+    let [user, system, user_children, system_children] = cpu_seconds("/proc/self/stat");
+    let [user_main, system_main, ..] = cpu_seconds("/proc/thread-self/stat");
+    for (name, seconds) in [
+        ("used_cpu_sys", system),
+        ("used_cpu_user", user),
+        ("used_cpu_sys_children", system_children),
+        ("used_cpu_user_children", user_children),
+        ("used_cpu_sys_main_thread", system_main),
+        ("used_cpu_user_main_thread", user_main),
+    ] {
+        section.field(name, format!("{seconds:.6}"));
+    }
+}
+
+/// User and system time of a process or thread and of its ended children, in seconds; zeros where the system does not
+/// say. Connections live on many threads: as the "main" one, the thread that answers is shown.
+fn cpu_seconds(path: &str) -> [f64; 4] {
+    // The kernel counts in hundredths of a second, whatever its own clock (USER_HZ).
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    // The name of the program stands in brackets and may contain blanks; the times are the 12th to 15th field behind.
+    let behind = text.rsplit_once(')').map_or("", |(_, behind)| behind);
+    let mut times = behind.split_ascii_whitespace().skip(11);
+    std::array::from_fn(|_| times.next().and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) / TICKS_PER_SECOND)
+}
+
+fn commandstats(section: &mut Section<'_>) {
+    for command in table::all() {
+        let [calls, microseconds, rejected, failed] = section.services.statistics.command(command.index as usize);
+        if calls + rejected + failed == 0 {
+            continue;
+        }
+        let each = microseconds as f64 / calls.max(1) as f64;
+        section.field(
+            &format!("cmdstat_{}", command.name),
+            format_args!(
+                "calls={calls},usec={microseconds},usec_per_call={each:.2},rejected_calls={rejected},\
+                 failed_calls={failed}"
+            ),
+        );
+    }
+}
+
+fn errorstats(section: &mut Section<'_>) {
+    for (code, count) in section.services.statistics.errors() {
+        section.field(&format!("errorstat_{code}"), format_args!("count={count}"));
+    }
+}
+
+fn latencystats(section: &mut Section<'_>) {
+    for command in table::all() {
+        let latencies = section.services.statistics.latencies(command.index as usize);
+        if latencies.count() == 0 {
+            continue;
+        }
+        let [half, most, nearly_all] = [0.5, 0.99, 0.999].map(|share| latencies.quantile(share));
+        section.field(
+            &format!("latency_percentiles_usec_{}", command.name),
+            format_args!("p50={half}.000,p99={most}.000,p99.9={nearly_all}.000"),
+        );
+    }
+}
+
+fn cluster(section: &mut Section<'_>) {
+    section.field("cluster_enabled", u8::from(section.services.settings.load().cluster_enabled));
+}
+
+fn keyspace(section: &mut Section<'_>) {
+    let statistics = section.services.engine.statistics();
+    for (database, (keys, volatile)) in statistics.databases.iter().enumerate().filter(|(_, (keys, _))| *keys > 0) {
+        section.field(&format!("db{database}"), format_args!("keys={keys},expires={volatile},avg_ttl=0"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_for_people() {
+        for (bytes, text) in
+            [(0, "0B"), (1023, "1023B"), (1024, "1.00K"), (1 << 20, "1.00M"), (23_540_000_000, "21.92G")]
+        {
+            assert_eq!(human(bytes), text);
+        }
+    }
+}

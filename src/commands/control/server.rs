@@ -1,0 +1,109 @@
+//! The server as a whole: its clock, its role, its version, and its end.
+
+use crate::base::{clock, number};
+use crate::commands::context::{Control, Flow};
+use crate::commands::error::CommandError;
+use crate::commands::parse::is;
+use crate::commands::spec::{
+    ADMIN, ADMINS, ALLOW_BUSY, Arity::*, CONNECTION, CommandResult, CommandSpec, DANGEROUS, FAST, LOADING, NO_MULTI,
+    NOSCRIPT, NOT_PAUSED, READONLY, STALE, control,
+};
+use crate::resp::arguments::Arguments;
+use crate::resp::reply::ReplyWriter;
+use std::time::Duration;
+
+pub const COMMANDS: &[CommandSpec] = &[
+    control("lolwut", AtLeast(1), READONLY | FAST, 0, lolwut),
+    control("role", Exactly(1), NOSCRIPT | LOADING | STALE | FAST, ADMINS | DANGEROUS, role),
+    control(
+        "shutdown",
+        AtLeast(1),
+        ADMIN | NOSCRIPT | LOADING | STALE | NO_MULTI | ALLOW_BUSY | NOT_PAUSED,
+        0,
+        shutdown,
+    ),
+    control("time", Exactly(1), LOADING | STALE | FAST, 0, time).tips(&["nondeterministic_output"]),
+    control("wait", Exactly(3), NOSCRIPT, CONNECTION, wait)
+        .tips(&["request_policy:all_shards", "response_policy:agg_min"]),
+];
+
+fn time(_: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let now_us = clock::unix_us();
+    reply.array(2);
+    reply.bulk_integer((now_us / 1_000_000) as i64);
+    reply.bulk_integer((now_us % 1_000_000) as i64);
+    Ok(())
+}
+
+/// This node has no replicas in Redis's sense: the copies of a slot belong to the cluster, and take no commands.
+fn role(_: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    reply.array(3);
+    reply.bulk(b"master");
+    reply.integer(0);
+    reply.array(0);
+    Ok(())
+}
+
+fn lolwut(_: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    // VERSION asks for the drawing of that version; here all versions have the same.
+    if let Some(word) = arguments.get(1)
+        && is(word, "version")
+        && let Some(version) = arguments.get(2)
+    {
+        number::parse_i64(version).ok_or(CommandError::NotAnInteger)?;
+    }
+    let text = format!("Redis ver. {}\nStarling ver. {}\n", crate::commands::REDIS_VERSION, env!("CARGO_PKG_VERSION"));
+    reply.verbatim("txt", &text);
+    Ok(())
+}
+
+/// SAVE, NOSAVE, NOW and FORCE say what may keep Redis from ending: snapshots and lagging replicas. Nothing does here.
+fn shutdown(control: &mut Control<'_>, arguments: Arguments<'_>, _: &mut ReplyWriter<'_>) -> CommandResult {
+    let (mut save, mut no_save, mut now, mut force, mut abort) = (false, false, false, false, false);
+    for word in arguments.from(1) {
+        match word {
+            _ if is(word, "save") => save = true,
+            _ if is(word, "nosave") => no_save = true,
+            _ if is(word, "now") => now = true,
+            _ if is(word, "force") => force = true,
+            _ if is(word, "abort") => abort = true,
+            _ => return Err(CommandError::Syntax),
+        }
+    }
+    if (save && no_save) || (abort && (save || no_save || now || force)) {
+        return Err(CommandError::Syntax);
+    }
+    if abort {
+        return Err(CommandError::text("ERR No shutdown in progress."));
+    }
+    tracing::warn!(client = %control.session.client.address, "User requested shutdown...");
+    // Whoever waits for the end next will find it: a permit is kept if nobody waits now.
+    control.services.shutdown.notify_one();
+    control.flow = Flow::Close;
+    Ok(())
+}
+
+/// WAIT counts replicas that have confirmed the writes of this connection. There are none, so it waits in vain where
+/// any are asked for. A timeout of 0 is none: then the reply never comes. Commands behind it are executed meanwhile.
+fn wait(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let replicas = number::parse_i64(arguments.at(1)).ok_or(CommandError::NotAnInteger)?;
+    let timeout = number::parse_i64(arguments.at(2))
+        .ok_or(CommandError::text("ERR timeout is not an integer or out of range"))?;
+    if timeout < 0 {
+        return Err(CommandError::text("ERR timeout is negative"));
+    }
+    // Inside a transaction nothing may wait.
+    if replicas <= 0 || control.in_transaction {
+        reply.integer(0);
+        return Ok(());
+    }
+    let timeout = match timeout {
+        0 => Duration::MAX,
+        milliseconds => Duration::from_millis(milliseconds as u64),
+    };
+    control.flow = Flow::Later(Box::pin(async move {
+        tokio::time::sleep(timeout).await;
+        b":0\r\n".to_vec()
+    }));
+    Ok(())
+}

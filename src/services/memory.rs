@@ -1,0 +1,97 @@
+//! What the process has of memory: the allocator's figures and the system's.
+//!
+//! Where another allocator than jemalloc is linked (some tests), the allocator's figures are 0.
+
+use super::Services;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+use tikv_jemalloc_ctl::{Access, AsName, arenas, epoch, stats};
+
+/// The allocator's figures, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allocator {
+    /// Handed out to the program.
+    pub allocated: u64,
+    /// Pages with something allocated in them.
+    pub active: u64,
+    /// Mapped and in physical memory.
+    pub resident: u64,
+    /// Kept back from the system for later, not in physical memory.
+    pub retained: u64,
+}
+
+static STARTUP: OnceLock<u64> = OnceLock::new();
+
+/// The figures of this moment.
+pub fn allocator() -> Allocator {
+    // Figures stand still between two epochs.
+    if epoch::advance().is_err() {
+        return Allocator::default();
+    }
+    let read = |figure: Result<usize, tikv_jemalloc_ctl::Error>| figure.map_or(0, |bytes| bytes as u64);
+    Allocator {
+        allocated: read(stats::allocated::read()),
+        active: read(stats::active::read()),
+        resident: read(stats::resident::read()),
+        retained: read(stats::retained::read()),
+    }
+}
+
+/// Bytes allocated when the node began to serve.
+pub fn startup_bytes() -> u64 {
+    STARTUP.get().copied().unwrap_or(0)
+}
+
+/// Looks at the memory in use now: the first look is what the start took, the greatest is the peak. Called by the
+/// node's timer.
+pub fn observe(services: &Services) {
+    let allocated = allocator().allocated;
+    STARTUP.get_or_init(|| allocated);
+    services.statistics.peak_memory_bytes.fetch_max(allocated, Ordering::Relaxed);
+}
+
+/// Bytes of the process in physical memory; 0 where the system does not say.
+pub fn process_resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kilobytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|value| value.split_ascii_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+/// Bytes of memory the machine has.
+pub fn machine_bytes() -> u64 {
+    let system = rustix::system::sysinfo();
+    system.totalram as u64 * u64::from(system.mem_unit)
+}
+
+/// The allocator's figures for people, a line each.
+pub fn allocator_report() -> String {
+    let Allocator { allocated, active, resident, retained } = allocator();
+    let arenas = arenas::narenas::read().unwrap_or(0);
+    let version = tikv_jemalloc_ctl::version::read().unwrap_or("none");
+    let figures = |read: Result<usize, tikv_jemalloc_ctl::Error>| read.unwrap_or(0);
+    let (metadata, mapped) = (figures(stats::metadata::read()), figures(stats::mapped::read()));
+    format!(
+        "jemalloc {version}\nArenas: {arenas}\nAllocated: {allocated}\nActive: {active}\nMetadata: {metadata}\n\
+         Resident: {resident}\nMapped: {mapped}\nRetained: {retained}\n"
+    )
+}
+
+/// Makes the allocator give unused pages back to the system: they decay at once, then as slowly as before. Arenas that
+/// nobody has used do not know the setting, and have nothing to give back.
+pub fn purge() {
+    let count = arenas::narenas::read().unwrap_or(0);
+    for arena in 0..count {
+        for kind in ["dirty", "muzzy"] {
+            let name = format!("arena.{arena}.{kind}_decay_ms\0");
+            let name = name.as_bytes().name();
+            let before: Result<isize, _> = name.update(0);
+            if let Ok(before) = before {
+                // It was just accepted, and a failure would only make later frees return their pages sooner.
+                let _ = name.write(before);
+            }
+        }
+    }
+}

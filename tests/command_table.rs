@@ -1,0 +1,131 @@
+//! The command table is Redis's: every row is compared with what redis-server 7.0.15 answers to COMMAND
+//! (`tests/fixtures/command.json`, written by `redis-compat-tests/fixtures/capture.py`).
+
+use serde_json::Value;
+use starling::commands::control::command::{categories, flags, key_flags, key_range};
+use starling::commands::spec::{Begin, Find, HIDDEN, KeySpec};
+use starling::commands::table::{self, Command};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Commands and subcommands that Redis 7.0 does not have.
+const ADDITIONS: &[(&str, &str)] =
+    &[("client|setinfo", "Redis 7.2 has it, and client libraries send it when they connect")];
+
+/// Fields in which a row differs on purpose.
+const DIFFERENCES: &[(&str, &str, &str)] = &[];
+
+fn words(value: &Value) -> BTreeSet<String> {
+    let words = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    words.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect()
+}
+
+fn owned<'a>(words: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
+    words.into_iter().map(str::to_owned).collect()
+}
+
+/// Commands with their subcommands, by full name.
+fn enter(commands: &Value, rows: &mut BTreeMap<String, Value>) {
+    for (name, row) in commands.as_object().expect("commands by name") {
+        rows.insert(name.clone(), row.clone());
+        enter(&row["subcommands"], rows);
+    }
+}
+
+fn fixture() -> BTreeMap<String, Value> {
+    let mut rows = BTreeMap::new();
+    enter(&serde_json::from_str(include_str!("fixtures/command.json")).expect("JSON"), &mut rows);
+    rows
+}
+
+/// A key specification in one line. Notes are prose, and need not be the same.
+fn key_line(key: &KeySpec) -> String {
+    let begin = match key.begin {
+        Begin::Index(index) => format!("index {index}"),
+        Begin::Keyword(word, from) => format!("keyword {word} {from}"),
+        Begin::Unknown => "unknown".to_owned(),
+    };
+    let find = match key.find {
+        Find::Range { last, step, limit } => format!("range {last} {step} {limit}"),
+        Find::Count { count, first, step } => format!("keynum {count} {first} {step}"),
+        Find::Unknown => "unknown".to_owned(),
+    };
+    format!("{:?} from {begin} to {find}", owned(key_flags(key)))
+}
+
+fn redis_key_line(key: &Value) -> String {
+    let part = |part: &Value, fields: &[&str]| {
+        let mut line = part["type"].as_str().expect("a type").to_owned();
+        for value in fields.iter().map(|field| &part["spec"][*field]).filter(|value| !value.is_null()) {
+            line.push(' ');
+            line.push_str(&value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        }
+        line
+    };
+    let begin = part(&key["begin_search"], &["index", "keyword", "startfrom"]);
+    let find = match key["find_keys"]["type"].as_str() {
+        Some("keynum") => part(&key["find_keys"], &["keynumidx", "firstkey", "keystep"]),
+        _ => part(&key["find_keys"], &["lastkey", "keystep", "limit"]),
+    };
+    format!("{:?} from {begin} to {find}", words(&key["flags"]))
+}
+
+/// The fields in which a row differs from Redis's: field, ours, Redis's.
+fn differences(command: &Command, redis: &Value) -> Vec<(&'static str, String, String)> {
+    let spec = command.spec;
+    let keys: Vec<String> = spec.keys.iter().map(key_line).collect();
+    let redis_keys: Vec<String> = redis["key_specs"].as_array().expect("keys").iter().map(redis_key_line).collect();
+    let (first, last, step) = key_range(spec.keys);
+    let compared = [
+        ("arity", spec.arity.number().to_string(), redis["arity"].to_string()),
+        ("flags", format!("{:?}", owned(flags(spec))), format!("{:?}", words(&redis["flags"]))),
+        (
+            "range",
+            format!("{first} {last} {step}"),
+            format!("{} {} {}", redis["first_key"], redis["last_key"], redis["step"]),
+        ),
+        ("categories", format!("{:?}", owned(categories(spec))), format!("{:?}", words(&redis["acl_categories"]))),
+        ("tips", format!("{:?}", owned(spec.tips.iter().copied())), format!("{:?}", words(&redis["tips"]))),
+        ("keys", format!("{keys:?}"), format!("{redis_keys:?}")),
+    ];
+    compared.into_iter().filter(|(_, ours, redis)| ours != redis).collect()
+}
+
+#[test]
+fn rows_are_those_of_redis() {
+    let redis = fixture();
+    let mut wrong = Vec::new();
+    let mut used = BTreeSet::new();
+    for command in table::all().iter().filter(|command| !command.spec.has(HIDDEN)) {
+        let name = command.name.as_str();
+        let addition = ADDITIONS.iter().any(|(added, _)| *added == name);
+        match redis.get(name) {
+            None if addition => {}
+            None => wrong.push(format!("{name}: Redis has no such command")),
+            Some(_) if addition => wrong.push(format!("{name}: Redis has it too")),
+            Some(row) => {
+                for (field, ours, theirs) in differences(command, row) {
+                    if DIFFERENCES.iter().any(|(differing, of, _)| *differing == name && *of == field) {
+                        used.insert((name, field));
+                    } else {
+                        wrong.push(format!("{name}: {field}\n    ours:  {ours}\n    Redis: {theirs}"));
+                    }
+                }
+            }
+        }
+    }
+    for (name, field, _) in DIFFERENCES {
+        if !used.contains(&(name, field)) && table::lookup_full(name.as_bytes()).is_some() {
+            wrong.push(format!("{name}: {field} is listed as different, and is not"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn names_are_in_lower_case_and_found() {
+    for command in table::all() {
+        assert_eq!(command.name, command.name.to_ascii_lowercase());
+        let found = table::lookup_full(command.name.to_ascii_uppercase().as_bytes()).expect("it is in the table");
+        assert_eq!(found.index, command.index, "{} is there twice", command.name);
+    }
+}

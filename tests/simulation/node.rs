@@ -1,0 +1,103 @@
+//! A simulated node: what is on its disk, and what runs while it is up. Only pure cores.
+
+use crate::network::address_of;
+use starling::base::hlc::{HybridClock, Stamp};
+use starling::base::identity::{ClusterId, NodeId};
+use starling::cluster::datagram::ClusterSecret;
+use starling::cluster::membership::{Life, MemberIdentity, MemberMetadata, Membership, MembershipOptions};
+
+/// The wall clock at the start of every run, ms since 1970.
+pub(crate) const RUN_STARTS_UNIX_MS: u64 = 1_800_000_000_000;
+/// The cluster that all nodes belong to, and one that strangers do.
+pub(crate) const CLUSTER: ClusterId = ClusterId(0xC1 << 120);
+pub(crate) const OTHER_CLUSTER: ClusterId = ClusterId(0xC2 << 120);
+
+/// What survives a crash.
+#[derive(Default)]
+pub(crate) struct Disk {
+    /// The start of its latest life, ms since 1970.
+    pub(crate) start_ms: u64,
+    /// The mark of its hybrid clock.
+    pub(crate) mark_ms: u64,
+}
+
+/// What a crash ends.
+pub(crate) struct Process {
+    pub(crate) life: u64,
+    pub(crate) membership: Membership,
+    pub(crate) hybrid_clock: HybridClock,
+    /// When its next timer fires; an earlier wake in the queue is out of date.
+    pub(crate) wake_us: u64,
+    /// A mark is on its way to the disk.
+    pub(crate) marking: bool,
+}
+
+pub(crate) struct Node {
+    pub(crate) number: usize,
+    pub(crate) disk: Disk,
+    pub(crate) process: Option<Process>,
+    /// How many lives it has had.
+    pub(crate) lives: u64,
+    /// Its wall clock is off by this much, in ms.
+    pub(crate) clock_offset_ms: i64,
+    /// Nothing reaches the process before this moment: the machine sleeps, or swaps.
+    pub(crate) paused_until_us: u64,
+}
+
+impl Node {
+    pub(crate) fn new(number: usize) -> Node {
+        Node { number, disk: Disk::default(), process: None, lives: 0, clock_offset_ms: 0, paused_until_us: 0 }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        node_id(self.number)
+    }
+
+    /// Its wall clock now.
+    pub(crate) fn unix_ms(&self, now_us: u64) -> u64 {
+        (RUN_STARTS_UNIX_MS + now_us / 1000).saturating_add_signed(self.clock_offset_ms)
+    }
+
+    /// Starts a process on what is on the disk.
+    pub(crate) fn start(&mut self, cluster: ClusterId, seeds: &[usize], random_seed: u64, now_us: u64) {
+        self.disk.start_ms = self.unix_ms(now_us).max(self.disk.start_ms + 1);
+        self.lives += 1;
+        let identity = MemberIdentity {
+            node: self.id(),
+            address: address_of(self.number),
+            life: Life { start_ms: self.disk.start_ms, renewals: 0 },
+            metadata: MemberMetadata { client_port: 6379, weight_percent: 100, ..MemberMetadata::default() },
+        };
+        let options = MembershipOptions {
+            identity,
+            cluster,
+            generation: 0,
+            secret: ClusterSecret::new(b"the secret of all simulated clusters"),
+            seeds: seeds.iter().map(|&seed| address_of(seed)).collect(),
+            random_seed,
+        };
+        self.process = Some(Process {
+            life: self.lives,
+            membership: Membership::new(options, now_us),
+            hybrid_clock: HybridClock::restore(self.disk.mark_ms),
+            wake_us: u64::MAX,
+            marking: false,
+        });
+    }
+
+    /// A stamp, unless the clock waits for its mark.
+    pub(crate) fn stamp(&mut self, now_us: u64) -> Option<Stamp> {
+        let unix_ms = self.unix_ms(now_us);
+        self.process.as_mut()?.hybrid_clock.stamp(unix_ms).ok()
+    }
+
+    /// The nodes that its membership believes alive.
+    pub(crate) fn live_members(&self) -> Vec<NodeId> {
+        let view = self.process.as_ref().map(|process| process.membership.view());
+        view.map(|view| view.live().map(|member| member.identity.node).collect()).unwrap_or_default()
+    }
+}
+
+pub(crate) fn node_id(number: usize) -> NodeId {
+    NodeId((number as u128 + 1) << 96)
+}

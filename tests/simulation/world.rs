@@ -1,0 +1,339 @@
+//! The world of one run: a clock that jumps from happening to happening, a network, and nodes made of pure cores.
+//!
+//! One thread, one queue, one source of randomness: a run is a function of its seed. After every happening the
+//! invariants look at the world.
+
+use crate::invariants::{Invariants, Observation};
+use crate::network::{Faults, Network, address_of, node_at};
+use crate::node::{CLUSTER, Node, OTHER_CLUSTER};
+use crate::trace::Trace;
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+use starling::base::hlc::Stamp;
+use starling::cluster::membership::{Input, MembershipEvent, Outputs};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// The nodes of the cluster; one more stands beside them, in another cluster and with their addresses as seeds.
+pub(crate) const NODES: usize = 5;
+const STRANGER: usize = NODES;
+/// Datagrams kept to be replayed.
+const RECORDED: usize = 50;
+/// How long the disk takes to make a mark durable.
+const DISK_US: u64 = 5_000;
+
+/// Everything that can happen.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Happening {
+    Datagram {
+        from: usize,
+        to: usize,
+        bytes: Vec<u8>,
+    },
+    Timers {
+        node: usize,
+    },
+    /// A message from node to node that carries a stamp, such as an effect of replication.
+    Stamped {
+        from: usize,
+        to: usize,
+        bits: u64,
+    },
+    /// A node does something that needs a stamp, and tells another.
+    Stamp {
+        node: usize,
+    },
+    /// The mark of this life's hybrid clock is on disk.
+    MarkDurable {
+        node: usize,
+        life: u64,
+        mark_ms: u64,
+    },
+    /// The next fault, or its end.
+    Chaos,
+}
+
+pub(crate) struct World {
+    pub(crate) seed: u64,
+    pub(crate) now_us: u64,
+    pub(crate) random: Xoshiro256PlusPlus,
+    pub(crate) network: Network,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) trace: Trace,
+    /// When the faults ended.
+    pub(crate) ended_us: u64,
+    /// How long after that all agreed.
+    pub(crate) healed_us: u64,
+    invariants: Invariants,
+    /// Some of the datagrams sent so far, from any time.
+    recorded: Vec<(usize, usize, Vec<u8>)>,
+    queue: BinaryHeap<Reverse<(u64, u64, Happening)>>,
+    queued: u64,
+    chaos: bool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> World {
+        World {
+            seed,
+            now_us: 0,
+            random: Xoshiro256PlusPlus::seed_from_u64(seed),
+            network: Network::new(),
+            nodes: (0..=NODES).map(Node::new).collect(),
+            trace: Trace::new(),
+            ended_us: 0,
+            healed_us: 0,
+            invariants: Invariants::new(),
+            recorded: Vec::new(),
+            queue: BinaryHeap::new(),
+            queued: 0,
+            chaos: false,
+        }
+    }
+
+    /// Nodes one after another come up, knowing a few addresses; the stranger knows all.
+    pub(crate) fn start(&mut self) {
+        for node in 0..NODES {
+            self.start_node(node);
+            self.after(0, Happening::Stamp { node });
+        }
+        self.start_node(STRANGER);
+    }
+
+    pub(crate) fn start_node(&mut self, number: usize) {
+        let random_seed = self.random.random();
+        let (cluster, seeds): (_, Vec<usize>) =
+            if number == STRANGER { (OTHER_CLUSTER, (0..NODES).collect()) } else { (CLUSTER, vec![0, 1]) };
+        self.nodes[number].start(cluster, &seeds, random_seed, self.now_us);
+        self.trace.line(self.now_us, format_args!("node {number} starts life {}", self.nodes[number].lives));
+        self.write_mark(number);
+        self.arm(number);
+    }
+
+    /// The process ends without a word.
+    pub(crate) fn crash(&mut self, number: usize) {
+        self.trace.line(self.now_us, format_args!("node {number} crashes"));
+        self.nodes[number].process = None;
+    }
+
+    /// The process says goodbye and ends.
+    pub(crate) fn leave(&mut self, number: usize) {
+        self.trace.line(self.now_us, format_args!("node {number} leaves"));
+        self.step(number, Input::Leave, None);
+        self.nodes[number].process = None;
+    }
+
+    /// Datagrams of any time before come again, from wherever they came, to whomever.
+    pub(crate) fn replay(&mut self) {
+        self.trace.line(self.now_us, format_args!("datagrams of before come again"));
+        for (from, to, bytes) in self.recorded.clone() {
+            let to = if self.random.random_bool(0.8) { to } else { self.random.random_range(0..NODES) };
+            self.after(0, Happening::Datagram { from, to, bytes });
+        }
+    }
+
+    /// Faults begin: from now on [`crate::chaos`] is asked what happens next.
+    pub(crate) fn begin_chaos(&mut self) {
+        self.chaos = true;
+        self.after(0, Happening::Chaos);
+    }
+
+    /// Faults end: the network is whole, clocks are right, and all nodes run.
+    pub(crate) fn end_chaos(&mut self) {
+        self.trace.line(self.now_us, format_args!("faults end"));
+        self.chaos = false;
+        self.ended_us = self.now_us;
+        self.network.heal();
+        self.network.faults = Faults::NONE;
+        for number in 0..NODES {
+            self.nodes[number].clock_offset_ms = 0;
+            self.nodes[number].paused_until_us = 0;
+            if self.nodes[number].process.is_none() {
+                self.start_node(number);
+            }
+        }
+    }
+
+    /// Lets what is due happen, until this much time has passed or the condition holds. Whether it holds.
+    pub(crate) fn run_until(&mut self, limit_us: u64, condition: impl Fn(&World) -> bool) -> bool {
+        let end_us = self.now_us + limit_us;
+        while !condition(self) {
+            if self.queue.peek().is_none_or(|Reverse((due_us, ..))| *due_us > end_us) {
+                self.now_us = end_us;
+                return condition(self);
+            }
+            let Some(Reverse((due_us, _, happening))) = self.queue.pop() else { return false };
+            self.now_us = due_us;
+            self.happen(happening);
+        }
+        true
+    }
+
+    /// Whether every node runs and believes exactly all the others alive.
+    pub(crate) fn all_agree(&self) -> bool {
+        self.nodes[..NODES].iter().all(|node| {
+            let others = self.nodes[..NODES].iter().filter(|other| other.number != node.number);
+            node.process.is_some() && others.map(Node::id).eq(node.live_members())
+        })
+    }
+
+    pub(crate) fn after(&mut self, delay_us: u64, happening: Happening) {
+        self.queued += 1;
+        self.queue.push(Reverse((self.now_us + delay_us, self.queued, happening)));
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        if let Some(node) = acting_node(&happening) {
+            let paused_until_us = self.nodes[node].paused_until_us;
+            if paused_until_us > self.now_us {
+                // Not lost: it waits in the machine, in order.
+                self.after(paused_until_us - self.now_us, happening);
+                return;
+            }
+        }
+        match happening {
+            Happening::Datagram { from, to, bytes } => self.deliver(from, to, &bytes),
+            Happening::Timers { node } => {
+                let due = self.nodes[node].process.as_ref().is_some_and(|process| process.wake_us <= self.now_us);
+                if due {
+                    self.step(node, Input::TimersDue, None);
+                }
+            }
+            Happening::Stamp { node } => self.on_stamp(node),
+            Happening::Stamped { from, to, bits } => self.on_stamped(from, to, Stamp::from_bits(bits)),
+            Happening::MarkDurable { node, life, mark_ms } => self.on_mark_durable(node, life, mark_ms),
+            Happening::Chaos if self.chaos => {
+                let delay_us = crate::chaos::strike(self);
+                self.after(delay_us, Happening::Chaos);
+            }
+            Happening::Chaos => {}
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, bytes: &[u8]) {
+        if self.nodes[to].process.is_some() && !self.network.is_cut(from, to) {
+            let input = Input::Datagram { from: address_of(from), bytes };
+            self.step(to, input, Some(bytes));
+        }
+    }
+
+    fn step(&mut self, number: usize, input: Input<'_>, datagram: Option<&[u8]>) {
+        let Some(process) = &mut self.nodes[number].process else { return };
+        let before = datagram.map(|_| process.membership.view());
+        let outputs = process.membership.step(input, self.now_us);
+        if let (Some(before), Some(bytes)) = (before, datagram) {
+            let after = process.membership.view();
+            self.observe(Observation::Heard { node: number, datagram: bytes, before: &before, after: &after });
+        }
+        self.perform(number, outputs);
+        self.arm(number);
+    }
+
+    fn perform(&mut self, number: usize, outputs: Outputs) {
+        for event in outputs.events {
+            self.on_event(number, &event);
+        }
+        for (to, bytes) in outputs.datagrams {
+            let to = node_at(to);
+            self.record(number, to, &bytes);
+            for delay_us in self.network.arrivals(number, to, &mut self.random) {
+                self.after(delay_us, Happening::Datagram { from: number, to, bytes: bytes.clone() });
+            }
+        }
+    }
+
+    /// Keeps one datagram in ten, in place of any other.
+    fn record(&mut self, from: usize, to: usize, bytes: &[u8]) {
+        if self.random.random_bool(0.1) {
+            if self.recorded.len() < RECORDED {
+                self.recorded.push((from, to, bytes.to_vec()));
+            } else {
+                let at = self.random.random_range(0..RECORDED);
+                self.recorded[at] = (from, to, bytes.to_vec());
+            }
+        }
+    }
+
+    fn on_event(&mut self, number: usize, event: &MembershipEvent) {
+        self.trace.line(self.now_us, format_args!("node {number}: {event:?}"));
+        self.observe(Observation::Event { node: number, event });
+    }
+
+    fn arm(&mut self, number: usize) {
+        let now_us = self.now_us;
+        let Some(process) = &mut self.nodes[number].process else { return };
+        let due_us = process.membership.next_due_us().unwrap_or(u64::MAX).max(now_us);
+        if due_us != process.wake_us && due_us != u64::MAX {
+            process.wake_us = due_us;
+            self.after(due_us - now_us, Happening::Timers { node: number });
+        }
+    }
+
+    fn on_stamp(&mut self, node: usize) {
+        let pause_us = self.random.random_range(1_000..200_000);
+        self.after(pause_us, Happening::Stamp { node });
+        let to = self.random.random_range(0..NODES);
+        if let Some(stamp) = self.nodes[node].stamp(self.now_us) {
+            self.observe(Observation::Stamped { node, stamp });
+            for delay_us in self.network.arrivals(node, to, &mut self.random) {
+                self.after(delay_us, Happening::Stamped { from: node, to, bits: stamp.bits() });
+            }
+        }
+        self.write_mark(node);
+    }
+
+    fn on_stamped(&mut self, from: usize, to: usize, stamp: Stamp) {
+        let unix_ms = self.nodes[to].unix_ms(self.now_us);
+        let Some(process) = &mut self.nodes[to].process else { return };
+        let believed = process.hybrid_clock.observe(stamp, unix_ms).is_ok();
+        self.observe(Observation::HeardStamp { node: to, stamp, believed, unix_ms });
+        if !believed {
+            self.trace.line(self.now_us, format_args!("node {to} does not believe {stamp:?} of node {from}"));
+        }
+    }
+
+    /// Sends the mark to the disk if one is due. What a crash overtakes is lost.
+    fn write_mark(&mut self, number: usize) {
+        let unix_ms = self.nodes[number].unix_ms(self.now_us);
+        let Some(process) = &mut self.nodes[number].process else { return };
+        let life = process.life;
+        if let Some(mark_ms) = process.hybrid_clock.mark_due(unix_ms).filter(|_| !process.marking) {
+            process.marking = true;
+            self.after(DISK_US, Happening::MarkDurable { node: number, life, mark_ms });
+        }
+    }
+
+    fn on_mark_durable(&mut self, number: usize, life: u64, mark_ms: u64) {
+        let node = &mut self.nodes[number];
+        if let Some(process) = node.process.as_mut().filter(|process| process.life == life) {
+            node.disk.mark_ms = node.disk.mark_ms.max(mark_ms);
+            process.hybrid_clock.marked(mark_ms);
+            process.marking = false;
+        }
+    }
+
+    fn observe(&mut self, observation: Observation<'_>) {
+        if let Err(broken) = self.invariants.observe(&observation) {
+            self.fail(&broken);
+        }
+    }
+
+    /// Ends the run with what is needed to see it again.
+    pub(crate) fn fail(&self, what: &str) -> ! {
+        panic!(
+            "{what}\n\nlast events:\n{}\nSee it again: SEED={} make sim SEED={}\n",
+            self.trace.last_lines(),
+            self.seed,
+            self.seed
+        )
+    }
+}
+
+/// The node in whose process this happens.
+fn acting_node(happening: &Happening) -> Option<usize> {
+    match happening {
+        Happening::Datagram { to, .. } | Happening::Stamped { to, .. } => Some(*to),
+        Happening::Timers { node } | Happening::Stamp { node } | Happening::MarkDurable { node, .. } => Some(*node),
+        Happening::Chaos => None,
+    }
+}
