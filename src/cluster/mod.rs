@@ -3,7 +3,10 @@
 //! Everything here that decides is pure; thin shells feed it.
 
 pub mod datagram;
+pub mod figures;
 pub mod membership;
 pub mod planner;
+mod quota;
 pub mod ring;
+mod runs;
 pub mod topology;

@@ -1,273 +1,488 @@
-//! The planner: who should own which slot, given who is there and who owns what now. Pure and deterministic.
+//! The planner: from the nodes and the table of now to the table that should be.
 //!
-//! Goal: every node owns its share, to the slot; as few slots as possible move; and the table stays a short list of
-//! ranges, because clients ask for it whole (CLUSTER SLOTS).
-//!
-//! Method. (1) Each node's target is its share rounded down or up; who already has more gets the rounding up, so that
-//! only true excess moves. (2) Slots without an owner are filled first: they cost nothing. (3) Then each node below its
-//! target takes runs of slots from the edges of the donors' runs. Of all edges it takes the one that adds the fewest
-//! ranges to the table, then the one that gives the longest run, then the one nearest a point of its own on the ring.
-//! It stops when every node has its target; planning again changes nothing.
+//! A pure function, the same on every node. It changes as little as possible: the dead leave, a live copy takes over
+//! where a primary died, vacancies are filled in the order the ring prefers, and beyond that only what a node holds
+//! above its quota moves to nodes below theirs, in contiguous runs. Primaries are then balanced by swapping roles among
+//! the copies of a slot, which ships nothing. Planning again from its own result changes nothing.
+//! `docs/planner.md` explains the rules and has the figures.
 
-use super::ring::Ring;
+pub use super::figures::figures;
+use super::quota::{self, Member};
+use super::ring::{self, Ring};
+use super::runs::{Offer, Run};
 use crate::base::identity::NodeId;
 use crate::base::slot::{SLOT_COUNT, Slot};
 use crate::base::slot_ranges::SlotRanges;
-use std::collections::BTreeMap;
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// A node that may own slots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    pub id: NodeId,
-    /// Its share is proportional to this; 0, and while it drains: it owns nothing.
-    pub weight: u32,
+/// The nodes that hold a slot: the primary first, then its copies. Empty where nobody does.
+pub type Owners = SmallVec<[NodeId; 3]>;
+
+/// How far a node can be counted on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum NodeState {
+    /// Holds its share.
+    Live,
+    /// Still serves what it holds, and gives it up as soon as somebody else can hold it.
+    Draining,
+    /// Gone, with everything it held.
+    Dead,
 }
 
-/// Slots that should go from one owner to another.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A node as the planner sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlanNode {
+    pub id: NodeId,
+    /// Its share relative to the others'; a node of weight 0 is treated as draining.
+    pub weight: u32,
+    /// Copies of a slot stand in different zones where there are enough of them.
+    pub zone: String,
+    pub state: NodeState,
+}
+
+/// What a plan depends on; the order of the nodes does not matter.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlanInput {
+    /// Every node known; of two with the same id one counts. Owners that are not among them are taken for dead.
+    pub nodes: Vec<PlanNode>,
+    /// Nodes per slot, the primary included; as many as there are where there are fewer.
+    pub copies: usize,
+    /// Owners by slot; slots beyond its end have none.
+    pub table: Vec<Owners>,
+}
+
+/// What a move means for the slots in it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum MoveKind {
+    /// `to` becomes primary in place of a primary that was lost. It already serves the slot where it holds a copy, and
+    /// begins empty where nobody does.
+    Revive,
+    /// The primary `from` hands over to `to`, which may hold a copy already.
+    Primary,
+    /// `to` gets a copy from the primary `from`.
+    Copy,
+}
+
+/// One step of the way to the new table. Owners that are only dropped need no move.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Move {
     pub slots: SlotRanges,
-    /// `None`: nobody has them, they begin empty.
+    /// Who has the data: the live primary of the old table, or the copy that took over. `None` where it is lost, and
+    /// for [`MoveKind::Revive`].
     pub from: Option<NodeId>,
     pub to: NodeId,
+    pub kind: MoveKind,
 }
 
-/// The owner of every slot, by number.
-pub type Table = Vec<Option<NodeId>>;
-
-/// What the table should become, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The next table and the way there.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
-    pub table: Table,
-    /// By owners, ascending.
+    /// Owners of each of the 16384 slots.
+    pub table: Vec<Owners>,
+    /// By kind, source and destination; no slot is in two moves to the same node.
     pub moves: Vec<Move>,
 }
 
-/// Plans the next table. Owners in `table` that are no candidates give everything away: slots of nodes that may come
-/// back must not be passed in as owned by somebody who is not listed.
-pub fn plan(candidates: &[Candidate], table: &Table) -> Plan {
-    assert_eq!(table.len(), SLOT_COUNT, "a table has an owner, or none, for every slot");
-    let mut candidates: Vec<Candidate> = candidates.to_vec();
-    candidates.sort_unstable_by_key(|candidate| candidate.id);
-    candidates.dedup_by_key(|candidate| candidate.id);
-    if candidates.iter().all(|candidate| candidate.weight == 0) {
-        return Plan { table: table.clone(), moves: Vec::new() };
-    }
-    let mut line = Line::new(&candidates, table);
-    line.fill();
-    line.balance();
-    let next = line.table(&candidates, table);
-    let moves = moves(table, &next);
-    Plan { table: next, moves }
+/// Plans the next table. Deterministic; linear in the slots times the nodes that change.
+pub fn plan(input: &PlanInput) -> Plan {
+    let mut draft = Draft::new(input);
+    let current = draft.owners.clone();
+    draft.settle(input.copies);
+    let table: Vec<Owners> = draft.owners.iter().map(|owners| draft.named(owners)).collect();
+    let moves = draft.moves(&current);
+    Plan { table, moves }
 }
 
-/// The differences between two tables, by owners.
-fn moves(from: &Table, to: &Table) -> Vec<Move> {
-    let mut by_owners: BTreeMap<(Option<NodeId>, NodeId), Vec<Slot>> = BTreeMap::new();
-    for (slot, (old, new)) in Slot::all().zip(from.iter().zip(to)) {
-        if let Some(new) = new
-            && old.as_ref() != Some(new)
-        {
-            by_owners.entry((*old, *new)).or_default().push(slot);
-        }
-    }
-    let as_move = |((from, to), slots): ((_, _), Vec<Slot>)| Move { slots: slots.into_iter().collect(), from, to };
-    by_owners.into_iter().map(as_move).collect()
+/// Rounds of improvement. One is enough for balance; further ones only confirm that nothing is left to do.
+const ROUNDS: usize = 4;
+
+/// Holders by index into the nodes, the primary first.
+type Holders = SmallVec<[usize; 4]>;
+
+/// A table being worked on.
+struct Draft<'a> {
+    /// By id, without the dead.
+    nodes: Vec<&'a PlanNode>,
+    /// Their zones, numbered.
+    zones: Vec<usize>,
+    owners: Vec<Holders>,
+    /// Whether the slot's primary was lost, so that whoever takes over is new in the role anyway.
+    orphaned: Vec<bool>,
+    /// Ascending first slots of segments that have the same owners throughout.
+    starts: Vec<usize>,
+    /// How many slots each node holds.
+    held: Vec<usize>,
+    /// How many it should hold.
+    quota: Vec<usize>,
+    /// Distances of slots to each node's points on the ring, for those that had to receive.
+    distances: Vec<Option<Vec<u16>>>,
 }
 
-/// How many slots each candidate should own, in their order: shares rounded so that the fewest slots move.
-fn targets(candidates: &[Candidate], owned: &[usize]) -> Vec<usize> {
-    let total: u64 = candidates.iter().map(|candidate| u64::from(candidate.weight)).sum();
-    let share = |candidate: &Candidate| SLOT_COUNT as u64 * u64::from(candidate.weight);
-    let mut targets: Vec<usize> = candidates.iter().map(|candidate| (share(candidate) / total) as usize).collect();
-    let left = SLOT_COUNT - targets.iter().sum::<usize>();
-    // Who has most beyond the rounded share keeps one more; among equals, the larger fraction, then the smaller id.
-    let mut order: Vec<usize> =
-        (0..candidates.len()).filter(|&index| !share(&candidates[index]).is_multiple_of(total)).collect();
-    order.sort_by_key(|&index| {
-        let beyond = owned[index].saturating_sub(targets[index]).min(1);
-        let fraction = share(&candidates[index]) % total;
-        (std::cmp::Reverse(beyond), std::cmp::Reverse(fraction), index)
-    });
-    for &index in order.iter().take(left) {
-        targets[index] += 1;
-    }
-    targets
-}
-
-/// A run of slots with one owner, an index into the candidates; `None`: nobody's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
-    owner: Option<usize>,
-    start: usize,
-    length: usize,
-}
-
-/// Which end of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Edge {
-    Left,
-    Right,
-}
-
-/// All slots as runs, while they are being redistributed.
-struct Line {
-    runs: Vec<Run>,
-    owned: Vec<usize>,
-    targets: Vec<usize>,
-    ring: Ring,
-    points: Vec<Vec<Slot>>,
-}
-
-impl Line {
-    fn new(candidates: &[Candidate], table: &Table) -> Line {
-        let index_of = |owner: &Option<NodeId>| {
-            let owner = (*owner)?;
-            candidates.binary_search_by_key(&owner, |candidate| candidate.id).ok()
-        };
-        let mut runs: Vec<Run> = Vec::new();
-        let mut owned = vec![0; candidates.len()];
-        for (start, owner) in table.iter().map(index_of).enumerate() {
-            if let Some(owner) = owner {
-                owned[owner] += 1;
-            }
-            match runs.last_mut() {
-                Some(run) if run.owner == owner => run.length += 1,
-                _ => runs.push(Run { owner, start, length: 1 }),
-            }
-        }
-        let ring = Ring::new(candidates.iter().map(|candidate| (candidate.id, candidate.weight)));
-        let points = candidates.iter().map(|candidate| ring.points_of(candidate.id)).collect();
-        let targets = targets(candidates, &owned);
-        Line { runs, owned, targets, ring, points }
-    }
-
-    /// How many slots a candidate lacks.
-    fn need(&self, owner: usize) -> usize {
-        self.targets[owner].saturating_sub(self.owned[owner])
-    }
-
-    /// How many slots may be taken from an owner; all of those that nobody owns.
-    fn surplus(&self, owner: Option<usize>) -> usize {
-        owner.map_or(SLOT_COUNT, |owner| self.owned[owner].saturating_sub(self.targets[owner]))
-    }
-
-    /// Gives the slots that nobody owns to those who lack some.
-    fn fill(&mut self) {
-        while let Some(at) = self.runs.iter().position(|run| run.owner.is_none()) {
-            let run = self.runs[at];
-            // A neighbour that grows makes no new range; else whoever the ring prefers.
-            let neighbour = |index: Option<usize>| index.and_then(|i| self.runs.get(i)).and_then(|run| run.owner);
-            let left = neighbour(at.checked_sub(1)).filter(|owner| self.need(*owner) > 0);
-            let right = neighbour(Some(at + 1)).filter(|owner| self.need(*owner) > 0);
-            let (taker, edge) = match (left, right) {
-                (Some(left), _) => (left, Edge::Left),
-                (None, Some(right)) => (right, Edge::Right),
-                (None, None) => match self.preferred(run) {
-                    Some(taker) => (taker, Edge::Left),
-                    None => return,
-                },
-            };
-            let count = run.length.min(self.need(taker));
-            self.take(at, edge, count, taker);
-        }
-    }
-
-    /// Who should have a run that nobody owns: of those who lack slots, the one with a point nearest to it, unless one
-    /// lacks just as many as it has.
-    fn preferred(&self, run: Run) -> Option<usize> {
-        let start = Slot::new(run.start as u64).unwrap_or_default();
-        (0..self.owned.len()).filter(|&owner| self.need(owner) > 0).min_by_key(|&owner| {
-            (self.need(owner) != run.length, self.ring.distance(start, &self.points[owner]), owner)
-        })
-    }
-
-    /// Moves what is beyond the targets to those who lack slots.
-    fn balance(&mut self) {
-        loop {
-            // The neediest first: it finds the longest runs.
-            let taker = (0..self.owned.len())
-                .filter(|&owner| self.need(owner) > 0)
-                .max_by_key(|&owner| (self.need(owner), std::cmp::Reverse(owner)));
-            let Some(taker) = taker else { return };
-            let Some((at, edge, count)) = self.best_edge(taker) else { return };
-            self.take(at, edge, count, taker);
-        }
-    }
-
-    /// The edge from which a node should take slots, and how many.
-    fn best_edge(&self, taker: usize) -> Option<(usize, Edge, usize)> {
-        let need = self.need(taker);
-        let mut best = None;
-        for (at, run) in self.runs.iter().enumerate() {
-            let available =
-                if run.owner == Some(taker) { 0 } else { self.surplus(run.owner).min(run.length).min(need) };
-            if available == 0 {
-                continue;
-            }
-            for edge in [Edge::Left, Edge::Right] {
-                let place = if edge == Edge::Left { run.start } else { run.start + run.length - available };
-                let slot = Slot::new(place as u64).unwrap_or_default();
-                let distance = self.ring.distance(slot, &self.points[taker]);
-                let key = (self.added_ranges(at, edge, available, taker), need - available, distance, at, edge);
-                if best.as_ref().is_none_or(|(known, _)| key < *known) {
-                    best = Some((key, (at, edge, available)));
+impl<'a> Draft<'a> {
+    /// The table without the dead; the first live owner of a slot is its primary.
+    fn new(input: &'a PlanInput) -> Draft<'a> {
+        let mut nodes: Vec<&PlanNode> = input.nodes.iter().collect();
+        nodes.sort_by(|a, b| (a.id, a.state, a.weight, &a.zone).cmp(&(b.id, b.state, b.weight, &b.zone)));
+        nodes.dedup_by_key(|node| node.id);
+        nodes.retain(|node| node.state != NodeState::Dead);
+        let mut held = vec![0; nodes.len()];
+        let mut owners = vec![Holders::new(); SLOT_COUNT];
+        let mut orphaned = vec![true; SLOT_COUNT];
+        for (slot, (holders, ids)) in owners.iter_mut().zip(&input.table).enumerate() {
+            for (position, id) in ids.iter().enumerate() {
+                if let Ok(index) = nodes.binary_search_by_key(id, |node| node.id)
+                    && !holders.contains(&index)
+                {
+                    holders.push(index);
+                    held[index] += 1;
+                    orphaned[slot] &= position > 0;
                 }
             }
         }
-        best.map(|(_, choice)| choice)
+        let names: BTreeSet<&str> = nodes.iter().map(|node| node.zone.as_str()).collect();
+        let zones = nodes.iter().map(|node| names.range(..node.zone.as_str()).count()).collect();
+        let quota = vec![0; nodes.len()];
+        let distances = vec![None; nodes.len()];
+        Draft { nodes, zones, owners, orphaned, starts: Vec::new(), held, quota, distances }
     }
 
-    /// How many ranges the table gains, or loses, by such a step.
-    fn added_ranges(&self, at: usize, edge: Edge, count: usize, taker: usize) -> i32 {
-        let is_taker =
-            |index: Option<usize>| index.and_then(|i| self.runs.get(i)).is_some_and(|r| r.owner == Some(taker));
-        let (left, right) = (is_taker(at.checked_sub(1)), is_taker(Some(at + 1)));
-        if count == self.runs[at].length {
-            return -i32::from(left) - i32::from(right);
-        }
-        let joins = if edge == Edge::Left { left } else { right };
-        i32::from(!joins)
+    /// The weight that counts: none for a node that is to hold nothing.
+    fn weight(&self, node: usize) -> u64 {
+        let node = self.nodes[node];
+        if node.state == NodeState::Live { u64::from(node.weight) } else { 0 }
     }
 
-    /// Gives `count` slots at an edge of a run to a node.
-    fn take(&mut self, at: usize, edge: Edge, count: usize, taker: usize) {
-        let run = self.runs[at];
-        if let Some(owner) = run.owner {
-            self.owned[owner] -= count;
+    fn settle(&mut self, copies: usize) {
+        let able = (0..self.nodes.len()).filter(|&node| self.weight(node) > 0).count();
+        let copies = copies.min(able);
+        if copies == 0 {
+            return; // Nobody to move to: those who are leaving keep what they have.
         }
-        self.owned[taker] += count;
-        let taken_start = if edge == Edge::Left { run.start } else { run.start + run.length - count };
-        let taken = Run { owner: Some(taker), start: taken_start, length: count };
-        let rest_start = if edge == Edge::Left { run.start + count } else { run.start };
-        let rest = Run { owner: run.owner, start: rest_start, length: run.length - count };
-        let mut pieces = if edge == Edge::Left { vec![taken, rest] } else { vec![rest, taken] };
-        pieces.retain(|piece| piece.length > 0);
-        self.runs.splice(at..=at, pieces);
-        // The taken run may now touch another of the taker's.
-        let from = at.saturating_sub(1);
-        let mut index = from;
-        while index + 1 < self.runs.len() && index <= at + 2 {
-            if self.runs[index].owner == self.runs[index + 1].owner {
-                self.runs[index].length += self.runs[index + 1].length;
-                self.runs.remove(index + 1);
-            } else {
-                index += 1;
+        for _ in 0..ROUNDS {
+            let before = self.owners.clone();
+            self.set_quotas(copies);
+            self.drop_surplus(copies);
+            self.fill_vacancies(copies);
+            self.level_all();
+            self.separate_zones(copies);
+            self.balance_primaries();
+            if self.owners == before {
+                return;
             }
         }
     }
 
-    /// The runs as a table. A slot that nobody could be given keeps its owner.
-    fn table(&self, candidates: &[Candidate], old: &Table) -> Table {
-        let mut table = old.clone();
-        for run in &self.runs {
-            if let Some(owner) = run.owner {
-                table[run.start..run.start + run.length].fill(Some(candidates[owner].id));
+    fn set_quotas(&mut self, copies: usize) {
+        let members: Vec<Member<'_>> = (0..self.nodes.len())
+            .map(|node| Member { weight: self.weight(node), zone: &self.nodes[node].zone, held: self.held[node] })
+            .collect();
+        self.quota = quota::quotas(&members, copies);
+    }
+
+    fn excess(&self, node: usize) -> usize {
+        self.held[node].saturating_sub(self.quota[node])
+    }
+
+    fn deficit(&self, node: usize) -> usize {
+        self.quota[node].saturating_sub(self.held[node])
+    }
+
+    /// Drops owners beyond the number of copies: those that are leaving first, then those above their quota.
+    fn drop_surplus(&mut self, copies: usize) {
+        for slot in 0..SLOT_COUNT {
+            while self.owners[slot].len() > copies {
+                let rank = |&at: &usize| {
+                    let node = self.owners[slot][at];
+                    (self.weight(node) > 0, self.excess(node) == 0, at == 0, node)
+                };
+                let Some(at) = (0..self.owners[slot].len()).min_by_key(rank) else { break };
+                let node = self.owners[slot].remove(at);
+                self.held[node] -= 1;
             }
         }
-        table
+    }
+
+    /// Gives every slot its number of copies: by extending a neighbour's run, else as the ring prefers.
+    fn fill_vacancies(&mut self, copies: usize) {
+        if self.owners.iter().all(|holders| holders.len() >= copies) {
+            return;
+        }
+        let ring = Ring::new((0..self.nodes.len()).filter(|&node| self.weight(node) > 0).map(|node| {
+            let node = self.nodes[node];
+            (node.id, node.weight, node.zone.as_str())
+        }));
+        let zones = self.able_zones();
+        for pass in 0..copies {
+            // Round by round, so that nobody fills up with primaries and leaves only copies to others.
+            let most: Vec<usize> = self.quota.iter().map(|quota| (quota * (pass + 1)).div_ceil(copies)).collect();
+            for backwards in [false, true] {
+                for step in 1..SLOT_COUNT {
+                    let slot = if backwards { SLOT_COUNT - 1 - step } else { step };
+                    let neighbour = if backwards { slot + 1 } else { slot - 1 };
+                    if self.owners[slot].len() <= pass
+                        && let Some(&node) = self.owners[neighbour].get(self.owners[slot].len())
+                        && self.held[node] < most[node]
+                        && self.suits(node, slot, zones)
+                    {
+                        self.add(node, slot);
+                    }
+                }
+            }
+            let mut last = None;
+            for slot in Slot::all() {
+                if self.owners[slot.index()].len() > pass {
+                    continue;
+                }
+                let fits = |node: &usize| self.held[*node] < most[*node] && self.suits(*node, slot.index(), zones);
+                let node = last.filter(fits).or_else(|| self.preferred(&ring, slot, &most));
+                if let Some(node) = node {
+                    self.add(node, slot.index());
+                }
+                last = node;
+            }
+        }
+    }
+
+    /// Who should fill a vacancy of the slot: the first in its preference order that is below quota and in a new zone,
+    /// or else below quota, or else in a new zone, or else that does not hold it yet.
+    fn preferred(&self, ring: &Ring, slot: Slot, most: &[usize]) -> Option<usize> {
+        let order: Vec<usize> = ring
+            .preference(slot)
+            .into_iter()
+            .filter_map(|id| self.nodes.binary_search_by_key(&id, |node| node.id).ok())
+            .filter(|node| !self.owners[slot.index()].contains(node))
+            .collect();
+        order.into_iter().min_by_key(|&node| (self.held[node] >= most[node], !self.welcome(node, slot.index())))
+    }
+
+    /// Whether the node would bring the slot to a new zone.
+    fn welcome(&self, node: usize, slot: usize) -> bool {
+        self.owners[slot].iter().all(|&other| self.zones[other] != self.zones[node])
+    }
+
+    /// Whether the node may fill a vacancy of the slot: in a new zone, as long as there is one among so many.
+    fn suits(&self, node: usize, slot: usize, zones: usize) -> bool {
+        let holders = &self.owners[slot];
+        let different = (0..holders.len()).filter(|&at| !self.is_doubled(slot, at)).count();
+        !holders.contains(&node) && (different >= zones || self.welcome(node, slot))
+    }
+
+    /// How many zones have a node that can hold slots.
+    fn able_zones(&self) -> usize {
+        let able = (0..self.nodes.len()).filter(|&node| self.weight(node) > 0);
+        able.map(|node| self.zones[node]).collect::<BTreeSet<_>>().len()
+    }
+
+    fn add(&mut self, node: usize, slot: usize) {
+        self.owners[slot].push(node);
+        self.held[node] += 1;
+    }
+
+    /// Whether `to` may take the place of the holder at this position without two zones becoming one.
+    fn may_replace(&self, slot: usize, position: usize, to: usize, zones_matter: bool) -> bool {
+        let holders = &self.owners[slot];
+        if holders.contains(&to) {
+            return false;
+        }
+        let others_in =
+            |zone: usize| holders.iter().enumerate().any(|(at, &other)| at != position && self.zones[other] == zone);
+        !zones_matter || !others_in(self.zones[to]) || others_in(self.zones[holders[position]])
+    }
+
+    fn level_all(&mut self) {
+        self.find_segments();
+        for zones_matter in [true, false] {
+            self.level(zones_matter);
+            self.level_through_others(zones_matter);
+        }
+    }
+
+    /// Moves the excess of some to the deficit of others.
+    fn level(&mut self, zones_matter: bool) {
+        for receiver in 0..self.nodes.len() {
+            while self.deficit(receiver) > 0 {
+                let Some(run) = self.best_run(receiver, self.deficit(receiver), zones_matter) else { break };
+                self.give(run, receiver);
+            }
+        }
+    }
+
+    /// Where a receiver cannot take what others have too much of, a third node takes that, and gives of its own.
+    fn level_through_others(&mut self, zones_matter: bool) {
+        for receiver in 0..self.nodes.len() {
+            for middle in (0..self.nodes.len()).filter(|&middle| middle != receiver) {
+                while self.deficit(receiver) > 0 {
+                    let Some(gives) = self.best_run_of(middle, receiver, self.deficit(receiver), zones_matter) else {
+                        break;
+                    };
+                    let Some(takes) = self.best_run(middle, gives.length, zones_matter) else { break };
+                    self.give(takes, middle);
+                    self.give(Run { length: takes.length, ..gives }, receiver);
+                }
+            }
+        }
+    }
+
+    /// The best run of at most this many slots that nodes above their quota can give to the receiver.
+    fn best_run(&mut self, receiver: usize, most: usize, zones_matter: bool) -> Option<Run> {
+        let distances = self.distances(receiver);
+        let offer = Offer {
+            starts: &self.starts,
+            donor: |slot: usize| self.donor(slot, receiver, zones_matter),
+            limit: |donor: usize| self.excess(donor).min(most),
+            held: |slot: usize| self.owners[slot].contains(&receiver),
+            distances: &distances,
+        };
+        let best = offer.best();
+        self.distances[receiver] = Some(distances);
+        best
+    }
+
+    /// The best run of at most this many slots that this one donor, whatever its quota, can give to the receiver.
+    fn best_run_of(&mut self, donor: usize, receiver: usize, most: usize, zones_matter: bool) -> Option<Run> {
+        let distances = self.distances(receiver);
+        let offer = Offer {
+            starts: &self.starts,
+            donor: |slot: usize| {
+                let position = self.owners[slot].iter().position(|&node| node == donor)?;
+                self.may_replace(slot, position, receiver, zones_matter).then_some(donor)
+            },
+            limit: |_| most,
+            held: |slot: usize| self.owners[slot].contains(&receiver),
+            distances: &distances,
+        };
+        let best = offer.best();
+        self.distances[receiver] = Some(distances);
+        best
+    }
+
+    /// Brings copies of a slot that share a zone into different ones, as far as quotas allow.
+    fn separate_zones(&mut self, copies: usize) {
+        let unavoidable = SLOT_COUNT * copies.saturating_sub(self.able_zones());
+        let mut together = self.zones_shared();
+        while together > unavoidable {
+            let before = (self.owners.clone(), self.held.clone());
+            self.force_apart();
+            self.level_all();
+            let left = self.zones_shared();
+            if left >= together {
+                (self.owners, self.held) = before;
+                self.find_segments();
+                return;
+            }
+            together = left;
+        }
+    }
+
+    /// How many copies stand in a zone that another owner of their slot is in.
+    fn zones_shared(&self) -> usize {
+        (0..SLOT_COUNT).map(|slot| (0..self.owners[slot].len()).filter(|&at| self.is_doubled(slot, at)).count()).sum()
+    }
+
+    /// Whether the owner at this position stands in the zone of one before it.
+    fn is_doubled(&self, slot: usize, position: usize) -> bool {
+        let holders = &self.owners[slot];
+        holders[..position].iter().any(|&other| self.zones[other] == self.zones[holders[position]])
+    }
+
+    /// Replaces copies in a zone that their slot has already by nodes of other zones, without regard to quotas.
+    fn force_apart(&mut self) {
+        let mut last = None;
+        for slot in 0..SLOT_COUNT {
+            for position in 0..self.owners[slot].len() {
+                if !self.is_doubled(slot, position) {
+                    continue;
+                }
+                let able = |node: &usize| self.weight(*node) > 0 && self.welcome(*node, slot);
+                let room = |&node: &usize| (self.held[node] as i64 - self.quota[node] as i64, node);
+                let heir = last.filter(able).or_else(|| (0..self.nodes.len()).filter(able).min_by_key(room));
+                if let Some(heir) = heir {
+                    let donor = std::mem::replace(&mut self.owners[slot][position], heir);
+                    self.held[donor] -= 1;
+                    self.held[heir] += 1;
+                }
+                last = heir.filter(|&heir| self.deficit(heir) > 0);
+            }
+        }
+    }
+
+    fn find_segments(&mut self) {
+        let state = |slot: usize| (&self.owners[slot], self.orphaned[slot]);
+        let differ = |&slot: &usize| slot == 0 || state(slot) != state(slot - 1);
+        self.starts = (0..SLOT_COUNT).filter(differ).collect();
+    }
+
+    /// Keeps the segments uniform when the owners of a run change.
+    fn cut_segments(&mut self, run: Run) {
+        for at in [run.first, run.first + run.length] {
+            if let Err(index) = self.starts.binary_search(&at)
+                && at < SLOT_COUNT
+            {
+                self.starts.insert(index, at);
+            }
+        }
+    }
+
+    /// Who of the slot's holders gives it to the receiver: one with a copy rather than the primary.
+    fn donor(&self, slot: usize, receiver: usize, zones_matter: bool) -> Option<usize> {
+        let holders = self.owners[slot].iter().copied().enumerate();
+        holders
+            .rev()
+            .find(|&(at, node)| self.excess(node) > 0 && self.may_replace(slot, at, receiver, zones_matter))
+            .map(|(_, node)| node)
+    }
+
+    fn give(&mut self, run: Run, receiver: usize) {
+        self.cut_segments(run);
+        for slot in run.slots() {
+            if let Some(holder) = self.owners[slot].iter_mut().find(|node| **node == run.donor) {
+                *holder = receiver;
+                self.held[run.donor] -= 1;
+                self.held[receiver] += 1;
+            }
+        }
+    }
+
+    /// Takes the distances of a receiver out of the store, to be put back after use.
+    fn distances(&mut self, node: usize) -> Vec<u16> {
+        let known = self.distances[node].take();
+        known.unwrap_or_else(|| ring::distances(self.nodes[node].id, self.nodes[node].weight))
+    }
+
+    fn named(&self, holders: &Holders) -> Owners {
+        holders.iter().map(|&node| self.nodes[node].id).collect()
+    }
+
+    /// The moves from the table as it stood without the dead (`current`) to the draft.
+    fn moves(&self, current: &[Holders]) -> Vec<Move> {
+        let mut moves: BTreeMap<(MoveKind, Option<NodeId>, NodeId), SlotRanges> = BTreeMap::new();
+        for slot in Slot::all() {
+            let (old, new) = (&current[slot.index()], &self.owners[slot.index()]);
+            let Some(&primary) = new.first() else { continue };
+            // A copy that takes over does so at once; if the role then goes to a node without data, it hands it over.
+            let mut source = old.first().copied();
+            let mut add = |kind, from: Option<usize>, to: usize| {
+                let key = (kind, from.map(|node| self.nodes[node].id), self.nodes[to].id);
+                moves.entry(key).or_default().extend([slot]);
+            };
+            if self.orphaned[slot.index()] {
+                source = if old.is_empty() || old.contains(&primary) { Some(primary) } else { source };
+                if let Some(heir) = source {
+                    add(MoveKind::Revive, None, heir);
+                }
+            }
+            if source != Some(primary) {
+                add(MoveKind::Primary, source, primary);
+            }
+            for &copy in new.iter().skip(1).filter(|copy| !old.contains(copy)) {
+                add(MoveKind::Copy, source, copy);
+            }
+        }
+        moves.into_iter().map(|((kind, from, to), slots)| Move { slots, from, to, kind }).collect()
     }
 }
 
+mod roles;
 #[cfg(test)]
 mod tests;
