@@ -8,8 +8,8 @@ use rand::RngExt;
 use starling::base::identity::{Incarnation, NodeId};
 use starling::base::slot::{SLOT_COUNT, Slot};
 use starling::base::slot_ranges::SlotRanges;
-use starling::cluster::planner::{Candidate, Table, plan};
-use starling::cluster::topology::{Applied, NodeState, Phase, Topology, TopologyChange};
+use starling::cluster::planner::{self, PlanInput, PlanNode, plan};
+use starling::cluster::topology::{Applied, Node, NodeState, Phase, Topology, TopologyChange};
 use std::collections::BTreeMap;
 
 /// A proposal is agreed within this time, or never: its link gives it up.
@@ -153,16 +153,24 @@ impl World {
         let all_live = active.clone().all(|node| node.id == node_id(leader) || believed.contains(&node.id));
         let balanced = self.balanced_at == topology.version;
         if moving.is_empty() && all_live && self.to_forget.is_none() && !balanced {
-            let weight = |state| u32::from(state == NodeState::Active);
-            let candidates: Vec<_> = active.map(|node| Candidate { id: node.id, weight: weight(node.state) }).collect();
-            let table: Table = topology.slots().iter().map(|record| record.primary).collect();
-            let planned = plan(&candidates, &table);
+            let state = |state| match state {
+                NodeState::Active => planner::NodeState::Live,
+                NodeState::Draining | NodeState::Down => planner::NodeState::Draining,
+            };
+            let as_planned =
+                |node: &Node| PlanNode { id: node.id, weight: 1, zone: String::new(), state: state(node.state) };
+            let input = PlanInput {
+                nodes: active.map(as_planned).collect(),
+                copies: 1,
+                table: topology.slots().iter().map(|record| record.primary.into_iter().collect()).collect(),
+            };
+            let planned = plan(&input);
             self.balanced_at = if planned.moves.is_empty() { topology.version } else { 0 };
             changes.extend(planned.moves.iter().map(|one| match one.from {
                 Some(from) => TopologyChange::CopyAdd { slots: one.slots.clone(), from, to: one.to },
                 None => TopologyChange::Revive { slots: one.slots.clone(), to: one.to },
             }));
-            self.observe(Observation::Planned { candidates: &candidates, table: &table, plan: &planned });
+            self.observe(Observation::Planned { input: &input, plan: &planned });
         }
         self.abort_stuck(&moving, &mut changes);
         self.forget_node(leader, &mut changes);

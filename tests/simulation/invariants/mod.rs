@@ -12,7 +12,7 @@ use starling::base::hlc::Stamp;
 use starling::base::identity::Epoch;
 use starling::base::slot::Slot;
 use starling::cluster::membership::{MembersView, MembershipEvent};
-use starling::cluster::planner::{Candidate, Plan, Table};
+use starling::cluster::planner::{Plan, PlanInput};
 use starling::cluster::topology::{Applied, Topology, TopologyChange};
 
 /// What the invariants are shown.
@@ -37,7 +37,7 @@ pub(crate) enum Observation<'a> {
     /// A node has applied what it learned.
     Learned { node: usize, topology: &'a Topology },
     /// The leader has made a plan for these.
-    Planned { candidates: &'a [Candidate], table: &'a Table, plan: &'a Plan },
+    Planned { input: &'a PlanInput, plan: &'a Plan },
     /// A node executes a write: what it finds in the slot, and what clients were acknowledged.
     Executed { node: usize, slot: Slot, epoch: Epoch, found: &'a [u64], expected: &'a [u64] },
 }

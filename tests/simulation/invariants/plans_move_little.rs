@@ -6,6 +6,7 @@
 use super::{Invariant, Observation};
 use starling::base::identity::NodeId;
 use starling::base::slot::SLOT_COUNT;
+use starling::cluster::planner::{NodeState, PlanNode};
 use std::collections::BTreeMap;
 
 pub(crate) struct PlansMoveLittle;
@@ -16,23 +17,24 @@ impl Invariant for PlansMoveLittle {
     }
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Planned { candidates, table, plan } = observation else { return Ok(()) };
-        let total: usize = candidates.iter().map(|candidate| candidate.weight as usize).sum();
+        let Observation::Planned { input, plan } = observation else { return Ok(()) };
+        let weight = |node: &PlanNode| if node.state == NodeState::Live { node.weight as usize } else { 0 };
+        let total: usize = input.nodes.iter().map(weight).sum();
         if total == 0 {
             return Ok(());
         }
         let mut owned: BTreeMap<NodeId, usize> = BTreeMap::new();
         let mut free = 0;
-        for owner in *table {
-            match owner {
+        for owners in &input.table {
+            match owners.first() {
                 Some(owner) => *owned.entry(*owner).or_default() += 1,
                 None => free += 1,
             }
         }
         let (mut beyond, mut lacking) = (0, 0);
-        for candidate in *candidates {
-            let share = SLOT_COUNT * candidate.weight as usize;
-            let has = owned.remove(&candidate.id).unwrap_or(0);
+        for node in &input.nodes {
+            let share = SLOT_COUNT * weight(node);
+            let has = owned.remove(&node.id).unwrap_or(0);
             beyond += has.saturating_sub(share.div_ceil(total));
             lacking += (share / total).saturating_sub(has);
         }
