@@ -322,6 +322,11 @@ impl<'e> Keyspace<'e> {
         Ok(length)
     }
 
+    /// Holds the key's string as a buffer, as a command that modifies strings in place leaves it; its bytes stay.
+    pub fn hold_as_buffer(&mut self, key: &[u8]) -> Result<(), WrongKind> {
+        self.modify_buffer(key, |buffer| buffer.len()).map(|_| ())
+    }
+
     fn modify_buffer(&mut self, key: &[u8], modify: impl FnOnce(&mut Vec<u8>) -> usize) -> Result<usize, WrongKind> {
         let place = self.place(key);
         self.expire_if_due(place, key);

@@ -55,7 +55,10 @@ fn setbit(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Rep
     let string = keyspace.peek_string(key)?;
     let (old, byte) = string
         .map_or((0, None), |string| string.with_bytes(|bytes| (bit(bytes, offset), bytes.get(offset / 8).copied())));
-    // A bit that is there and has the value already is no change.
+    // A bit that is there and has the value already is no change, but the encoding becomes that of a changed string.
+    if byte.is_some() {
+        keyspace.hold_as_buffer(key)?;
+    }
     if byte.is_none() || (old == 1) != set {
         let (byte, mask) = (byte.unwrap_or(0), 0x80 >> (offset % 8));
         keyspace.set_range(key, offset / 8, &[if set { byte | mask } else { byte & !mask }])?;
