@@ -199,11 +199,14 @@ impl RaftTopology {
     }
 
     /// Answers pings, proposals, pulls and raft's own messages; other requests come back.
-    pub async fn answer(&self, request: Request) -> Result<Response, Request> {
+    pub async fn answer(&self, sender: &Sender, request: Request) -> Result<Response, Request> {
         let shared = &self.shared;
         match request {
             Request::Ping(heartbeat) => {
-                shared.on_heard(heartbeat.group);
+                // Who belongs to no cluster yet may ask, and has nothing to tell.
+                if sender.cluster.is_some() {
+                    shared.on_heard(heartbeat.group);
+                }
                 Ok(Response::Pong(shared.heartbeat()))
             }
             Request::Propose(Blob(bytes)) => Ok(match postcard::from_bytes(&bytes) {
@@ -285,8 +288,8 @@ impl Consensus for RaftTopology {
 /// For nodes whose links serve nothing but agreement, as in tests.
 #[async_trait]
 impl Handler for RaftTopology {
-    async fn handle(&self, _sender: &Sender, request: Request) -> Response {
-        self.answer(request).await.unwrap_or_else(|_| Response::Failed("not served here".into()))
+    async fn handle(&self, sender: &Sender, request: Request) -> Response {
+        self.answer(sender, request).await.unwrap_or_else(|_| Response::Failed("not served here".into()))
     }
 }
 

@@ -200,8 +200,8 @@ async fn five_nodes_go_on_without_their_raft_leader() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut nodes = start_cluster(&directory, 5).await;
     voters_are(&nodes, &[1, 2, 3]).await;
-    for at in 0..5 {
-        nodes[at].set("all").await;
+    for node in &nodes {
+        node.set("all").await;
     }
     let leader = eventually("there is a raft leader", || nodes.iter().position(TestNode::leads)).await;
     let lost = nodes.remove(leader);
