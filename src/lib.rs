@@ -13,6 +13,8 @@ pub mod config;
 
 pub mod engine;
 
+pub mod transport;
+
 pub mod cluster;
 
 pub mod services;

@@ -12,7 +12,8 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ("values", &["base"], "data structures know no keys, no time, no RESP"),
     ("config", &["base"], "parameters are data"),
     ("engine", &["base", "values"], "the engine knows no RESP, no cluster, no files, no sockets"),
-    ("cluster", &["base"], "protocols of the cluster know no command and no connection"),
+    ("transport", &["base"], "links carry what upper layers mean without knowing it"),
+    ("cluster", &["base", "transport"], "protocols of the cluster know no command and no connection"),
     ("services", &["base", "resp", "values", "config", "engine"], "shared by connections, knows no command"),
     ("commands", &["base", "resp", "values", "config", "engine", "services"], "commands know no socket"),
     (

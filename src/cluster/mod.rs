@@ -4,6 +4,7 @@
 
 pub mod datagram;
 pub mod figures;
+pub mod identity_store;
 pub mod membership;
 pub mod planner;
 mod quota;

@@ -3,7 +3,15 @@
 //! `state` is a deterministic state machine: the same changes in the same order give the same topology everywhere.
 
 pub mod change;
+pub mod control_thread;
+mod following;
+pub mod published;
+pub mod raft;
+mod raft_disk;
+mod raft_network;
+mod raft_storage;
 pub mod state;
+pub mod voters;
 
 pub use change::{Applied, Refused, TopologyChange};
 pub use state::{Node, NodeState, Phase, SlotRecord, Topology};

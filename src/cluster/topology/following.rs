@@ -1,0 +1,139 @@
+//! The two loops of a node's part in agreement: following the voters, and, on the raft leader, keeping the right voters.
+
+use super::raft::Shared;
+use super::voters::{VoterCandidate, desired_voters};
+use crate::base::identity::NodeId;
+use crate::transport::{Blob, Peer, Purpose, Request, Response};
+use openraft::{BasicNode, ChangeMembers};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
+
+/// Between pings of the voters.
+const PING_INTERVAL: Duration = Duration::from_millis(100);
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
+const PULL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between looks of the raft leader at who votes.
+const VOTERS_INTERVAL: Duration = Duration::from_millis(500);
+/// A new voter must have caught up in this time, and is otherwise left alone for a while.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
+const AVOID_FOR: Duration = Duration::from_secs(30);
+
+/// Pings every voter, and pulls from one that knows a newer topology. One ping per voter is under way at a time, so
+/// that one that hangs delays no other.
+pub(super) async fn follow(shared: Arc<Shared>) {
+    let under_way: Arc<Mutex<HashSet<Peer>>> = Arc::default();
+    let mut ticks = tokio::time::interval(PING_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.nudge.notified() => {}
+            () = shared.until_stopped() => return,
+        }
+        shared.refresh_right_to_elect();
+        for peer in shared.peers() {
+            if !under_way.lock().insert(peer) {
+                continue;
+            }
+            let (shared, under_way) = (Arc::clone(&shared), Arc::clone(&under_way));
+            tokio::spawn(async move {
+                ping(&shared, peer).await;
+                under_way.lock().remove(&peer);
+            });
+        }
+    }
+}
+
+async fn ping(shared: &Shared, peer: Peer) {
+    let ping = Request::Ping(shared.heartbeat());
+    let Ok(Response::Pong(heartbeat)) = shared.transport.request(peer, Purpose::Control, ping, PING_TIMEOUT).await
+    else {
+        return;
+    };
+    shared.on_heard(heartbeat.group);
+    // Rounds, because an answer holds a limited number of changes; each must bring something.
+    loop {
+        let since = shared.published.current().version;
+        if since >= heartbeat.topology_version {
+            return;
+        }
+        let pull = Request::PullTopology { since };
+        match shared.transport.request(peer, Purpose::Control, pull, PULL_TIMEOUT).await {
+            Ok(Response::Topology(Blob(bytes))) => shared.on_update(&bytes),
+            _ => return,
+        }
+        if shared.published.current().version <= since {
+            return;
+        }
+    }
+}
+
+/// While this node leads the raft group: makes it the group it should be, one step at a time.
+pub(super) async fn lead(shared: Arc<Shared>) {
+    let mut avoided: BTreeMap<NodeId, Instant> = BTreeMap::new();
+    let mut ticks = tokio::time::interval(VOTERS_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.until_stopped() => return,
+        }
+        avoided.retain(|_, until| *until > Instant::now());
+        if shared.is_leader() {
+            tokio::select! {
+                () = step(&shared, &mut avoided) => {}
+                () = shared.until_stopped() => return,
+            }
+        }
+    }
+}
+
+async fn step(shared: &Shared, avoided: &mut BTreeMap<NodeId, Instant>) {
+    let topology = shared.published.current();
+    let membership = shared.raft.metrics().borrow().membership_config.membership().clone();
+    let voters: BTreeSet<NodeId> = membership.voter_ids().map(NodeId).collect();
+    let learners: BTreeSet<NodeId> = membership.learner_ids().map(NodeId).collect();
+    let members: Vec<VoterCandidate> = topology
+        .nodes
+        .values()
+        .map(|node| VoterCandidate {
+            id: node.id,
+            zone: node.zone.clone(),
+            state: node.state,
+            avoided: avoided.contains_key(&node.id),
+        })
+        .collect();
+    let desired = desired_voters(&members, &voters, shared.own.node);
+    if desired != voters || membership.get_joint_config().len() > 1 {
+        for id in desired.difference(&voters).filter(|id| !learners.contains(id)) {
+            let Some(address) = shared.published.address(*id) else { return };
+            let added = shared.raft.add_learner(id.0, BasicNode::new(address), true);
+            match timeout(CATCH_UP_TIMEOUT, added).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return tracing::info!(node = ?id, %error, "a node could not become a learner"),
+                Err(_) => {
+                    tracing::info!(node = ?id, "a node did not catch up: it does not become a voter now");
+                    avoided.insert(*id, Instant::now() + AVOID_FOR);
+                    return;
+                }
+            }
+        }
+        let ids: BTreeSet<u128> = desired.iter().map(|id| id.0).collect();
+        change(shared, ChangeMembers::ReplaceAllVoters(ids)).await;
+    } else if !learners.is_empty() {
+        // Left over from an attempt that failed.
+        change(shared, ChangeMembers::RemoveNodes(learners.iter().map(|id| id.0).collect())).await;
+    }
+}
+
+async fn change(shared: &Shared, members: ChangeMembers<u128, BasicNode>) {
+    tracing::info!(?members, "the raft group changes");
+    match timeout(CATCH_UP_TIMEOUT, shared.raft.change_membership(members, false)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::info!(%error, "the raft group did not change"),
+        Err(_) => tracing::info!("the raft group did not change in time"),
+    }
+}

@@ -1,0 +1,437 @@
+//! Agreement on the topology: a small raft group, and everybody else following it.
+//!
+//! ```text
+//!  propose(change) --> raft leader --> voters' logs --> applied --> Published --> subscribers
+//!       (any node forwards)                                 ^
+//!  other nodes: ping the voters, pull what they lack -------+
+//! ```
+//!
+//! Every node runs an openraft instance; where it is no voter it sleeps until the raft leader makes it one. Who votes is
+//! decided by `voters` and changed by the raft leader. A node that does not vote follows by pulling and is never a
+//! learner for longer than it takes to become a voter. Raft is never on the path of a read or a write.
+
+use super::change::{Applied, TopologyChange};
+use super::published::{Published, TopologyUpdate};
+use super::raft_disk::{RaftDisk, Record, Write};
+use super::raft_network::{self, RaftLinks};
+use super::raft_storage::{self, StateStore};
+use super::state::Topology;
+use crate::base::identity;
+use crate::transport::messages::{GroupView, Heartbeat, Voter};
+use crate::transport::{Blob, Handler, Peer, Purpose, Request, Response, Sender, Transport};
+use async_trait::async_trait;
+use openraft::error::{ClientWriteError, InitializeError, RaftError};
+use openraft::{BasicNode, Raft, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Cursor};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
+
+openraft::declare_raft_types!(
+    /// What openraft agrees on here.
+    pub(super) TypeConfig:
+        D = TopologyChange,
+        R = Applied,
+        NodeId = u128,
+        Node = BasicNode,
+        SnapshotData = Cursor<Vec<u8>>,
+);
+
+pub(super) type NodeId = u128;
+pub(super) type LogId = openraft::LogId<NodeId>;
+pub(super) type Vote = openraft::Vote<NodeId>;
+pub(super) type Entry = openraft::Entry<TypeConfig>;
+pub(super) type Membership = openraft::StoredMembership<NodeId, BasicNode>;
+pub(super) type SnapshotMeta = openraft::SnapshotMeta<NodeId, BasicNode>;
+
+const HEARTBEAT_MS: u64 = 100;
+const ELECTION_MIN_MS: u64 = 500;
+const ELECTION_MAX_MS: u64 = 1000;
+/// A raft snapshot is taken after this many entries, and this many stay for voters that are a little behind.
+const ENTRIES_PER_SNAPSHOT: u64 = 1000;
+const ENTRIES_KEPT: u64 = 500;
+/// Voters in a view that is believed: five, and as many again while the group changes, with room.
+const VOTERS_MAX: usize = 16;
+/// One attempt at a proposal; the whole proposal.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+const PROPOSE_TIMEOUT: Duration = Duration::from_secs(8);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// A proposal that was committed: what it came to, which may be a refusal.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Its index in the raft log; the topology of this version has it.
+    pub index: u64,
+    pub applied: Applied,
+}
+
+/// Why a proposal has no outcome.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ProposeError {
+    /// No raft leader was found in time: it was not proposed, as far as this node knows.
+    NoLeader,
+    /// It was proposed and no answer came in time: it may have been committed, or still be. Look at the topology.
+    Unknown,
+    /// This node's raft instance has stopped: its disk failed.
+    Stopped(String),
+}
+
+impl fmt::Display for ProposeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProposeError::NoLeader => f.write_str("no raft leader was found in time"),
+            ProposeError::Unknown => f.write_str("the raft leader did not answer in time: it may have been committed"),
+            ProposeError::Stopped(why) => write!(f, "raft has stopped on this node: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for ProposeError {}
+
+/// Agreement on topology changes, whatever brings it about.
+#[async_trait]
+pub trait Consensus: Send + Sync {
+    /// Proposes a change and waits until it is committed and applied on the raft leader. It is tried again after a
+    /// failure, so it may be applied twice: changes are idempotent, and a repeated one is refused by its check.
+    async fn propose(&self, change: TopologyChange) -> Result<Proposal, ProposeError>;
+
+    /// The newest topology this node knows, always.
+    fn subscribe(&self) -> watch::Receiver<Arc<Topology>>;
+
+    /// What this node knows of the group.
+    fn group(&self) -> GroupView;
+}
+
+/// What the part is made of.
+pub struct RaftOptions {
+    pub node: identity::NodeId,
+    /// Where other nodes reach this one: its cluster port.
+    pub address: std::net::SocketAddr,
+    /// The node's own directory; the file is `raft.redb` in it.
+    pub directory: std::path::PathBuf,
+    pub transport: Arc<dyn Transport>,
+    /// Whom to ask before anything is known of the group: who let this node in.
+    pub seeds: Vec<Peer>,
+}
+
+/// The topology's raft group, seen from one node. Cloned handles share it.
+#[derive(Clone)]
+pub struct RaftTopology {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) own: Voter,
+    pub(super) raft: Raft<TypeConfig>,
+    pub(super) published: Arc<Published>,
+    pub(super) transport: Arc<dyn Transport>,
+    state: StateStore,
+    disk: RaftDisk,
+    seeds: Vec<Peer>,
+    /// What others told of the group, the newest.
+    heard: Mutex<GroupView>,
+    pub(super) nudge: Notify,
+    stop: watch::Sender<bool>,
+}
+
+impl RaftTopology {
+    /// Opens the raft log and starts following, on the current runtime. That should be one that nothing else keeps
+    /// busy: see `ControlThread`.
+    pub async fn start(options: RaftOptions) -> io::Result<RaftTopology> {
+        let published = Arc::new(Published::default());
+        let path = options.directory.join("raft.redb");
+        let (log, state, disk, stored) = open(&path, Arc::clone(&published))?;
+        let heard = stored.record(Record::Group).and_then(|bytes| postcard::from_bytes(bytes).ok()).unwrap_or_default();
+        let links = RaftLinks {
+            own: options.node.0,
+            transport: Arc::clone(&options.transport),
+            published: Arc::clone(&published),
+        };
+        let config = Arc::new(config()?);
+        let raft = Raft::new(options.node.0, config, links, log, state.clone()).await.map_err(io::Error::other)?;
+        let shared = Arc::new(Shared {
+            own: Voter { node: options.node, address: options.address },
+            raft,
+            published,
+            transport: options.transport,
+            state,
+            disk,
+            seeds: options.seeds,
+            heard: Mutex::new(heard),
+            nudge: Notify::new(),
+            stop: watch::Sender::new(false),
+        });
+        shared.elect_at_once_if_alone().await;
+        tokio::spawn(super::following::follow(Arc::clone(&shared)));
+        tokio::spawn(super::following::lead(Arc::clone(&shared)));
+        Ok(RaftTopology { shared })
+    }
+
+    /// Creates a cluster of one: this node votes alone. Does nothing where it has a raft log already.
+    pub async fn create(&self, cluster: identity::ClusterId, hash_key: u128) -> Result<Proposal, ProposeError> {
+        let node = BasicNode::new(self.shared.own.address);
+        match self.shared.raft.initialize(BTreeMap::from([(self.shared.own.node.0, node)])).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+            Err(error) => return Err(ProposeError::Stopped(error.to_string())),
+        }
+        self.propose(TopologyChange::InitCluster { cluster, hash_key }).await
+    }
+
+    /// The topology and the way to serve it to others.
+    pub fn published(&self) -> &Arc<Published> {
+        &self.shared.published
+    }
+
+    /// What this node tells in pings and their answers.
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.shared.heartbeat()
+    }
+
+    /// Pings at once, where it would be done soon anyway: gossip has told of a newer version.
+    pub fn nudge(&self) {
+        self.shared.nudge.notify_one();
+    }
+
+    /// Answers pings, proposals, pulls and raft's own messages; other requests come back.
+    pub async fn answer(&self, sender: &Sender, request: Request) -> Result<Response, Request> {
+        let shared = &self.shared;
+        match request {
+            Request::Ping(heartbeat) => {
+                // Who belongs to no cluster yet may ask, and has nothing to tell.
+                if sender.cluster.is_some() {
+                    shared.on_heard(heartbeat.group);
+                }
+                Ok(Response::Pong(shared.heartbeat()))
+            }
+            Request::Propose(Blob(bytes)) => Ok(match postcard::from_bytes(&bytes) {
+                Ok(change) => shared.on_proposed(change).await,
+                Err(_) => Response::Failed("a malformed topology change".into()),
+            }),
+            Request::PullTopology { since } => {
+                Ok(Response::Topology(Blob(shared.published.update_since(since).encode())))
+            }
+            other => raft_network::answer(&shared.raft, other).await,
+        }
+    }
+
+    /// Stops taking part. The raft log is closed when the last handle is gone.
+    pub async fn shutdown(&self) {
+        self.shared.stop.send_replace(true);
+        if let Err(error) = self.shared.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop cleanly");
+        }
+    }
+}
+
+/// What [`raft_storage::open`] opens, off the runtime's thread: loading reads from the disk.
+fn open(
+    path: &Path,
+    published: Arc<Published>,
+) -> io::Result<(raft_storage::LogStore, StateStore, RaftDisk, super::raft_disk::Stored)> {
+    raft_storage::open(path, published)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+fn config() -> io::Result<openraft::Config> {
+    let config = openraft::Config {
+        cluster_name: "starling".into(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MIN_MS,
+        election_timeout_max: ELECTION_MAX_MS,
+        install_snapshot_timeout: 2000,
+        max_payload_entries: 64,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(ENTRIES_PER_SNAPSHOT),
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        ..openraft::Config::default()
+    };
+    config.validate().map_err(io::Error::other)
+}
+
+#[async_trait]
+impl Consensus for RaftTopology {
+    async fn propose(&self, change: TopologyChange) -> Result<Proposal, ProposeError> {
+        let deadline = Instant::now() + PROPOSE_TIMEOUT;
+        let mut failure = ProposeError::NoLeader;
+        loop {
+            match self.shared.propose_once(&change).await {
+                Ok(proposal) => {
+                    self.nudge();
+                    return Ok(proposal);
+                }
+                Err(error @ ProposeError::Stopped(_)) => return Err(error),
+                // Once unknown, always unknown.
+                Err(ProposeError::Unknown) => failure = ProposeError::Unknown,
+                Err(ProposeError::NoLeader) => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(failure);
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    fn subscribe(&self) -> watch::Receiver<Arc<Topology>> {
+        self.shared.published.subscribe()
+    }
+
+    fn group(&self) -> GroupView {
+        self.shared.group()
+    }
+}
+
+/// For nodes whose links serve nothing but agreement, as in tests.
+#[async_trait]
+impl Handler for RaftTopology {
+    async fn handle(&self, sender: &Sender, request: Request) -> Response {
+        self.answer(sender, request).await.unwrap_or_else(|_| Response::Failed("not served here".into()))
+    }
+}
+
+impl Shared {
+    /// A group of one need not wait for an election timeout after a restart.
+    async fn elect_at_once_if_alone(&self) {
+        let metrics = self.raft.metrics().borrow().clone();
+        if metrics.membership_config.voter_ids().eq([self.own.node.0])
+            && let Err(error) = self.raft.trigger().elect().await
+        {
+            tracing::warn!(%error, "raft could not begin an election");
+        }
+    }
+
+    /// Ends when the part is shut down.
+    pub(super) async fn until_stopped(&self) {
+        let mut stopped = self.stop.subscribe();
+        // The sender lives as long as self.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
+
+    /// What this node knows of the group: its own committed knowledge, or what it heard, if that is newer.
+    pub(super) fn group(&self) -> GroupView {
+        let own = self.own_view();
+        let heard = self.heard.lock();
+        if own.voters_index >= heard.voters_index && !own.voters.is_empty() { own } else { heard.clone() }
+    }
+
+    fn own_view(&self) -> GroupView {
+        let membership = self.state.membership();
+        let metrics = self.raft.metrics().borrow().clone();
+        let voter = |id| {
+            let first_address = membership.membership().get_node(&id)?.addr.parse().ok()?;
+            let node = identity::NodeId(id);
+            Some(Voter { node, address: self.published.address(node).unwrap_or(first_address) })
+        };
+        GroupView {
+            term: metrics.current_term,
+            voters_index: membership.log_id().map_or(0, |id| id.index),
+            leader: metrics.current_leader.map(identity::NodeId),
+            voters: membership.voter_ids().filter_map(voter).collect(),
+        }
+    }
+
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        Heartbeat { topology_version: self.published.current().version, group: self.group() }
+    }
+
+    /// Another node has told what it knows of the group.
+    pub(super) fn on_heard(&self, group: GroupView) {
+        let mut heard = self.heard.lock();
+        if group.voters.len() > VOTERS_MAX || !group.is_newer_than(&heard) {
+            return;
+        }
+        let other_voters = group.voters != heard.voters;
+        *heard = group;
+        if other_voters {
+            let bytes = postcard::to_stdvec(&*heard).expect("plain values are encoded");
+            // A stale list after a crash only costs a few more questions.
+            self.disk.write(Write::Put(Record::Group, bytes), |_| {});
+        }
+    }
+
+    /// Who has lost its vote while it was away does not know, and must not disturb the group with elections.
+    pub(super) fn refresh_right_to_elect(&self) {
+        let own_index = self.own_view().voters_index;
+        let heard = self.heard.lock();
+        let lost = heard.voters_index > own_index && heard.voters.iter().all(|voter| voter.node != self.own.node);
+        self.raft.runtime_config().elect(!lost);
+    }
+
+    /// Whom to ask: the raft leader first, then every voter, or the seeds while no voter is known.
+    pub(super) fn peers(&self) -> Vec<Peer> {
+        let group = self.group();
+        let mut voters: Vec<&Voter> = group.voters.iter().filter(|voter| voter.node != self.own.node).collect();
+        voters.sort_by_key(|voter| Some(voter.node) != group.leader);
+        let peer = |voter: &Voter| Peer {
+            node: Some(voter.node),
+            address: self.published.address(voter.node).unwrap_or(voter.address),
+        };
+        let known: Vec<Peer> = voters.into_iter().map(peer).collect();
+        if known.is_empty() { self.seeds.clone() } else { known }
+    }
+
+    pub(super) fn is_leader(&self) -> bool {
+        self.raft.metrics().borrow().state == ServerState::Leader
+    }
+
+    async fn propose_once(&self, change: &TopologyChange) -> Result<Proposal, ProposeError> {
+        if self.is_leader()
+            && let Some(result) = self.propose_here(change.clone()).await
+        {
+            return result;
+        }
+        let request = Request::Propose(Blob(postcard::to_stdvec(change).expect("plain values are encoded")));
+        let mut failure = ProposeError::NoLeader;
+        for peer in self.peers() {
+            match self.transport.request(peer, Purpose::Control, request.clone(), ATTEMPT_TIMEOUT).await {
+                Ok(Response::Proposed(Blob(bytes))) => {
+                    return postcard::from_bytes(&bytes).map_err(|_| ProposeError::Unknown);
+                }
+                Ok(Response::NotLeader(group)) => self.on_heard(group),
+                Ok(_) => failure = ProposeError::Unknown,
+                Err(crate::transport::TransportError::TimedOut | crate::transport::TransportError::Disconnected) => {
+                    failure = ProposeError::Unknown;
+                }
+                Err(_) => {}
+            }
+        }
+        Err(failure)
+    }
+
+    /// Writes to this node's raft instance; `None`: it does not lead the group.
+    async fn propose_here(&self, change: TopologyChange) -> Option<Result<Proposal, ProposeError>> {
+        match timeout(ATTEMPT_TIMEOUT, self.raft.client_write(change)).await {
+            Ok(Ok(written)) => Some(Ok(Proposal { index: written.log_id.index, applied: written.data })),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => None,
+            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(_)))) | Err(_) => {
+                Some(Err(ProposeError::Unknown))
+            }
+            Ok(Err(RaftError::Fatal(fatal))) => Some(Err(ProposeError::Stopped(fatal.to_string()))),
+        }
+    }
+
+    async fn on_proposed(&self, change: TopologyChange) -> Response {
+        match self.propose_here(change).await {
+            Some(Ok(proposal)) => {
+                Response::Proposed(Blob(postcard::to_stdvec(&proposal).expect("plain values are encoded")))
+            }
+            Some(Err(error)) => Response::Failed(error.to_string()),
+            None => Response::NotLeader(self.group()),
+        }
+    }
+
+    /// Takes an update that another node sent.
+    pub(super) fn on_update(&self, bytes: &[u8]) {
+        let taken = TopologyUpdate::decode(bytes).and_then(|update| self.published.on_pulled(update));
+        if let Err(error) = taken {
+            tracing::warn!(?error, "an update of the topology was not taken");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! Groups of nodes in this process, over real connections and real files.
+
+use super::*;
+use crate::base::clock::SystemClock;
+use crate::base::identity::{ClusterId, Incarnation};
+use crate::cluster::topology::control_thread::ControlThread;
+use crate::cluster::topology::state::{Node, NodeState};
+use crate::transport::tcp::{TcpOptions, system_nonces};
+use crate::transport::{LinkSecret, LocalIdentity, TcpTransport};
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener};
+use tempfile::TempDir;
+
+const CLUSTER: ClusterId = ClusterId(0xC1);
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A node's part in agreement, on a control thread of its own.
+struct TestNode {
+    id: identity::NodeId,
+    address: SocketAddr,
+    raft: RaftTopology,
+    /// Last, so that the runtime is there while handles are dropped.
+    control: ControlThread,
+}
+
+impl TestNode {
+    async fn start(id: u128, address: Option<SocketAddr>, directory: &TempDir, seeds: Vec<Peer>) -> TestNode {
+        let control = ControlThread::start("control").expect("a thread");
+        let id = identity::NodeId(id);
+        let bind = address.unwrap_or(([127, 0, 0, 1], 0).into());
+        let socket = eventually("the port is free", || TcpListener::bind(bind).ok()).await;
+        let address = socket.local_addr().expect("an address");
+        let transport = Arc::new(TcpTransport::new(TcpOptions {
+            identity: LocalIdentity { node: id, cluster: Some(CLUSTER), generation: 0, incarnation: Incarnation(0) },
+            secret: LinkSecret::new(b"secret"),
+            clock: Arc::new(SystemClock),
+            nonces: system_nonces(),
+            runtime: control.handle().clone(),
+        }));
+        let path = directory.path().join(format!("node-{:x}", id.0));
+        std::fs::create_dir_all(&path).expect("a directory");
+        // The file is closed a moment after its last user has gone.
+        let deadline = Instant::now() + LIMIT;
+        let raft = loop {
+            let options = RaftOptions {
+                node: id,
+                address,
+                directory: path.clone(),
+                transport: Arc::clone(&transport) as Arc<dyn Transport>,
+                seeds: seeds.clone(),
+            };
+            match control.run(RaftTopology::start(options)).await.expect("not stopped") {
+                Ok(raft) => break raft,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let (handler, listening) = (Arc::new(raft.clone()), Arc::clone(&transport));
+        control.run(async move { listening.listen(socket, handler).expect("listening") }).await.expect("not stopped");
+        TestNode { id, address, raft, control }
+    }
+
+    fn peer(&self) -> Peer {
+        Peer { node: Some(self.id), address: self.address }
+    }
+
+    async fn propose(&self, change: TopologyChange) -> Proposal {
+        let raft = self.raft.clone();
+        self.control.run(async move { raft.propose(change).await }).await.expect("not stopped").expect("committed")
+    }
+
+    async fn register(&self) -> Incarnation {
+        let node = Node {
+            id: self.id,
+            incarnation: Incarnation(0),
+            ip: self.address.ip(),
+            port: self.address.port() - 1,
+            cluster_port: self.address.port(),
+            hostname: String::new(),
+            weight: 1,
+            zone: String::new(),
+            state: NodeState::Active,
+        };
+        match self.propose(TopologyChange::RegisterNode { node }).await.applied {
+            Applied::Registered(incarnation) => incarnation,
+            other => panic!("not registered: {other:?}"),
+        }
+    }
+
+    async fn set(&self, value: &str) -> u64 {
+        let name = format!("from-{:?}", self.id);
+        self.propose(TopologyChange::SetConfig { name, value: value.into() }).await.index
+    }
+
+    fn voters(&self) -> BTreeSet<u128> {
+        self.raft.group().voters.iter().map(|voter| voter.node.0).collect()
+    }
+
+    fn leads(&self) -> bool {
+        self.raft.shared.is_leader()
+    }
+
+    /// Ends it in the middle of whatever it does.
+    fn kill(self) {
+        let TestNode { raft, control, .. } = self;
+        drop(control);
+        drop(raft);
+    }
+}
+
+async fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn start_cluster(directory: &TempDir, count: u128) -> Vec<TestNode> {
+    let first = TestNode::start(1, None, directory, vec![]).await;
+    let raft = first.raft.clone();
+    let created = first.control.run(async move { raft.create(CLUSTER, 42).await }).await.expect("not stopped");
+    assert_eq!(created.expect("created").applied, Applied::Done);
+    first.register().await;
+    let mut nodes = vec![first];
+    join(&mut nodes, directory, count).await;
+    nodes
+}
+
+async fn join(nodes: &mut Vec<TestNode>, directory: &TempDir, upto: u128) {
+    for id in nodes.len() as u128 + 1..=upto {
+        let node = TestNode::start(id, None, directory, vec![nodes[0].peer()]).await;
+        node.register().await;
+        nodes.push(node);
+    }
+}
+
+async fn all_equal(nodes: &[TestNode], version: u64) {
+    let equal = || {
+        let first = nodes[0].raft.published().current();
+        let equal = nodes.iter().all(|node| *node.raft.published().current() == *first);
+        (first.version >= version && equal).then_some(())
+    };
+    eventually("all topologies are equal", equal).await;
+}
+
+async fn voters_are(nodes: &[TestNode], voters: &[u128]) {
+    let voters: BTreeSet<u128> = voters.iter().copied().collect();
+    eventually(&format!("all know the voters {voters:?}"), || {
+        nodes.iter().all(|node| node.voters() == voters).then_some(())
+    })
+    .await;
+}
+
+/// Stops the node at this place and starts it again from its files.
+async fn restart(nodes: &mut Vec<TestNode>, directory: &TempDir, at: usize) {
+    let node = nodes.remove(at);
+    let (id, address) = (node.id.0, node.address);
+    node.kill();
+    let node = TestNode::start(id, Some(address), directory, vec![]).await;
+    nodes.insert(at, node);
+}
+
+#[tokio::test]
+async fn a_cluster_of_one_goes_on_after_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut nodes = start_cluster(&directory, 1).await;
+    let index = nodes[0].set("before").await;
+    for round in 0..3 {
+        restart(&mut nodes, &directory, 0).await;
+        all_equal(&nodes, index).await;
+        nodes[0].set(&format!("round {round}")).await;
+    }
+    assert_eq!(nodes[0].register().await, Incarnation(2));
+    voters_are(&nodes, &[1]).await;
+}
+
+#[tokio::test]
+async fn three_nodes_agree_and_each_can_fail_and_return() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut nodes = start_cluster(&directory, 3).await;
+    voters_are(&nodes, &[1, 2, 3]).await;
+    for at in 0..3 {
+        let index = nodes[at].set("one").await;
+        all_equal(&nodes, index).await;
+    }
+    for at in 0..3 {
+        restart(&mut nodes, &directory, at).await;
+        let index = nodes[(at + 1) % 3].set(&format!("without {at}")).await;
+        all_equal(&nodes, index).await;
+        voters_are(&nodes, &[1, 2, 3]).await;
+    }
+}
+
+#[tokio::test]
+async fn five_nodes_go_on_without_their_raft_leader() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut nodes = start_cluster(&directory, 5).await;
+    voters_are(&nodes, &[1, 2, 3]).await;
+    for node in &nodes {
+        node.set("all").await;
+    }
+    let leader = eventually("there is a raft leader", || nodes.iter().position(TestNode::leads)).await;
+    let lost = nodes.remove(leader);
+    let (id, address) = (lost.id.0, lost.address);
+    lost.kill();
+    let mut index = 0;
+    for node in &nodes {
+        index = index.max(node.set("without a leader").await);
+    }
+    all_equal(&nodes, index).await;
+    assert!(nodes.iter().any(TestNode::leads));
+    let back = TestNode::start(id, Some(address), &directory, vec![]).await;
+    assert_eq!(back.register().await, Incarnation(6));
+    nodes.insert(leader, back);
+    all_equal(&nodes, index + 1).await;
+    // A voter that is down is replaced, and may leave its place to the other for good.
+    let down = nodes[leader].id;
+    let current = nodes[leader].raft.published().current();
+    let incarnation = current.nodes[&down].incarnation;
+    let change = TopologyChange::SetMemberState { node: down, incarnation, state: NodeState::Down };
+    assert_eq!(nodes[(leader + 1) % 5].propose(change).await.applied, Applied::Done);
+    let expected: Vec<u128> = [1, 2, 3, 4].into_iter().filter(|other| *other != down.0).collect();
+    voters_are(&nodes, &expected).await;
+    let index = nodes[leader].set("from one that lost its vote").await;
+    all_equal(&nodes, index).await;
+}
+
+#[tokio::test]
+async fn the_group_grows_to_five_and_survives_two_losses() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut nodes = start_cluster(&directory, 7).await;
+    voters_are(&nodes, &[1, 2, 3, 4, 5]).await;
+    for _ in 0..2 {
+        nodes.remove(0).kill();
+    }
+    let mut index = 0;
+    for node in &nodes {
+        index = index.max(node.set("five of seven").await);
+    }
+    all_equal(&nodes, index).await;
+}

@@ -1,0 +1,201 @@
+//! The raft log, the vote and the raft snapshot in one redb file, written by a thread of its own.
+//!
+//! A sync to the disk can take a second on a busy machine. Heartbeats must not wait for it: whoever writes hands the
+//! write over and is told when it is on the disk. Writes that wait are committed together. After a write has failed
+//! nothing is known about the file any more: every later write fails too.
+
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+
+/// Writes that wait for the disk. Raft waits for almost all of its writes, so few are ever under way.
+const WRITES_MAX: usize = 1024;
+
+/// A named record beside the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Record {
+    Vote,
+    Committed,
+    Purged,
+    Snapshot,
+    /// Who votes, as this node last heard: where a node that does not vote asks after a restart.
+    Group,
+}
+
+impl Record {
+    fn name(self) -> &'static str {
+        match self {
+            Record::Vote => "vote",
+            Record::Committed => "committed",
+            Record::Purged => "purged",
+            Record::Snapshot => "snapshot",
+            Record::Group => "group",
+        }
+    }
+}
+
+/// What is to be written.
+pub(super) enum Write {
+    Put(Record, Vec<u8>),
+    Append(Vec<(u64, Vec<u8>)>),
+    /// Entries from this index on go.
+    Truncate(u64),
+    /// Entries up to this index go; the record says up to which log id.
+    Purge(u64, Vec<u8>),
+}
+
+impl Write {
+    /// Whether it must be on the disk before it is done. How far the log is committed can be found out again.
+    fn is_durable(&self) -> bool {
+        !matches!(self, Write::Put(Record::Committed, _))
+    }
+}
+
+type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+struct Job {
+    write: Write,
+    done: Done,
+}
+
+/// Where writes go. The thread ends, and the file is closed, when the last clone is gone.
+#[derive(Clone)]
+pub(super) struct RaftDisk {
+    jobs: SyncSender<Job>,
+}
+
+impl fmt::Debug for RaftDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RaftDisk")
+    }
+}
+
+/// What the file held when it was opened.
+#[derive(Default)]
+pub(super) struct Stored {
+    pub(super) log: Vec<(u64, Vec<u8>)>,
+    records: Vec<(String, Vec<u8>)>,
+}
+
+impl Stored {
+    pub(super) fn record(&self, record: Record) -> Option<&[u8]> {
+        self.records.iter().find(|(name, _)| name == record.name()).map(|(_, bytes)| bytes.as_slice())
+    }
+}
+
+impl RaftDisk {
+    /// Opens the file, making it where it is missing, and starts its thread.
+    pub(super) fn open(path: &Path) -> io::Result<(RaftDisk, Stored)> {
+        let database = Database::create(path).map_err(other)?;
+        create_tables(&database).map_err(io::Error::other)?;
+        let stored = load(&database).map_err(io::Error::other)?;
+        let (jobs, waiting) = sync_channel(WRITES_MAX);
+        std::thread::Builder::new().name("raft-disk".into()).spawn(move || run(&database, &waiting))?;
+        Ok((RaftDisk { jobs }, stored))
+    }
+
+    /// Hands a write over; `done` is called by the disk's thread.
+    pub(super) fn write(&self, write: Write, done: impl FnOnce(io::Result<()>) + Send + 'static) {
+        let job = Job { write, done: Box::new(done) };
+        if let Err(error) = self.jobs.try_send(job) {
+            let (job, why) = match error {
+                TrySendError::Full(job) => (job, "too many writes wait for the raft log"),
+                TrySendError::Disconnected(job) => (job, "the raft log's thread has ended"),
+            };
+            (job.done)(Err(io::Error::other(why)));
+        }
+    }
+
+    /// Writes and waits until it is on the disk.
+    pub(super) async fn write_and_wait(&self, write: Write) -> io::Result<()> {
+        let (done, written) = tokio::sync::oneshot::channel();
+        self.write(write, move |result| {
+            // Who waited may be gone.
+            let _ = done.send(result);
+        });
+        written.await.unwrap_or_else(|_| Err(io::Error::other("the raft log's thread has ended")))
+    }
+}
+
+fn other(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::other(error)
+}
+
+fn create_tables(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(LOG)?;
+    transaction.open_table(RECORDS)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn load(database: &Database) -> Result<Stored, redb::Error> {
+    let transaction = database.begin_read()?;
+    let mut stored = Stored::default();
+    for entry in transaction.open_table(LOG)?.iter()? {
+        let (index, bytes) = entry?;
+        stored.log.push((index.value(), bytes.value().to_vec()));
+    }
+    for record in transaction.open_table(RECORDS)?.iter()? {
+        let (name, bytes) = record?;
+        stored.records.push((name.value().to_owned(), bytes.value().to_vec()));
+    }
+    Ok(stored)
+}
+
+fn run(database: &Database, waiting: &Receiver<Job>) {
+    let mut failed: Option<String> = None;
+    while let Ok(first) = waiting.recv() {
+        let mut jobs = vec![first];
+        while jobs.len() < WRITES_MAX
+            && let Ok(job) = waiting.try_recv()
+        {
+            jobs.push(job);
+        }
+        if failed.is_none()
+            && let Err(error) = commit(database, &jobs)
+        {
+            tracing::error!(%error, "the raft log cannot be written: this node takes no further part in agreement");
+            failed = Some(error.to_string());
+        }
+        for job in jobs {
+            (job.done)(failed.as_ref().map_or(Ok(()), |error| Err(io::Error::other(error.clone()))));
+        }
+    }
+}
+
+/// All of them in one transaction, in their order.
+fn commit(database: &Database, jobs: &[Job]) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    if !jobs.iter().any(|job| job.write.is_durable()) {
+        transaction.set_durability(Durability::None)?;
+    }
+    {
+        let mut log = transaction.open_table(LOG)?;
+        let mut records = transaction.open_table(RECORDS)?;
+        for job in jobs {
+            match &job.write {
+                Write::Put(record, bytes) => {
+                    records.insert(record.name(), bytes.as_slice())?;
+                }
+                Write::Append(entries) => {
+                    for (index, bytes) in entries {
+                        log.insert(index, bytes.as_slice())?;
+                    }
+                }
+                Write::Truncate(from) => log.retain_in(*from.., |_, _| false)?,
+                Write::Purge(upto, id) => {
+                    log.retain_in(..=*upto, |_, _| false)?;
+                    records.insert(Record::Purged.name(), id.as_slice())?;
+                }
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! What openraft keeps: the raft log and the vote (`LogStore`), the topology and its snapshot (`StateStore`).
+//!
+//! The log is short, a thousand entries between snapshots, so all of it is also in memory and reads never touch the
+//! disk. Writes go to `raft_disk`, and count only when they are synced.
+
+use super::change::{Applied, TopologyChange};
+use super::published::Published;
+use super::raft::{Entry, LogId, Membership, NodeId, SnapshotMeta, TypeConfig, Vote};
+use super::raft_disk::{RaftDisk, Record, Stored, Write};
+use super::state::Topology;
+use crate::base::slot::SLOT_COUNT;
+use crate::transport::Blob;
+use openraft::storage::{LogFlushed, LogState, RaftLogStorage, RaftStateMachine};
+use openraft::{
+    AnyError, EntryPayload, OptionalSend, RaftLogReader, RaftSnapshotBuilder, Snapshot, StorageError, StorageIOError,
+};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io::{self, Cursor};
+use std::ops::RangeBounds;
+use std::path::Path;
+use std::sync::Arc;
+
+type Result<T> = std::result::Result<T, StorageError<NodeId>>;
+
+/// Opens both stores on one file.
+pub(super) fn open(path: &Path, published: Arc<Published>) -> io::Result<(LogStore, StateStore, RaftDisk, Stored)> {
+    let (disk, stored) = RaftDisk::open(path)?;
+    let log = LogStore { disk: disk.clone(), mirror: Arc::new(Mutex::new(Mirror::load(&stored)?)) };
+    let state = StateStore::load(disk.clone(), &stored, published)?;
+    Ok((log, state, disk, stored))
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str) -> io::Result<T> {
+    postcard::from_bytes(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("the {what} is damaged")))
+}
+
+fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("plain values are encoded")
+}
+
+fn failed(error: impl std::error::Error + 'static) -> StorageError<NodeId> {
+    StorageError::from(StorageIOError::write(AnyError::new(&error)))
+}
+
+/// The raft log and the vote.
+#[derive(Clone, Debug)]
+pub(super) struct LogStore {
+    disk: RaftDisk,
+    mirror: Arc<Mutex<Mirror>>,
+}
+
+/// What is on the disk, or on its way there.
+#[derive(Debug)]
+struct Mirror {
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    purged: Option<LogId>,
+    log: BTreeMap<u64, Entry>,
+}
+
+impl Mirror {
+    fn load(stored: &Stored) -> io::Result<Mirror> {
+        let mut log = BTreeMap::new();
+        for (index, bytes) in &stored.log {
+            log.insert(*index, decode(bytes, "raft log")?);
+        }
+        Ok(Mirror {
+            vote: stored.record(Record::Vote).map(|bytes| decode(bytes, "vote")).transpose()?,
+            committed: stored.record(Record::Committed).map_or(Ok(None), |bytes| decode(bytes, "commit record"))?,
+            purged: stored.record(Record::Purged).map(|bytes| decode(bytes, "purge record")).transpose()?,
+            log,
+        })
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>> {
+        Ok(self.mirror.lock().log.range(range).map(|(_, entry)| entry.clone()).collect())
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>> {
+        let mirror = self.mirror.lock();
+        let last = mirror.log.values().next_back().map(|entry| entry.log_id);
+        Ok(LogState { last_purged_log_id: mirror.purged, last_log_id: last.or(mirror.purged) })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<()> {
+        self.disk.write_and_wait(Write::Put(Record::Vote, encode(vote))).await.map_err(failed)?;
+        self.mirror.lock().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>> {
+        Ok(self.mirror.lock().vote)
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<()> {
+        self.mirror.lock().committed = committed;
+        // Lost in a crash, it is found out again from the other voters: nobody waits for it.
+        self.disk.write(Write::Put(Record::Committed, encode(&committed)), |_| {});
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>> {
+        Ok(self.mirror.lock().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut encoded = Vec::new();
+        {
+            let mut mirror = self.mirror.lock();
+            for entry in entries {
+                encoded.push((entry.log_id.index, encode(&entry)));
+                mirror.log.insert(entry.log_id.index, entry);
+            }
+        }
+        self.disk.write(Write::Append(encoded), move |result| callback.log_io_completed(result));
+        Ok(())
+    }
+
+    async fn truncate(&mut self, log_id: LogId) -> Result<()> {
+        self.mirror.lock().log.split_off(&log_id.index);
+        self.disk.write_and_wait(Write::Truncate(log_id.index)).await.map_err(failed)
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<()> {
+        {
+            let mut mirror = self.mirror.lock();
+            mirror.log = mirror.log.split_off(&(log_id.index + 1));
+            mirror.purged = Some(log_id);
+        }
+        self.disk.write_and_wait(Write::Purge(log_id.index, encode(&log_id))).await.map_err(failed)
+    }
+}
+
+/// The topology as raft has applied it.
+#[derive(Clone, Debug)]
+pub(super) struct StateStore {
+    disk: RaftDisk,
+    published: Arc<Published>,
+    machine: Arc<Mutex<Machine>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Machine {
+    applied: Option<LogId>,
+    membership: Membership,
+    topology: Topology,
+    snapshot: Option<(SnapshotMeta, Arc<Vec<u8>>)>,
+}
+
+impl StateStore {
+    fn load(disk: RaftDisk, stored: &Stored, published: Arc<Published>) -> io::Result<StateStore> {
+        let mut machine = Machine::default();
+        if let Some(bytes) = stored.record(Record::Snapshot) {
+            let (meta, Blob(data)): (SnapshotMeta, Blob) = decode(bytes, "raft snapshot")?;
+            machine.topology = topology(&data)?;
+            machine.applied = meta.last_log_id;
+            machine.membership = meta.last_membership.clone();
+            machine.snapshot = Some((meta, Arc::new(data)));
+            published.on_whole(&machine.topology);
+        }
+        Ok(StateStore { disk, published, machine: Arc::new(Mutex::new(machine)) })
+    }
+
+    /// Who votes, as of the last applied entry.
+    pub(super) fn membership(&self) -> Membership {
+        self.machine.lock().membership.clone()
+    }
+
+    /// Keeps a snapshot, unless a later one is kept; returns when it is on the disk. Building and installing may
+    /// overlap: the place in the disk's queue is taken under the same lock that decides which is later.
+    async fn keep(&self, meta: &SnapshotMeta, data: Vec<u8>) -> io::Result<()> {
+        let (done, written) = tokio::sync::oneshot::channel();
+        {
+            let mut machine = self.machine.lock();
+            if machine.snapshot.as_ref().is_some_and(|(kept, _)| kept.last_log_id > meta.last_log_id) {
+                return Ok(());
+            }
+            let data = Blob(data);
+            let write = Write::Put(Record::Snapshot, encode(&(meta, &data)));
+            machine.snapshot = Some((meta.clone(), Arc::new(data.0)));
+            self.disk.write(write, move |result| {
+                // Who waited may be gone.
+                let _ = done.send(result);
+            });
+        }
+        written.await.unwrap_or_else(|_| Err(io::Error::other("the raft log's thread has ended")))
+    }
+}
+
+/// The topology in a snapshot.
+fn topology(data: &[u8]) -> io::Result<Topology> {
+    let topology: Topology = decode(data, "raft snapshot")?;
+    if topology.slots().len() != SLOT_COUNT {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the raft snapshot is damaged"));
+    }
+    Ok(topology)
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for StateStore {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>> {
+        let (meta, data) = {
+            let machine = self.machine.lock();
+            let snapshot_id = match machine.applied {
+                Some(applied) => format!("{}-{}", applied.leader_id.term, applied.index),
+                None => "0-0".to_owned(),
+            };
+            let meta =
+                SnapshotMeta { last_log_id: machine.applied, last_membership: machine.membership.clone(), snapshot_id };
+            (meta, encode(&machine.topology))
+        };
+        self.keep(&meta, data.clone()).await.map_err(failed)?;
+        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(data)) })
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateStore {
+    type SnapshotBuilder = StateStore;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, Membership)> {
+        let machine = self.machine.lock();
+        Ok((machine.applied, machine.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Applied>>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let (mut answers, mut changes): (Vec<Applied>, Vec<(u64, TopologyChange)>) = Default::default();
+        let mut machine = self.machine.lock();
+        for entry in entries {
+            machine.applied = Some(entry.log_id);
+            answers.push(match entry.payload {
+                EntryPayload::Blank => Applied::Done,
+                EntryPayload::Membership(membership) => {
+                    machine.membership = Membership::new(Some(entry.log_id), membership);
+                    Applied::Done
+                }
+                EntryPayload::Normal(change) => {
+                    let applied = machine.topology.apply(entry.log_id.index, &change);
+                    if let Applied::Refused(reason) = &applied {
+                        tracing::info!(index = entry.log_id.index, ?reason, ?change, "a topology change was refused");
+                    }
+                    changes.push((entry.log_id.index, change));
+                    applied
+                }
+            });
+        }
+        if !changes.is_empty() {
+            self.published.on_applied(changes, &machine.topology);
+        }
+        Ok(answers)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> StateStore {
+        self.clone()
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Box<Cursor<Vec<u8>>>) -> Result<()> {
+        let data = snapshot.into_inner();
+        let topology = topology(&data).map_err(failed)?;
+        self.keep(meta, data).await.map_err(failed)?;
+        let mut machine = self.machine.lock();
+        machine.applied = meta.last_log_id;
+        machine.membership = meta.last_membership.clone();
+        machine.topology = topology;
+        self.published.on_whole(&machine.topology);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>> {
+        let machine = self.machine.lock();
+        Ok(machine.snapshot.as_ref().map(|(meta, data)| Snapshot {
+            meta: meta.clone(),
+            snapshot: Box::new(Cursor::new(data.as_ref().clone())),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft::testing::{StoreBuilder, Suite};
+
+    struct InTemporaryDirectory;
+
+    impl StoreBuilder<TypeConfig, LogStore, StateStore, tempfile::TempDir> for InTemporaryDirectory {
+        async fn build(&self) -> Result<(tempfile::TempDir, LogStore, StateStore)> {
+            let directory = tempfile::tempdir().map_err(failed)?;
+            let (log, state, ..) = open(&directory.path().join("raft.redb"), Arc::default()).map_err(failed)?;
+            Ok((directory, log, state))
+        }
+    }
+
+    #[test]
+    fn the_stores_keep_what_openraft_demands() {
+        Suite::test_all(InTemporaryDirectory).expect("openraft's own suite passes");
+    }
+}

@@ -1,0 +1,140 @@
+//! Who should vote in the raft group: a pure function of the members and of who votes now.
+//!
+//! One voter for one or two nodes, three from three, five from seven. The number follows the members, not who is up: a
+//! group must not shrink to whoever is left. A voter that is down or leaves is replaced as soon as there is somebody to
+//! replace it with. Zones that have no voter come first.
+
+use super::state::NodeState;
+use crate::base::identity::NodeId;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A member, as far as voting goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VoterCandidate {
+    pub id: NodeId,
+    pub zone: String,
+    pub state: NodeState,
+    /// It did not answer when it was to become a voter: others come first for a while.
+    pub avoided: bool,
+}
+
+/// How many voters this many members should have.
+pub fn voters_count(members: usize) -> usize {
+    match members {
+        0..3 => 1,
+        3..7 => 3,
+        _ => 5,
+    }
+}
+
+/// Who should vote. `leader` stays where somebody has to go. Never empty while anybody votes now.
+pub fn desired_voters(members: &[VoterCandidate], current: &BTreeSet<NodeId>, leader: NodeId) -> BTreeSet<NodeId> {
+    let able = |member: &&VoterCandidate| member.state == NodeState::Active;
+    let staying = members.iter().filter(|member| member.state != NodeState::Draining).count();
+    let count = voters_count(staying);
+    let mut chosen = Chosen::default();
+    // Who votes and can stays; the raft leader first.
+    let mut voting: Vec<_> = members.iter().filter(able).filter(|member| current.contains(&member.id)).collect();
+    voting.sort_by_key(|member| (member.id != leader, member.id));
+    chosen.fill(&voting, count);
+    let mut fresh: Vec<_> = members.iter().filter(able).filter(|member| !current.contains(&member.id)).collect();
+    fresh.sort_by_key(|member| member.id);
+    let (avoided, ready): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|member| member.avoided);
+    chosen.fill(&ready, count);
+    // Nobody to replace them with: they keep their vote. One who may come back before one who leaves.
+    let mut rest: Vec<_> = members.iter().filter(|m| !able(m) && current.contains(&m.id)).collect();
+    rest.sort_by_key(|member| (member.state == NodeState::Draining, member.id));
+    chosen.fill(&rest, count);
+    if chosen.ids.is_empty() {
+        chosen.fill(&avoided, count);
+    }
+    let mut ids = chosen.ids;
+    // Two voters tolerate no more losses than one, and an even number no more than the odd one below it. But a voter
+    // that is only waiting for its replacement is better kept than dropped.
+    if ids.len() == 2 && !current.is_superset(&ids) {
+        ids.retain(|id| current.contains(id));
+    }
+    if ids.is_empty() { current.clone() } else { ids }
+}
+
+#[derive(Default)]
+struct Chosen {
+    ids: BTreeSet<NodeId>,
+    zones: BTreeMap<String, usize>,
+}
+
+impl Chosen {
+    /// Takes from these, in their order, until there are `count`: each time from a zone with the fewest voters.
+    fn fill(&mut self, from: &[&VoterCandidate], count: usize) {
+        let mut left = from.to_vec();
+        while self.ids.len() < count && !left.is_empty() {
+            let crowd = |member: &VoterCandidate| self.zones.get(&member.zone).copied().unwrap_or(0);
+            let Some(best) = (0..left.len()).min_by_key(|&at| (crowd(left[at]), at)) else { return };
+            let member = left.remove(best);
+            self.ids.insert(member.id);
+            *self.zones.entry(member.zone.clone()).or_default() += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Members as `id state zone`: `a` active, `d` down, `l` leaving, `x` avoided.
+    fn check(members: &str, current: &[u128], expected: &[u128]) {
+        let parsed: Vec<VoterCandidate> = members
+            .split_whitespace()
+            .map(|word| {
+                let (id, rest) = word.split_at(1);
+                let state = match &rest[..1] {
+                    "d" => NodeState::Down,
+                    "l" => NodeState::Draining,
+                    _ => NodeState::Active,
+                };
+                let id = NodeId(id.parse().expect("a digit"));
+                VoterCandidate { id, zone: rest[1..].into(), state, avoided: rest.starts_with('x') }
+            })
+            .collect();
+        let ids = |ids: &[u128]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+        let leader = NodeId(current.first().copied().unwrap_or(0));
+        let desired = desired_voters(&parsed, &ids(current), leader);
+        assert_eq!(desired, ids(expected), "{members} with {current:?}");
+        let again = desired_voters(&parsed, &desired, leader);
+        assert_eq!(again, desired, "{members}: what is desired stays");
+    }
+
+    #[test]
+    fn the_group_grows_with_the_cluster() {
+        check("1a", &[1], &[1]);
+        check("1a 2a", &[1], &[1]);
+        check("1a 2a 3a", &[1], &[1, 2, 3]);
+        check("1a 2a 3a 4a 5a 6a", &[1, 2, 3], &[1, 2, 3]);
+        check("1a 2a 3a 4a 5a 6a 7a", &[1, 2, 3], &[1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn it_shrinks_when_members_leave_not_when_they_fail() {
+        check("1a 2a 3d", &[1, 2, 3], &[1, 2, 3]);
+        check("1a 2d 3d", &[1, 2, 3], &[1, 2, 3]);
+        check("1a 2a", &[2, 1, 3], &[2]);
+        check("1l 2a", &[1], &[2]);
+        check("1a 2a 3l", &[3, 1, 2], &[1]);
+        check("1l", &[1], &[1]);
+    }
+
+    #[test]
+    fn a_voter_that_fails_is_replaced_where_there_is_somebody() {
+        check("1a 2a 3d 4a", &[1, 2, 3], &[1, 2, 4]);
+        check("1a 2a 3l 4a 5a", &[1, 2, 3], &[1, 2, 4]);
+        check("1a 2a 3d 4x", &[1, 2, 3], &[1, 2, 3]);
+        check("1a 2x 3x", &[1], &[1]);
+        check("1a 2a 3x", &[1], &[1]);
+    }
+
+    #[test]
+    fn zones_are_spread() {
+        check("1aA 2aA 3aB 4aC", &[1], &[1, 3, 4]);
+        check("1aA 2aA 3aA 4aB", &[1, 2, 3], &[1, 2, 3]);
+    }
+}

@@ -1,0 +1,148 @@
+use super::*;
+use crate::base::clock::SystemClock;
+use crate::base::identity::{ClusterId, Incarnation};
+use crate::transport::{Blob, Refusal, Sender};
+use tokio::io::AsyncWriteExt;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// Answers a slot message with its own bytes and says who asked.
+struct Echo;
+
+#[async_trait]
+impl Handler for Echo {
+    fn admit(&self, sender: &Sender) -> Result<(), Refusal> {
+        if sender.node == NodeId(66) { Err(Refusal::NotMember) } else { Ok(()) }
+    }
+
+    async fn handle(&self, sender: &Sender, request: Request) -> Response {
+        match request {
+            Request::Slot(blob) | Request::Event(blob) => Response::Slot(blob),
+            _ => Response::Failed(format!("{}", sender.node)),
+        }
+    }
+}
+
+fn transport(node: u128, secret: &str) -> TcpTransport {
+    TcpTransport::new(TcpOptions {
+        identity: LocalIdentity {
+            node: NodeId(node),
+            cluster: Some(ClusterId(1)),
+            generation: 0,
+            incarnation: Incarnation(1),
+        },
+        secret: LinkSecret::new(secret.as_bytes()),
+        clock: Arc::new(SystemClock),
+        nonces: system_nonces(),
+        runtime: tokio::runtime::Handle::current(),
+    })
+}
+
+fn listen(transport: &TcpTransport, node: u128) -> Peer {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = transport.listen(socket, Arc::new(Echo)).expect("listening");
+    Peer { node: Some(NodeId(node)), address }
+}
+
+async fn echo(from: &TcpTransport, to: Peer, bytes: Vec<u8>) -> Result<Response, TransportError> {
+    from.request(to, Purpose::Slots, Request::Slot(Blob(bytes)), LONG).await
+}
+
+#[tokio::test]
+async fn requests_and_answers_meet_also_long_and_many() {
+    let (a, b) = (transport(1, "secret"), transport(2, "secret"));
+    let to = listen(&b, 2);
+    let requests = (0..500usize).map(|i| {
+        let bytes = vec![i as u8; i * 500];
+        let a = &a;
+        async move { assert_eq!(echo(a, to, bytes.clone()).await, Ok(Response::Slot(Blob(bytes)))) }
+    });
+    let mut tasks = Vec::new();
+    for request in requests {
+        tasks.push(Box::pin(request));
+    }
+    for task in tasks {
+        task.await;
+    }
+    let long = vec![7; 15 << 20];
+    assert_eq!(echo(&a, to, long.clone()).await, Ok(Response::Slot(Blob(long))));
+    assert_eq!(echo(&a, to, vec![0; 17 << 20]).await, Err(TransportError::TooLarge));
+    let (out, into) = (a.links(), b.links());
+    assert_eq!((out.len(), into.len()), (1, 1));
+    assert_eq!(out[0].connections, 1);
+    assert!(out[0].messages_received > 500 && out[0].bytes_queued == 0, "{out:?}");
+    assert_eq!(into[0].node, Some(NodeId(1)));
+}
+
+#[tokio::test]
+async fn many_at_once_share_one_connection() {
+    let (a, b) = (Arc::new(transport(1, "")), transport(2, ""));
+    let to = listen(&b, 2);
+    let mut tasks = tokio::task::JoinSet::new();
+    for i in 0..600usize {
+        let a = Arc::clone(&a);
+        tasks.spawn(async move {
+            let blob = Blob(i.to_be_bytes().to_vec());
+            let answer = a.request(to, Purpose::Control, Request::Event(blob.clone()), LONG).await;
+            assert_eq!(answer, Ok(Response::Slot(blob)));
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("answered");
+    }
+    assert_eq!(a.links()[0].connections, 1);
+}
+
+#[tokio::test]
+async fn strangers_get_no_link() {
+    let b = transport(2, "secret");
+    let to = listen(&b, 2);
+    let refused = |refusal| Err(TransportError::Refused(refusal));
+    assert_eq!(echo(&transport(1, "other"), to, vec![]).await, refused(Refusal::BadProof));
+    assert_eq!(echo(&transport(1, ""), to, vec![]).await, refused(Refusal::BadProof));
+    assert_eq!(echo(&transport(66, "secret"), to, vec![]).await, refused(Refusal::NotMember));
+    let elsewhere = Peer { node: Some(NodeId(3)), ..to };
+    assert_eq!(echo(&transport(1, "secret"), elsewhere, vec![]).await, refused(Refusal::OtherNode));
+    let far = Peer { address: ([192, 0, 2, 1], 1).into(), ..to };
+    assert_eq!(echo(&transport(1, ""), far, vec![]).await, refused(Refusal::NotLoopback));
+    assert!(b.links().is_empty());
+}
+
+#[tokio::test]
+async fn noise_closes_the_connection_and_nothing_else() {
+    let (a, b) = (transport(1, ""), transport(2, ""));
+    let to = listen(&b, 2);
+    for noise in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 0, 0, 1, 99], &[255; 64], &[0, 0, 0, 0]] {
+        let mut stream = tokio::net::TcpStream::connect(to.address).await.expect("connected");
+        stream.write_all(noise).await.expect("written");
+        let mut rest = Vec::new();
+        // A reset is as good as an end.
+        let _ = stream.read_to_end(&mut rest).await;
+        assert!(rest.is_empty(), "{rest:?}");
+    }
+    assert_eq!(echo(&a, to, vec![1]).await, Ok(Response::Slot(Blob(vec![1]))));
+}
+
+#[tokio::test]
+async fn a_link_comes_back_after_its_peer_did() {
+    let a = transport(1, "");
+    let b = transport(2, "");
+    let to = listen(&b, 2);
+    assert!(echo(&a, to, vec![1]).await.is_ok());
+    b.close();
+    drop(b);
+    let b = transport(2, "");
+    let mut socket = std::net::TcpListener::bind(to.address);
+    while socket.is_err() {
+        tokio::task::yield_now().await;
+        socket = std::net::TcpListener::bind(to.address);
+    }
+    b.listen(socket.expect("bound"), Arc::new(Echo)).expect("listening");
+    let mut answer = echo(&a, to, vec![2]).await;
+    while answer.is_err() {
+        tokio::task::yield_now().await;
+        answer = echo(&a, to, vec![2]).await;
+    }
+    assert_eq!(answer, Ok(Response::Slot(Blob(vec![2]))));
+    assert_eq!(a.links()[0].connections, 2);
+}
