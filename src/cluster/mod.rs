@@ -8,5 +8,6 @@ pub mod membership;
 pub mod planner;
 mod quota;
 pub mod ring;
+pub mod routing;
 mod runs;
 pub mod topology;
