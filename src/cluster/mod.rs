@@ -9,5 +9,6 @@ pub mod membership;
 pub mod planner;
 mod quota;
 pub mod ring;
+pub mod routing;
 mod runs;
 pub mod topology;

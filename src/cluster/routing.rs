@@ -1,0 +1,370 @@
+//! Where a request belongs: here, on another node, or nowhere. Pure: a look at an immutable view of the slot table.
+//!
+//! ```text
+//!  Topology --(every new version)--> RoutingView, shared as Arc --> route(slots of the request's keys) --> Route
+//! ```
+//!
+//! The answers are Redis Cluster's (specification, "MOVED Redirection", "Multiple keys operations", "Scaling reads
+//! using replica nodes"), and so is their order. There is no ASK: a slot changes hands in one committed step, so a
+//! connection's ASKING is accepted and has nothing to change.
+
+use crate::base::identity::NodeId;
+use crate::base::slot::{SLOT_COUNT, Slot};
+use crate::base::slot_ranges::SlotRanges;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+/// Nodes a view can hold; the greatest number is kept for "nobody".
+pub const NODES_MAX: usize = NOBODY as usize;
+
+/// In the table: no node owns the slot.
+const NOBODY: u16 = u16::MAX;
+
+/// A node, by its place in one view. It means nothing in another view.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NodeIndex(u16);
+
+/// A node as clients are told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutingNode {
+    pub id: NodeId,
+    pub ip: IpAddr,
+    /// Where clients connect.
+    pub port: u16,
+    /// Empty: it announces none.
+    pub hostname: String,
+}
+
+/// What clients are told to connect to (`cluster-preferred-endpoint-type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PreferredEndpoint {
+    #[default]
+    Ip,
+    Hostname,
+    /// Whatever they connected to already, with another port (`unknown-endpoint`).
+    Unknown,
+}
+
+/// What the cluster as a whole lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Service {
+    /// Every slot that has an owner.
+    #[default]
+    All,
+    /// Only commands that do not write (`cluster-allow-reads-when-down`).
+    Reads,
+    /// Only commands without keys.
+    Nothing,
+}
+
+/// Where one slot is: what a view is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct SlotPlace<'a> {
+    /// `None`: nobody serves the slot.
+    pub primary: Option<NodeId>,
+    /// Who else has it, in the committed order.
+    pub copies: &'a [NodeId],
+    /// A hand-off is being committed: the primary serves no request for it until that is done or off.
+    pub handing_off: bool,
+}
+
+/// The parts of a view besides the slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutingParts {
+    /// Of the topology that the view shows.
+    pub version: u64,
+    /// The node that asks. It need not be in `nodes`: until it is registered nothing is local.
+    pub this_node: NodeId,
+    /// In any order.
+    pub nodes: Vec<RoutingNode>,
+    pub preferred_endpoint: PreferredEndpoint,
+    pub service: Service,
+}
+
+/// Why no view can be made. The caller keeps the one it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoutingError {
+    /// There are more than [`NODES_MAX`] nodes.
+    TooManyNodes(usize),
+    /// Two of the nodes have this id.
+    NodeListedTwice(NodeId),
+    /// A slot is said to be with a node that is not among the nodes.
+    UnknownOwner(Slot, NodeId),
+}
+
+/// Consecutive slots with the same owners in the same order; one entry of CLUSTER SLOTS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnedRange<'a> {
+    pub first: Slot,
+    /// Included.
+    pub last: Slot,
+    /// The primary first. Never empty: slots without a primary are in no range.
+    pub owners: &'a [NodeIndex],
+}
+
+/// What a request is, as far as routing cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct RequestTraits {
+    /// It may change keys. For EXEC: one of the queued commands may.
+    pub write: bool,
+    /// Its connection said READONLY.
+    pub readonly_connection: bool,
+}
+
+/// What to do with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Execute it here.
+    Local,
+    /// It is for this node, but the slot is about to leave: keep it until the view has changed, then ask again.
+    Wait(Slot),
+    /// Answer -MOVED; not executed. [`RoutingView::address`] has the text.
+    Moved { slot: Slot, node: NodeIndex },
+    /// Answer -CROSSSLOT; not executed.
+    CrossSlot,
+    /// Answer -CLUSTERDOWN; not executed.
+    Down(DownReason),
+}
+
+/// Why nobody serves a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DownReason {
+    /// The slot has no owner.
+    Unserved,
+    /// The cluster serves no keys.
+    Cluster,
+    /// The cluster serves reads, and this is none.
+    ReadsOnly,
+}
+
+/// Decides about a request by the slots of all its keys, in the order of the keys; repeated slots are fine.
+///
+/// Redis looks at the first key's owner before it compares the slots, and at the state of the cluster after both; a
+/// client sees which error comes first, so the order here is the same. Requests without keys are always local.
+pub fn route(slots: &[Slot], view: &RoutingView, request: RequestTraits) -> Route {
+    let Some((&slot, others)) = slots.split_first() else { return Route::Local };
+    let primary = view.primaries[slot.index()];
+    if primary == NOBODY {
+        return Route::Down(DownReason::Unserved);
+    }
+    if others.iter().any(|&other| other != slot) {
+        return Route::CrossSlot;
+    }
+    match view.service {
+        Service::All => {}
+        Service::Reads if !request.write => {}
+        Service::Reads => return Route::Down(DownReason::ReadsOnly),
+        Service::Nothing => return Route::Down(DownReason::Cluster),
+    }
+    if view.this_node == Some(NodeIndex(primary)) {
+        return if view.handing_off.contains(slot) { Route::Wait(slot) } else { Route::Local };
+    }
+    if request.readonly_connection && !request.write && view.has_copy_here(slot) {
+        return Route::Local;
+    }
+    Route::Moved { slot, node: NodeIndex(primary) }
+}
+
+impl DownReason {
+    /// The error as Redis words it, without the leading `-`.
+    pub const fn message(self) -> &'static str {
+        match self {
+            DownReason::Unserved => "CLUSTERDOWN Hash slot not served",
+            DownReason::Cluster => "CLUSTERDOWN The cluster is down",
+            DownReason::ReadsOnly => "CLUSTERDOWN The cluster is down and only accepts read commands",
+        }
+    }
+}
+
+/// Who owns which slot and where they are reached, at one version of the topology. Never changes; share it as an `Arc`.
+pub struct RoutingView {
+    version: u64,
+    this_node: Option<NodeIndex>,
+    preferred_endpoint: PreferredEndpoint,
+    service: Service,
+    /// Ascending by id.
+    nodes: Vec<RoutingNode>,
+    /// Per node, what -MOVED says: endpoint, colon, port.
+    addresses: Vec<String>,
+    /// Per slot, the primary's index or [`NOBODY`].
+    primaries: Box<[u16]>,
+    handing_off: SlotRanges,
+    /// Ascending. Invariant: disjoint, and neighbours that touch have different owners.
+    ranges: Vec<Range>,
+    /// The owners of all ranges, one list behind the other.
+    owners: Vec<NodeIndex>,
+}
+
+/// An [`OwnedRange`] whose owners are a piece of the view's list.
+struct Range {
+    first: Slot,
+    last: Slot,
+    owners_start: usize,
+    owners_end: usize,
+}
+
+impl RoutingView {
+    /// Makes a view; asks `place` about every slot once, in order. Copies of a slot without a primary are left out.
+    ///
+    /// # Errors
+    /// See [`RoutingError`]: the parts contradict each other.
+    pub fn new<'a>(
+        parts: RoutingParts,
+        mut place: impl FnMut(Slot) -> SlotPlace<'a>,
+    ) -> Result<RoutingView, RoutingError> {
+        let RoutingParts { version, this_node, mut nodes, preferred_endpoint, service } = parts;
+        let index_of = index_nodes(&mut nodes)?;
+        let mut view = RoutingView {
+            version,
+            this_node: index_of.get(&this_node).copied(),
+            preferred_endpoint,
+            service,
+            addresses: nodes.iter().map(|node| address(node, preferred_endpoint)).collect(),
+            nodes,
+            primaries: vec![NOBODY; SLOT_COUNT].into_boxed_slice(),
+            handing_off: SlotRanges::default(),
+            ranges: Vec::new(),
+            owners: Vec::new(),
+        };
+        let mut handing_off = Vec::new();
+        let mut owners = Vec::new();
+        for slot in Slot::all() {
+            let SlotPlace { primary: Some(primary), copies, handing_off: leaves } = place(slot) else { continue };
+            owners.clear();
+            for id in std::iter::once(&primary).chain(copies) {
+                owners.push(*index_of.get(id).ok_or(RoutingError::UnknownOwner(slot, *id))?);
+            }
+            view.primaries[slot.index()] = owners[0].0;
+            view.append(slot, &owners);
+            if leaves {
+                handing_off.push(slot);
+            }
+        }
+        view.handing_off = handing_off.into_iter().collect();
+        Ok(view)
+    }
+
+    /// The version of the topology that this shows.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The node that asks, if it is a member.
+    pub fn this_node(&self) -> Option<NodeIndex> {
+        self.this_node
+    }
+
+    /// What clients are told to connect to.
+    pub fn preferred_endpoint(&self) -> PreferredEndpoint {
+        self.preferred_endpoint
+    }
+
+    /// What the cluster lets through.
+    pub fn service(&self) -> Service {
+        self.service
+    }
+
+    /// The nodes, ascending by id.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = (NodeIndex, &RoutingNode)> {
+        self.nodes.iter().enumerate().map(|(index, node)| (NodeIndex(index as u16), node))
+    }
+
+    /// A node of this view.
+    pub fn node(&self, node: NodeIndex) -> &RoutingNode {
+        &self.nodes[node.0 as usize]
+    }
+
+    /// A node's `endpoint:port`, as it stands in -MOVED. With a hostname preferred and none announced the endpoint is
+    /// `?`; an unknown endpoint is empty, and clients then keep the host that they are connected to.
+    pub fn address(&self, node: NodeIndex) -> &str {
+        &self.addresses[node.0 as usize]
+    }
+
+    /// Who owns a slot.
+    pub fn primary(&self, slot: Slot) -> Option<NodeIndex> {
+        let primary = self.primaries[slot.index()];
+        (primary != NOBODY).then_some(NodeIndex(primary))
+    }
+
+    /// Everyone who has a slot, the primary first; empty if it has none.
+    pub fn owners(&self, slot: Slot) -> &[NodeIndex] {
+        let behind = self.ranges.partition_point(|range| range.first <= slot);
+        match self.ranges[..behind].last() {
+            Some(range) if slot <= range.last => &self.owners[range.owners_start..range.owners_end],
+            _ => &[],
+        }
+    }
+
+    /// The slots that have an owner, ascending, in as few ranges as their owners allow.
+    pub fn ranges(&self) -> impl ExactSizeIterator<Item = OwnedRange<'_>> {
+        self.ranges.iter().map(|range| OwnedRange {
+            first: range.first,
+            last: range.last,
+            owners: &self.owners[range.owners_start..range.owners_end],
+        })
+    }
+
+    /// The slots whose primary a node is.
+    pub fn slots_of(&self, node: NodeIndex) -> SlotRanges {
+        Slot::all().filter(|slot| self.primaries[slot.index()] == node.0).collect()
+    }
+
+    fn has_copy_here(&self, slot: Slot) -> bool {
+        self.this_node.is_some_and(|here| self.owners(slot).contains(&here))
+    }
+
+    /// Adds the slot behind those so far: to the last range if it continues that one.
+    fn append(&mut self, slot: Slot, owners: &[NodeIndex]) {
+        if let Some(range) = self.ranges.last_mut()
+            && range.last.index() + 1 == slot.index()
+            && self.owners[range.owners_start..range.owners_end] == *owners
+        {
+            range.last = slot;
+            return;
+        }
+        let owners_start = self.owners.len();
+        self.owners.extend_from_slice(owners);
+        self.ranges.push(Range { first: slot, last: slot, owners_start, owners_end: self.owners.len() });
+    }
+}
+
+/// Without the table, which would fill pages.
+impl fmt::Debug for RoutingView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RoutingView")
+            .field("version", &self.version)
+            .field("this_node", &self.this_node)
+            .field("nodes", &self.nodes.len())
+            .field("ranges", &self.ranges.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sorts the nodes by id and tells where each stands.
+fn index_nodes(nodes: &mut [RoutingNode]) -> Result<BTreeMap<NodeId, NodeIndex>, RoutingError> {
+    if nodes.len() > NODES_MAX {
+        return Err(RoutingError::TooManyNodes(nodes.len()));
+    }
+    nodes.sort_unstable_by_key(|node| node.id);
+    let mut index_of = BTreeMap::new();
+    for (index, node) in nodes.iter().enumerate() {
+        if index_of.insert(node.id, NodeIndex(index as u16)).is_some() {
+            return Err(RoutingError::NodeListedTwice(node.id));
+        }
+    }
+    Ok(index_of)
+}
+
+/// IPv6 addresses stand without brackets, as Redis writes them: clients split at the last colon.
+fn address(node: &RoutingNode, preferred: PreferredEndpoint) -> String {
+    match preferred {
+        PreferredEndpoint::Ip => format!("{}:{}", node.ip, node.port),
+        PreferredEndpoint::Hostname if node.hostname.is_empty() => format!("?:{}", node.port),
+        PreferredEndpoint::Hostname => format!("{}:{}", node.hostname, node.port),
+        PreferredEndpoint::Unknown => format!(":{}", node.port),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+use super::*;
+use proptest::prelude::*;
+
+const READ: RequestTraits = RequestTraits { write: false, readonly_connection: false };
+const WRITE: RequestTraits = RequestTraits { write: true, readonly_connection: false };
+const READ_ANY: RequestTraits = RequestTraits { write: false, readonly_connection: true };
+const WRITE_ANY: RequestTraits = RequestTraits { write: true, readonly_connection: true };
+
+/// Of slots 0 to 99 node 1 is primary and node 2 has a copy, of 100 to 199 the other way round, 200 to 299 are node 3's
+/// alone; 90 to 99 and 190 to 199 are being handed off; all others are nobody's.
+fn place(slot: Slot) -> SlotPlace<'static> {
+    let handing_off = matches!(slot.number(), 90..100 | 190..200);
+    match slot.number() {
+        0..100 => SlotPlace { primary: Some(NodeId(1)), copies: &[NodeId(2)], handing_off },
+        100..200 => SlotPlace { primary: Some(NodeId(2)), copies: &[NodeId(1)], handing_off },
+        200..300 => SlotPlace { primary: Some(NodeId(3)), copies: &[], handing_off },
+        _ => SlotPlace::default(),
+    }
+}
+
+fn node(id: u128) -> RoutingNode {
+    let hostname = if id == 3 { String::new() } else { format!("node-{id}.example") };
+    RoutingNode { id: NodeId(id), ip: IpAddr::from([10, 0, 0, id as u8]), port: 7000 + id as u16, hostname }
+}
+
+fn parts(this_node: u128) -> RoutingParts {
+    RoutingParts {
+        version: 7,
+        this_node: NodeId(this_node),
+        nodes: vec![node(3), node(1), node(2)],
+        preferred_endpoint: PreferredEndpoint::Ip,
+        service: Service::All,
+    }
+}
+
+fn view(parts: RoutingParts) -> RoutingView {
+    RoutingView::new(parts, place).expect("parts that fit together")
+}
+
+fn slots(numbers: &[u64]) -> Vec<Slot> {
+    numbers.iter().map(|&number| Slot::new(number).expect("a slot")).collect()
+}
+
+#[track_caller]
+fn check(view: &RoutingView, numbers: &[u64], request: RequestTraits, expected: Route) {
+    assert_eq!(route(&slots(numbers), view, request), expected, "slots {numbers:?}, {request:?}");
+}
+
+/// -MOVED to the node with this id, which stands at id - 1.
+fn moved(number: u64, id: u16) -> Route {
+    Route::Moved { slot: Slot::new(number).expect("a slot"), node: NodeIndex(id - 1) }
+}
+
+#[test]
+fn requests_go_to_the_primary() {
+    let view = view(parts(1));
+    check(&view, &[], WRITE, Route::Local);
+    check(&view, &[5], READ, Route::Local);
+    check(&view, &[5, 5, 5], WRITE, Route::Local);
+    check(&view, &[100], READ, moved(100, 2));
+    check(&view, &[299, 299], WRITE, moved(299, 3));
+}
+
+#[test]
+fn the_first_key_decides_before_the_slots_are_compared() {
+    let view = view(parts(1));
+    check(&view, &[5, 6], READ, Route::CrossSlot);
+    check(&view, &[100, 5], READ, Route::CrossSlot);
+    check(&view, &[5, 300], READ, Route::CrossSlot);
+    check(&view, &[300, 5], READ, Route::Down(DownReason::Unserved));
+    check(&view, &[300], READ, Route::Down(DownReason::Unserved));
+}
+
+#[test]
+fn a_readonly_connection_reads_from_a_copy_and_never_writes_there() {
+    let view = view(parts(1));
+    check(&view, &[100], READ_ANY, Route::Local);
+    check(&view, &[100], WRITE_ANY, moved(100, 2));
+    check(&view, &[200], READ_ANY, moved(200, 3));
+    check(&view, &[5], WRITE_ANY, Route::Local);
+}
+
+#[test]
+fn a_slot_being_handed_off_waits_at_its_primary_alone() {
+    let view = view(parts(1));
+    check(&view, &[95], READ, Route::Wait(slots(&[95])[0]));
+    check(&view, &[95], WRITE, Route::Wait(slots(&[95])[0]));
+    check(&view, &[195], WRITE, moved(195, 2));
+    check(&view, &[195], READ_ANY, Route::Local);
+}
+
+#[test]
+fn a_cluster_that_is_down_serves_what_it_may() {
+    let reads = view(RoutingParts { service: Service::Reads, ..parts(1) });
+    check(&reads, &[5], READ, Route::Local);
+    check(&reads, &[100], READ, moved(100, 2));
+    check(&reads, &[5], WRITE, Route::Down(DownReason::ReadsOnly));
+    check(&reads, &[], WRITE, Route::Local);
+    let nothing = view(RoutingParts { service: Service::Nothing, ..parts(1) });
+    check(&nothing, &[5], READ, Route::Down(DownReason::Cluster));
+    check(&nothing, &[], READ, Route::Local);
+    check(&nothing, &[5, 6], READ, Route::CrossSlot);
+    check(&nothing, &[300], READ, Route::Down(DownReason::Unserved));
+}
+
+#[test]
+fn nothing_is_local_to_a_node_that_is_no_member() {
+    let view = view(parts(9));
+    assert_eq!(view.this_node(), None);
+    check(&view, &[5], READ_ANY, moved(5, 1));
+    check(&view, &[95], WRITE, moved(95, 1));
+}
+
+#[test]
+fn addresses_follow_the_preferred_endpoint() {
+    let expected = [
+        (PreferredEndpoint::Ip, ["10.0.0.1:7001", "10.0.0.3:7003"]),
+        (PreferredEndpoint::Hostname, ["node-1.example:7001", "?:7003"]),
+        (PreferredEndpoint::Unknown, [":7001", ":7003"]),
+    ];
+    for (preferred_endpoint, [first, third]) in expected {
+        let view = view(RoutingParts { preferred_endpoint, ..parts(1) });
+        assert_eq!((view.address(NodeIndex(0)), view.address(NodeIndex(2))), (first, third));
+    }
+    let loopback = RoutingNode { ip: "::1".parse().expect("an address"), ..node(1) };
+    assert_eq!(address(&loopback, PreferredEndpoint::Ip), "::1:7001");
+}
+
+#[test]
+fn ranges_are_merged_by_owners_in_order() {
+    let view = view(parts(1));
+    let ranges: Vec<_> = view.ranges().map(|range| (range.first.number(), range.last.number(), range.owners)).collect();
+    let (one, two, three) = (NodeIndex(0), NodeIndex(1), NodeIndex(2));
+    assert_eq!(ranges, [(0, 99, &[one, two][..]), (100, 199, &[two, one]), (200, 299, &[three])]);
+    assert_eq!(view.slots_of(two), (100..200).filter_map(Slot::new).collect());
+    assert_eq!(view.node(three).id, NodeId(3));
+    assert_eq!(view.primary(slots(&[300])[0]), None);
+    assert!(view.owners(slots(&[300])[0]).is_empty());
+}
+
+#[test]
+fn parts_that_contradict_each_other_make_no_view() {
+    let unknown = RoutingView::new(RoutingParts { nodes: vec![node(1), node(3)], ..parts(1) }, place);
+    assert_eq!(unknown.err(), Some(RoutingError::UnknownOwner(slots(&[0])[0], NodeId(2))));
+    let twice = RoutingView::new(RoutingParts { nodes: vec![node(1), node(2), node(1)], ..parts(1) }, place);
+    assert_eq!(twice.err(), Some(RoutingError::NodeListedTwice(NodeId(1))));
+    let nodes = (0..=NODES_MAX as u128).map(|id| RoutingNode { id: NodeId(id), ..node(1) }).collect();
+    let many = RoutingView::new(RoutingParts { nodes, ..parts(1) }, place);
+    assert_eq!(many.err(), Some(RoutingError::TooManyNodes(NODES_MAX + 1)));
+}
+
+#[test]
+fn a_view_is_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<RoutingView>();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever the table: the ranges tell the same as a look at each slot, touching ranges differ, and every node
+    /// decides in agreement with the table.
+    #[test]
+    fn ranges_and_routes_agree_with_the_table(
+        runs in prop::collection::vec((1usize..2000, prop::option::of((0u128..6, 0usize..3))), 1..60),
+        this_node in 0u128..6,
+    ) {
+        let ids: Vec<NodeId> = (0..6).chain(0..6).map(NodeId).collect();
+        let mut table: Vec<&[NodeId]> = Vec::new();
+        for (length, owners) in runs {
+            let owners = owners.map_or(&[][..], |(first, copies)| &ids[first as usize..=first as usize + copies]);
+            table.extend(std::iter::repeat_n(owners, length));
+        }
+        table.resize(SLOT_COUNT, &[]);
+        let parts = RoutingParts { nodes: (0..6).map(node).collect(), ..parts(this_node) };
+        let view = RoutingView::new(parts, |slot| SlotPlace {
+            primary: table[slot.index()].first().copied(),
+            copies: table[slot.index()].get(1..).unwrap_or_default(),
+            handing_off: false,
+        }).expect("parts that fit together");
+
+        let mut from_ranges: Vec<Vec<NodeId>> = vec![Vec::new(); SLOT_COUNT];
+        let mut before: Option<OwnedRange<'_>> = None;
+        for range in view.ranges() {
+            if let Some(before) = before {
+                prop_assert!(before.last < range.first);
+                prop_assert!(before.last.index() + 1 < range.first.index() || before.owners != range.owners);
+            }
+            for owners in &mut from_ranges[range.first.index()..=range.last.index()] {
+                *owners = range.owners.iter().map(|&owner| view.node(owner).id).collect();
+            }
+            before = Some(range);
+        }
+        for slot in Slot::all() {
+            let owners = table[slot.index()];
+            prop_assert_eq!(&from_ranges[slot.index()], owners);
+            let expected = match owners {
+                [] => Route::Down(DownReason::Unserved),
+                [first, ..] if *first == NodeId(this_node) => Route::Local,
+                [first, ..] => Route::Moved { slot, node: NodeIndex(first.0 as u16) },
+            };
+            prop_assert_eq!(route(&[slot], &view, WRITE_ANY), expected);
+            let has_it = owners.contains(&NodeId(this_node));
+            prop_assert_eq!(route(&[slot], &view, READ_ANY) == Route::Local, has_it);
+        }
+    }
+}
