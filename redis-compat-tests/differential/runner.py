@@ -135,7 +135,7 @@ class Runner:
             if failure:
                 return failure
         for database in (b"0", b"1", b"2", b"3"):
-            pending = [(index, words, encode(words)) for words in ([b"SELECT", database], [b"DBSIZE"], [b"KEYS", b"*"])
+            pending = [(index, words, encode(words)) for words in ([b"SELECT", database], [b"KEYS", b"*"])
                        if words[0].decode().lower() in self.commands]
             failure = self.exchange(pair, session, pending)
             if failure:

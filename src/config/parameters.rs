@@ -204,7 +204,7 @@ pub const PARAMETERS: &[Parameter] = &[
         "ignore",
         Change::Anytime,
     ),
-    honoured("protected-mode", Kind::Bool, "yes", Change::Protected),
+    honoured("protected-mode", Kind::Bool, "yes", Change::Anytime),
     honoured("proto-max-bulk-len", Kind::Memory { least: 0, greatest: i64::MAX }, "536870912", Change::Anytime),
     accepted("rdb-del-sync-files", Kind::Bool, "no", Change::Anytime),
     accepted("rdb-save-incremental-fsync", Kind::Bool, "yes", Change::Anytime),

@@ -23,6 +23,7 @@ impl Keyspace<'_> {
             }
             for slot_in_shard in 0..shard.slot_count() {
                 let Some(taken) = shard.take_slot(database, slot_in_shard) else { continue };
+                add(&shard.counters.changes, taken.entries.len() as i64);
                 count += taken.entries.len() as u64;
                 let slot = placement.slot(index, slot_in_shard);
                 let position = shard.advance(slot_in_shard);
@@ -30,9 +31,8 @@ impl Keyspace<'_> {
                 self.garbage.push(Garbage::Slot(taken));
             }
             shard.raise_watches_where(|db, key| db as usize == database && watched.iter().any(|w| **w == *key));
-            add(&shard.counters.changes, 1);
         }
-        self.changes += 1;
+        self.changes += count;
         count
     }
 

@@ -91,7 +91,8 @@ impl Connection {
             match self.poll_send(context) {
                 Err(_) => return Poll::Ready(()),
                 Ok(()) if self.stage == Stage::Closing && self.output.is_empty() => return Poll::Ready(()),
-                Ok(()) => {}
+                Ok(()) if self.output.is_empty() => self.over_soft_limit_since = None,
+                Ok(()) => self.check_output_limit(clock::unix_us() / 1000),
             }
             if let Some(wait) = &mut self.wait {
                 match wait.as_mut().poll(context) {
@@ -133,7 +134,10 @@ impl Connection {
         for message in self.session.client.inbox.take() {
             match message {
                 Message::Push(bytes) => self.output.buffer().extend_from_slice(&bytes),
-                Message::Close => self.stage = Stage::Closing,
+                Message::Close => {
+                    self.stage = Stage::Closing;
+                    self.output = Output::default();
+                }
             }
         }
     }
@@ -407,6 +411,7 @@ impl Connection {
             tracing::warn!(client = self.session.client.id, bytes = waiting, "closing a client over its output limit");
             self.stage = Stage::Closing;
             self.output = Output::default();
+            self.session.client.inbox.wake();
         }
     }
 

@@ -13,7 +13,7 @@ use std::task::Waker;
 pub enum Message {
     /// RESP to send as it is, between two replies.
     Push(Bytes),
-    /// Close the connection, after sending what waits.
+    /// Close the connection; what waits is not sent: the client may never take it.
     Close,
 }
 

@@ -18,6 +18,10 @@ pub async fn run(services: Arc<Services>) {
     loop {
         interval.tick().await;
         turn += 1;
+        // A soft output limit runs out though nothing happens on the connection: let those who owe output look.
+        for client in services.clients.list().iter().filter(|client| client.output_bytes.load(Ordering::Relaxed) > 0) {
+            client.inbox.wake();
+        }
         // Rates over a second, so that INFO shows calm numbers.
         if turn.is_multiple_of(10) {
             let statistics = &services.statistics;

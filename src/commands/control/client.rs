@@ -245,10 +245,11 @@ fn kill(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWr
     let meant: Vec<Arc<Client>> =
         control.services.clients.list().into_iter().filter(|client| filter.means(client, me)).collect();
     for client in &meant {
-        // One's own connection closes when the reply is sent: that is what a message in one's own inbox does too.
-        client.close();
+        // One's own connection closes when the reply is sent, others at once.
         if client.id == me {
             control.flow = crate::commands::context::Flow::Close;
+        } else {
+            client.close();
         }
     }
     match (is_old_form, meant.len()) {
