@@ -95,8 +95,11 @@ def redis_benchmark(single, count):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server-cmd", default="starling", help="a short name or a command line with {port} and {dir}")
+    parser.add_argument("--server", help="path of a starling binary")
     parser.add_argument("--only", default="", help="clients, separated by commas")
     options = parser.parse_args()
+    if options.server:
+        options.server_cmd = os.path.abspath(options.server) + " --port {port} --dir {dir}"
     prepare.debian_packages(["redis-server", "redis-cli", "redis-benchmark", "node", "npm", "python"])
     node = {"NODE_FOLDER": prepare.node_modules()}
     clients = {

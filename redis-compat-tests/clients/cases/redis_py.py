@@ -74,7 +74,7 @@ def collections(client):
     assert client.rpush("py:l", "a", "b", "c") == 3 and client.lrange("py:l", 0, -1) == [b"a", b"b", b"c"]
     assert client.lpop("py:l") == b"a" and client.hset("py:h", mapping={"f": 1, "g": 2}) == 2
     assert client.sadd("py:set", "m") == 1 and client.spop("py:set") == b"m"
-    assert client.zadd("py:z", {"a": 2, "b": 1}) == 2 and list(client.zpopmin("py:z")[0]) == [b"b", 1.0]
+    assert client.zadd("py:z", {"a": 2, "b": 1}) == 2 and client.zpopmin("py:z") in ([(b"b", 1.0)], [b"b", 1.0])
 
 
 def errors(client):
