@@ -7,6 +7,9 @@ need redis-server redis-server
 need redis-cli redis-tools
 need tclsh tcl
 need python3 python3
+need node nodejs
+need npm npm
+python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3-venv python3-pip"
 [ -z "$missing" ] && exit 0
 echo "installing:$missing"
 as_root=""
