@@ -1,5 +1,9 @@
 //! Numbers as Redis reads and writes them.
 
+mod long_double;
+
+use long_double::LongDouble;
+
 /// A signed integer in its one decimal form (Redis's string2ll): no blanks, no plus, no leading zeros, within 64 bits.
 #[inline]
 pub fn parse_i64(text: &[u8]) -> Option<i64> {
@@ -41,7 +45,13 @@ pub fn parse_double(text: &[u8]) -> Option<f64> {
         _ => text.parse::<f64>().ok(),
     }?;
     let overflows = value.is_infinite() && !unsigned[..1].eq_ignore_ascii_case("i");
-    (!value.is_nan() && !overflows).then_some(value)
+    // strtod reports what is too small for a double as out of range, and Redis refuses it.
+    let nonzero_digit = |byte: u8| (b'1'..=b'9').contains(&byte);
+    let underflows = value == 0.0
+        && !unsigned.starts_with("0x")
+        && !unsigned.starts_with("0X")
+        && unsigned.bytes().take_while(|byte| !byte.eq_ignore_ascii_case(&b'e')).any(nonzero_digit);
+    (!value.is_nan() && !overflows && !underflows).then_some(value)
 }
 
 /// `0x` digits, optionally with a fraction and a binary exponent.
@@ -113,71 +123,10 @@ fn shortest_digits(value: f64) -> (String, i32) {
     (trimmed.to_owned(), exponent)
 }
 
-/// Digits behind the point that INCRBYFLOAT keeps (Redis prints a long double with `%.17Lf`).
-const FRACTION_DIGITS: u32 = 17;
-
-/// The sum that INCRBYFLOAT stores: exact where both numbers have few enough digits, as Redis's long double shows it.
-/// `None`: the result would be NaN or infinite.
+/// The sum that INCRBYFLOAT stores, with the digits of Redis's long double. `None`: one of the texts is no number, or the
+/// result would be NaN or infinite.
 pub fn add_decimal(value: &[u8], increment: &[u8]) -> Option<String> {
-    if let (Some(first), Some(second)) = (parse_decimal(value), parse_decimal(increment))
-        && let Some(sum) = first.checked_add(second)
-    {
-        return Some(format_decimal(sum));
-    }
-    let sum = parse_double(value)? + parse_double(increment)?;
-    if !sum.is_finite() {
-        return None;
-    }
-    let text = format!("{sum:.17}");
-    let trimmed = text.trim_end_matches('0').trim_end_matches('.');
-    Some(if trimmed == "-0" { "0" } else { trimmed }.to_owned())
-}
-
-/// A decimal number times 10^17; `None` where that is not exact, or too large for a long double to hold exactly.
-fn parse_decimal(text: &[u8]) -> Option<i128> {
-    // 64 bits of mantissa hold 19 digits.
-    const DIGITS_MAX: usize = 19;
-    let text = std::str::from_utf8(text).ok()?;
-    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
-        None => (text, 0),
-    };
-    let (negative, unsigned) = match mantissa.as_bytes().first()? {
-        b'-' => (true, &mantissa[1..]),
-        b'+' => (false, &mantissa[1..]),
-        _ => (false, mantissa),
-    };
-    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-    let digits = format!("{whole}{fraction}");
-    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    if digits.trim_matches('0').len() > DIGITS_MAX || digits.len() > 2 * DIGITS_MAX {
-        return None;
-    }
-    let shift = FRACTION_DIGITS as i32 + exponent - fraction.len() as i32;
-    let value: i128 = digits.parse().ok()?;
-    let scaled = if shift >= 0 {
-        value.checked_mul(10i128.checked_pow(shift as u32)?)?
-    } else {
-        let divisor = 10i128.checked_pow(shift.unsigned_abs())?;
-        if value % divisor != 0 {
-            return None;
-        }
-        value / divisor
-    };
-    Some(if negative { -scaled } else { scaled })
-}
-
-fn format_decimal(scaled: i128) -> String {
-    let unit = 10u128.pow(FRACTION_DIGITS);
-    let (whole, fraction) = (scaled.unsigned_abs() / unit, scaled.unsigned_abs() % unit);
-    let sign = if scaled < 0 { "-" } else { "" };
-    if fraction == 0 {
-        return format!("{sign}{whole}");
-    }
-    let fraction = format!("{fraction:017}");
-    format!("{sign}{whole}.{}", fraction.trim_end_matches('0'))
+    LongDouble::add(value, increment)
 }
 
 #[cfg(test)]

@@ -198,14 +198,14 @@ impl Config {
         let mut seen: Vec<usize> = Vec::new();
         for (name, _) in changes {
             let shown = String::from_utf8_lossy(name).into_owned();
-            let index = find(name).ok_or_else(|| ConfigError::Unknown(shown.clone()))?;
+            let index = find(name).ok_or(ConfigError::Unknown(shown))?;
             if seen.contains(&index) {
-                return Err(ConfigError::Duplicate(shown));
+                return Err(ConfigError::Duplicate(known_name(index, name)));
             }
             seen.push(index);
         }
         for ((name, value), &index) in changes.iter().zip(&seen) {
-            let name = String::from_utf8_lossy(name).into_owned();
+            let name = known_name(index, name);
             // Tools set every parameter to what it is; that is no change.
             if PARAMETERS[index].is_own && value.iter().eq(texts[index].as_bytes()) {
                 continue;
@@ -224,6 +224,13 @@ impl Config {
         }
         Ok(Config::from_texts(texts, self.file.clone()))
     }
+}
+
+/// The name or alias that was meant, as the table writes it: what errors show.
+fn known_name(index: usize, given: &[u8]) -> String {
+    let parameter = &PARAMETERS[index];
+    let alias = parameter.alias.filter(|alias| alias.as_bytes().eq_ignore_ascii_case(given));
+    alias.unwrap_or(parameter.name).to_owned()
 }
 
 /// The reference of all parameters, as Markdown: `docs/configuration.md`.

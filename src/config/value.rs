@@ -94,7 +94,8 @@ pub fn parse_memory(word: &str) -> Option<i64> {
         "gb" => 1 << 30,
         _ => return None,
     };
-    let value = number.parse::<i64>().ok()?.checked_mul(scale)?;
+    // Redis reads no digits at all as 0.
+    let value = if number.is_empty() { 0 } else { number.parse::<i64>().ok()?.checked_mul(scale)? };
     (value >= 0).then_some(value)
 }
 
@@ -112,7 +113,7 @@ fn check_save_points(words: &[String]) -> Result<String, String> {
 fn check_output_limits(words: &[String], current: &str) -> Result<String, String> {
     let joined = words.join(" ");
     let words: Vec<&str> = joined.split_ascii_whitespace().collect();
-    if words.is_empty() || !words.len().is_multiple_of(4) {
+    if !words.len().is_multiple_of(4) {
         return Err("Wrong number of arguments in buffer limit configuration.".to_owned());
     }
     let mut limits: Vec<Vec<String>> =
@@ -135,10 +136,10 @@ fn check_output_limits(words: &[String], current: &str) -> Result<String, String
     Ok(limits.concat().join(" "))
 }
 
-/// Redis prints the classes in an order of its own, `A` standing for most of them.
+/// Redis prints the classes in an order of its own, `A` standing for most of them; beside `A` it leaves `n` out.
 fn check_event_classes(word: &str) -> Result<String, String> {
     const ALL: &str = "g$lshzxetd";
-    const ORDER: &str = "g$lshzxetdKEmn";
+    const ORDER: &str = "g$lshzxetdnKEm";
     let mut given = String::new();
     for class in word.chars() {
         match class {
@@ -149,7 +150,7 @@ fn check_event_classes(word: &str) -> Result<String, String> {
     }
     let has_all = ALL.chars().all(|class| given.contains(class));
     let mut text = if has_all { "A".to_owned() } else { String::new() };
-    text.extend(ORDER.chars().filter(|class| given.contains(*class) && !(has_all && ALL.contains(*class))));
+    text.extend(ORDER.chars().filter(|class| given.contains(*class) && !(has_all && "g$lshzxetdn".contains(*class))));
     Ok(text)
 }
 
@@ -180,5 +181,9 @@ mod tests {
         );
         check_kind(Kind::EventClasses, "KEA", Ok("AKE"));
         check_kind(Kind::EventClasses, "El", Ok("lE"));
+        check_kind(Kind::EventClasses, "KEn", Ok("nKE"));
+        check_kind(Kind::EventClasses, "Kg$lshzxetdmn", Ok("AKm"));
+        check_kind(Kind::Memory { least: 0, greatest: i64::MAX }, "", Ok("0"));
+        check_kind(Kind::Memory { least: 0, greatest: i64::MAX }, "-1", Err("argument must be a memory value"));
     }
 }
