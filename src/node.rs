@@ -25,6 +25,7 @@ impl Node {
         }
         let engine = Arc::new(Engine::new(config.databases));
         let services = Arc::new(Services {
+            cluster: None,
             engine,
             settings: crate::services::settings::Settings::new(config.clone()),
             clients: Default::default(),

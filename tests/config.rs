@@ -15,6 +15,7 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("port", "chosen by this test"),
     ("enable-debug-command", "clients' tests use DEBUG on this machine"),
     ("syslog-ident", "the name of this server"),
+    ("cluster-require-full-coverage", "a node that is down takes only its own slots out of service"),
     ("jemalloc-bg-thread", "depends on how redis-server was built"),
 ];
 

@@ -4,6 +4,7 @@
 
 pub mod datagram;
 pub mod figures;
+pub mod forming;
 pub mod identity_store;
 pub mod membership;
 pub mod planner;
@@ -12,3 +13,4 @@ pub mod ring;
 pub mod routing;
 mod runs;
 pub mod topology;
+pub mod view;

@@ -65,7 +65,7 @@ pub struct SlotPlace<'a> {
     pub primary: Option<NodeId>,
     /// Who else has it, in the committed order.
     pub copies: &'a [NodeId],
-    /// A hand-off is being committed: the primary serves no request for it until that is done or off.
+    /// This node is one end of a hand-off that is being committed: it answers no request until that is done or off.
     pub handing_off: bool,
 }
 
@@ -93,6 +93,18 @@ pub enum RoutingError {
     UnknownOwner(Slot, NodeId),
 }
 
+impl fmt::Display for RoutingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RoutingError::TooManyNodes(count) => write!(f, "{count} nodes are more than a view can hold"),
+            RoutingError::NodeListedTwice(node) => write!(f, "two nodes are called {node}"),
+            RoutingError::UnknownOwner(slot, node) => write!(f, "slot {slot} is with an unknown node, {node}"),
+        }
+    }
+}
+
+impl std::error::Error for RoutingError {}
+
 /// Consecutive slots with the same owners in the same order; one entry of CLUSTER SLOTS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnedRange<'a> {
@@ -117,7 +129,8 @@ pub struct RequestTraits {
 pub enum Route {
     /// Execute it here.
     Local,
-    /// It is for this node, but the slot is about to leave: keep it until the view has changed, then ask again.
+    /// The slot is about to leave this node, or to come to it: keep the request until the view has changed, then ask
+    /// again.
     Wait(Slot),
     /// Answer -MOVED; not executed. [`RoutingView::address`] has the text.
     Moved { slot: Slot, node: NodeIndex },
@@ -157,8 +170,11 @@ pub fn route(slots: &[Slot], view: &RoutingView, request: RequestTraits) -> Rout
         Service::Reads => return Route::Down(DownReason::ReadsOnly),
         Service::Nothing => return Route::Down(DownReason::Cluster),
     }
+    if view.this_node.is_some() && view.handing_off.contains(slot) {
+        return Route::Wait(slot);
+    }
     if view.this_node == Some(NodeIndex(primary)) {
-        return if view.handing_off.contains(slot) { Route::Wait(slot) } else { Route::Local };
+        return Route::Local;
     }
     if request.readonly_connection && !request.write && view.has_copy_here(slot) {
         return Route::Local;

@@ -3,7 +3,7 @@
 use super::context::{Control, Flow};
 use super::error::CommandError;
 use super::session::Session;
-use super::spec::{ALL_KEYS, FAST, Handler, SKIP_SLOWLOG};
+use super::spec::{ALL_KEYS, FAST, Handler, SKIP_SLOWLOG, WRITE};
 use super::table::Command;
 use crate::base::slot::Slot;
 use crate::engine::Keyspace;
@@ -88,6 +88,10 @@ pub fn execute_data(
         SlotState::Serving => {}
         SlotState::Frozen => return Executed::Frozen,
         SlotState::Elsewhere => return Executed::Elsewhere,
+    }
+    if command.spec.has(WRITE) && (keyspace.is_congested(slots) || command.spec.has(ALL_KEYS) && keyspace.has_frozen())
+    {
+        return Executed::Frozen;
     }
     if let ([slot], Some(hash)) = (slots, keys.first_hash) {
         keyspace.hint(arguments.at(1), *slot, hash);

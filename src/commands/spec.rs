@@ -86,6 +86,8 @@ pub const SPREAD: Flags = 1 << 35;
 pub const ENDS_TRANSACTION: Flags = 1 << 38;
 /// Answers with messages, which CLIENT REPLY does not silence (SUBSCRIBE and its relatives).
 pub const PUSHES: Flags = 1 << 39;
+/// Needs a cluster: a standalone server refuses it.
+pub const IN_CLUSTER: Flags = 1 << 40;
 /// Known, but shown by no COMMAND.
 pub const HIDDEN: Flags = 1 << 37;
 /// Not delayed by CLIENT PAUSE, whatever its other flags.

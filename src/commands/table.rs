@@ -33,6 +33,7 @@ const FAMILIES: &[&[CommandSpec]] = &[
     data::hash::COMMANDS,
     data::set::COMMANDS,
     data::sorted_set::COMMANDS,
+    control::cluster::COMMANDS,
     control::config::COMMANDS,
     control::connection::COMMANDS,
     control::transaction::COMMANDS,

@@ -35,6 +35,47 @@ impl OutputLimit {
     }
 }
 
+/// What a node does on its main port with a request that belongs to another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routing {
+    /// It answers MOVED, as Redis Cluster.
+    Redirect,
+    /// It forwards it.
+    Proxy,
+}
+
+/// What concerns the cluster. Fields have the names of their parameters, without `cluster-`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Client addresses of nodes to join, `host:port`.
+    pub join: Vec<String>,
+    /// So many new nodes create a cluster together; 0: this one does not.
+    pub bootstrap_expect: usize,
+    /// Empty: links and gossip are accepted from loopback only.
+    pub secret: Vec<u8>,
+    /// Where nodes connect (TCP) and gossip is heard (UDP): `cluster-port`, or the client port and 10000.
+    pub port: u16,
+    /// Empty: found out.
+    pub announce_ip: String,
+    /// 0: `port`.
+    pub announce_port: u16,
+    /// 0: the cluster port.
+    pub announce_bus_port: u16,
+    pub announce_hostname: String,
+    /// `ip`, `hostname` or `unknown-endpoint`.
+    pub preferred_endpoint_type: String,
+    pub require_full_coverage: bool,
+    pub allow_reads_when_down: bool,
+    /// How many shares of the slots the node takes.
+    pub weight: u32,
+    pub zone: String,
+    /// Seconds that a node may take to hand over its slots when it is told to end.
+    pub shutdown_timeout: u64,
+}
+
+/// From a client port to the cluster port of the same node, as in Redis Cluster.
+pub const CLUSTER_PORT_OFFSET: u16 = 10000;
+
 /// The text of every parameter, and what the node reads often. Fields have the names of their parameters.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -68,7 +109,12 @@ pub struct Config {
     pub limits: EncodingLimits,
     /// 0: one per core.
     pub threads: usize,
+    /// `cluster-enabled yes`, or a parameter that makes no sense without: `join`, `bootstrap-expect`.
     pub cluster_enabled: bool,
+    pub cluster: ClusterConfig,
+    /// Where clients connect whose requests are forwarded; 0: nowhere.
+    pub proxy_port: u16,
+    pub routing: Routing,
     pub loglevel: String,
     pub logfile: String,
     pub pidfile: String,
@@ -171,7 +217,28 @@ impl Config {
                 zset_max_listpack_value: size("zset-max-listpack-value"),
             },
             threads: size("threads"),
-            cluster_enabled: yes("cluster-enabled"),
+            cluster_enabled: yes("cluster-enabled") || !text("join").is_empty() || size("bootstrap-expect") > 0,
+            cluster: ClusterConfig {
+                join: text("join").split([' ', ',']).filter(|seed| !seed.is_empty()).map(str::to_owned).collect(),
+                bootstrap_expect: size("bootstrap-expect"),
+                secret: text("cluster-secret").as_bytes().to_vec(),
+                port: match number("cluster-port") as u16 {
+                    0 => (number("port") as u16).saturating_add(CLUSTER_PORT_OFFSET),
+                    port => port,
+                },
+                announce_ip: text("cluster-announce-ip").to_owned(),
+                announce_port: number("cluster-announce-port") as u16,
+                announce_bus_port: number("cluster-announce-bus-port") as u16,
+                announce_hostname: text("cluster-announce-hostname").to_owned(),
+                preferred_endpoint_type: text("cluster-preferred-endpoint-type").to_owned(),
+                require_full_coverage: yes("cluster-require-full-coverage"),
+                allow_reads_when_down: yes("cluster-allow-reads-when-down"),
+                weight: number("weight") as u32,
+                zone: text("zone").to_owned(),
+                shutdown_timeout: number("shutdown-timeout"),
+            },
+            proxy_port: number("proxy-port") as u16,
+            routing: if text("routing") == "proxy" { Routing::Proxy } else { Routing::Redirect },
             loglevel: text("loglevel").to_owned(),
             logfile: text("logfile").to_owned(),
             pidfile: text("pidfile").to_owned(),

@@ -3,10 +3,9 @@
 use super::effect::Effect;
 use super::entry::Entry;
 use super::keyspace::{Garbage, Keyspace, hash_of_entry};
-use super::shard::{Placement, Shard, add};
+use super::shard::{Placement, Shard, SlotTable, add};
 use crate::base::slot::Slot;
 use crate::values::hashing::table_hash;
-use std::sync::atomic::Ordering;
 
 impl Keyspace<'_> {
     /// Deletes every key of a database in the locked shards. Returns how many.
@@ -22,6 +21,9 @@ impl Keyspace<'_> {
                 watched = watched_and_present(shard, database, now_ms, placement);
             }
             for slot_in_shard in 0..shard.slot_count() {
+                if !shard.is_held(slot_in_shard) {
+                    continue;
+                }
                 let Some(taken) = shard.take_slot(database, slot_in_shard) else { continue };
                 add(&shard.counters.changes, taken.entries.len() as i64);
                 count += taken.entries.len() as u64;
@@ -65,27 +67,25 @@ impl Keyspace<'_> {
     /// How many keys the selected database has in the locked shards.
     pub fn key_count(&mut self) -> u64 {
         let database = self.database;
-        self.locks
-            .indexes()
-            .map(|index| {
-                let counters = &self.locks.shard(index).counters;
-                counters.databases[database].keys.load(Ordering::Relaxed)
-            })
-            .sum()
+        self.locks.indexes().map(|index| self.locks.shard(index).held_keys(database)).sum()
     }
 
-    /// How many keys a slot has in the selected database.
+    /// How many keys a slot has in the selected database; 0 where it is somebody else's.
     pub fn slot_key_count(&mut self, slot: Slot) -> usize {
+        self.held_table(slot).map_or(0, |table| table.entries.len())
+    }
+
+    /// The keys of a slot that is not somebody else's.
+    fn held_table(&mut self, slot: Slot) -> Option<&mut SlotTable> {
         let place = self.place_in(slot, 0);
-        self.table(place).map_or(0, |table| table.entries.len())
+        self.shard(place).is_held(place.slot_in_shard).then(|| self.table(place)).flatten()
     }
 
     /// Visits the entries of a slot whose hash positions begin at `position`, expired ones left out, until about `count`
     /// were visited. Returns where to go on; `None` at the end of the slot.
     pub fn scan_slot(&mut self, slot: Slot, position: u32, count: usize, mut visit: impl FnMut(&Entry)) -> Option<u32> {
         let now_ms = self.now_ms;
-        let place = self.place_in(slot, 0);
-        self.table(place)?.entries.scan(position, count, hash_of_entry, |entry| {
+        self.held_table(slot)?.entries.scan(position, count, hash_of_entry, |entry| {
             if !entry.is_expired(now_ms) {
                 visit(entry);
             }
@@ -95,8 +95,7 @@ impl Keyspace<'_> {
     /// Visits every entry of a slot, expired ones left out.
     pub fn visit_slot(&mut self, slot: Slot, mut visit: impl FnMut(&Entry)) {
         let now_ms = self.now_ms;
-        let place = self.place_in(slot, 0);
-        if let Some(table) = self.table(place) {
+        if let Some(table) = self.held_table(slot) {
             table.entries.iter().filter(|entry| !entry.is_expired(now_ms)).for_each(&mut visit);
         }
     }
@@ -115,13 +114,16 @@ impl Keyspace<'_> {
             let bits = self.random();
             for index in self.locks.indexes() {
                 let shard = self.locks.shard(index);
-                let held = shard.counters.databases[database].keys.load(Ordering::Relaxed);
+                let held = shard.held_keys(database);
                 if left >= held {
                     left -= held;
                     continue;
                 }
                 for slot_in_shard in 0..shard.slot_count() {
                     let Some(table) = shard.table(database, slot_in_shard) else { break };
+                    if !shard.is_held(slot_in_shard) {
+                        continue;
+                    }
                     if left >= table.entries.len() as u64 {
                         left -= table.entries.len() as u64;
                         continue;

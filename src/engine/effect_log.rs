@@ -117,6 +117,14 @@ impl EffectLog {
         }
     }
 
+    /// Publishes an entry of a slot as it is now, as the effect that makes it.
+    pub fn publish_entry(&self, slot: Slot, position: Position, effect: Box<[u8]>) {
+        for export in self.exports.iter().filter(|export| export.slot == slot) {
+            let record = Record { slot, position, cause: Cause::Move, database: 0, effect: effect.clone() };
+            export.queue.push(record);
+        }
+    }
+
     /// Begins the export of a slot; one that was under way ends.
     pub fn begin_export(&mut self, slot: Slot) -> Arc<ExportQueue> {
         self.end_export(slot);

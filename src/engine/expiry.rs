@@ -63,14 +63,17 @@ impl Keyspace<'_> {
         let mut due: Vec<Box<[u8]>> = Vec::new();
         let mut looked_at = 0;
         let next = match shard.table(database, slot_in_shard) {
-            Some(table) if table.volatile > 0 => table.entries.scan(position, STEP_ENTRIES, hash_of_entry, |entry| {
-                if let Some(deadline) = entry.deadline() {
-                    looked_at += 1;
-                    if deadline <= now_ms {
-                        due.push(entry.key().into());
+            // Only a slot's primary removes what has expired: what is being copied here is not touched.
+            Some(table) if table.volatile > 0 && shard.is_held(slot_in_shard) => {
+                table.entries.scan(position, STEP_ENTRIES, hash_of_entry, |entry| {
+                    if let Some(deadline) = entry.deadline() {
+                        looked_at += 1;
+                        if deadline <= now_ms {
+                            due.push(entry.key().into());
+                        }
                     }
-                }
-            }),
+                })
+            }
             _ => None,
         };
         shard.expiry_cursor = match next {

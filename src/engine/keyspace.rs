@@ -156,6 +156,21 @@ impl<'e> Keyspace<'e> {
         state
     }
 
+    /// Whether so much of these slots waits to be sent elsewhere that their writers have to wait too.
+    #[inline]
+    pub fn is_congested(&mut self, slots: &[Slot]) -> bool {
+        let placement = self.engine.placement();
+        slots.iter().any(|slot| {
+            let log = &self.locks.shard(placement.shard(*slot)).log;
+            log.is_read() && log.is_congested(*slot)
+        })
+    }
+
+    /// Whether a slot of the locked shards is being handed over: what may change any key has to wait.
+    pub fn has_frozen(&mut self) -> bool {
+        self.locks.indexes().any(|index| self.locks.shard(index).has_frozen())
+    }
+
     // ---- reading ----
 
     /// The entry of a key, expired ones removed. Counts a hit or a miss and winds the access clock.

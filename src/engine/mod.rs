@@ -13,6 +13,7 @@ pub mod keyspace;
 mod lock;
 mod prefetch;
 pub mod shard;
+pub mod transfer;
 
 pub use keyspace::{Deadline, Keyspace, WrongKind};
 
@@ -132,7 +133,7 @@ impl Engine {
     pub fn set_slot_states(&self, states: impl Iterator<Item = (Slot, SlotState)>) {
         for (slot, state) in states {
             let mut shard = self.shards[self.placement.shard(slot)].lock();
-            shard.meta_mut(self.placement.slot_in_shard(slot)).state = state;
+            shard.set_state(self.placement.slot_in_shard(slot), state);
         }
     }
 

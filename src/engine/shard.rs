@@ -90,6 +90,9 @@ pub struct Shard {
     databases: Box<[Option<Database>]>,
     slots_per_shard: usize,
     metas: Box<[SlotMeta]>,
+    /// How many slots are in each state but the usual one.
+    frozen: usize,
+    elsewhere: usize,
     pub log: EffectLog,
     watches: HashMap<(u32, Box<[u8]>), Vec<Watch>>,
     pub counters: Arc<Counters>,
@@ -106,6 +109,8 @@ impl Shard {
             databases: (0..databases).map(|_| None).collect(),
             slots_per_shard,
             metas: vec![SlotMeta::default(); slots_per_shard].into_boxed_slice(),
+            frozen: 0,
+            elsewhere: 0,
             log: EffectLog::default(),
             watches: HashMap::new(),
             counters: Arc::new(Counters::new(databases)),
@@ -165,8 +170,46 @@ impl Shard {
         self.metas[slot_in_shard]
     }
 
-    pub fn meta_mut(&mut self, slot_in_shard: usize) -> &mut SlotMeta {
-        &mut self.metas[slot_in_shard]
+    /// Whether commands may be executed on a slot, or may have to wait.
+    #[inline]
+    pub fn is_held(&self, slot_in_shard: usize) -> bool {
+        self.elsewhere == 0 || self.metas[slot_in_shard].state != SlotState::Elsewhere
+    }
+
+    /// Whether all slots are held: the only state outside of a cluster.
+    #[inline]
+    pub fn holds_all(&self) -> bool {
+        self.elsewhere == 0
+    }
+
+    /// How many keys a database has in the slots that are held.
+    pub fn held_keys(&self, database: usize) -> u64 {
+        let all = self.counters.databases[database].keys.load(Ordering::Relaxed);
+        if self.holds_all() {
+            return all;
+        }
+        let not_held = (0..self.slots_per_shard).filter(|slot_in_shard| !self.is_held(*slot_in_shard));
+        let elsewhere: usize =
+            not_held.filter_map(|slot_in_shard| self.table(database, slot_in_shard)).map(|t| t.entries.len()).sum();
+        all - elsewhere as u64
+    }
+
+    /// Whether a slot is being handed over.
+    pub fn has_frozen(&self) -> bool {
+        self.frozen > 0
+    }
+
+    /// Says who executes commands on a slot.
+    pub fn set_state(&mut self, slot_in_shard: usize, state: SlotState) {
+        let before = std::mem::replace(&mut self.metas[slot_in_shard].state, state);
+        for (counted, count) in [(SlotState::Frozen, &mut self.frozen), (SlotState::Elsewhere, &mut self.elsewhere)] {
+            *count = *count + usize::from(state == counted) - usize::from(before == counted);
+        }
+    }
+
+    /// Says where the slot's history stands: it goes on elsewhere, or has come from there.
+    pub fn set_position(&mut self, slot_in_shard: usize, position: Position) {
+        self.metas[slot_in_shard].position = position;
     }
 
     /// Counts an effect of the slot and returns its position.

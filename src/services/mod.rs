@@ -4,6 +4,7 @@
 //! Control commands see these services; nothing here knows a command or a socket.
 
 pub mod clients;
+pub mod cluster;
 pub mod inbox;
 pub mod latency;
 pub mod memory;
@@ -27,6 +28,8 @@ pub struct Services {
     pub latency: latency::LatencyMonitor,
     pub statistics: statistics::Statistics,
     pub pause: pause::Pause,
+    /// `None`: a standalone server.
+    pub cluster: Option<Arc<cluster::Cluster>>,
     /// 40 hexadecimal digits, drawn at every start.
     pub run_id: String,
     /// Unix milliseconds.

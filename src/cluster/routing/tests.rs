@@ -7,7 +7,7 @@ const READ_ANY: RequestTraits = RequestTraits { write: false, readonly_connectio
 const WRITE_ANY: RequestTraits = RequestTraits { write: true, readonly_connection: true };
 
 /// Of slots 0 to 99 node 1 is primary and node 2 has a copy, of 100 to 199 the other way round, 200 to 299 are node 3's
-/// alone; 90 to 99 and 190 to 199 are being handed off; all others are nobody's.
+/// alone; 90 to 99 and 190 to 199 are being handed off to or by the node that asks; all others are nobody's.
 fn place(slot: Slot) -> SlotPlace<'static> {
     let handing_off = matches!(slot.number(), 90..100 | 190..200);
     match slot.number() {
@@ -81,12 +81,12 @@ fn a_readonly_connection_reads_from_a_copy_and_never_writes_there() {
 }
 
 #[test]
-fn a_slot_being_handed_off_waits_at_its_primary_alone() {
+fn a_slot_being_handed_off_waits_at_both_ends() {
     let view = view(parts(1));
     check(&view, &[95], READ, Route::Wait(slots(&[95])[0]));
     check(&view, &[95], WRITE, Route::Wait(slots(&[95])[0]));
-    check(&view, &[195], WRITE, moved(195, 2));
-    check(&view, &[195], READ_ANY, Route::Local);
+    check(&view, &[195], WRITE, Route::Wait(slots(&[195])[0]));
+    check(&view, &[195], READ_ANY, Route::Wait(slots(&[195])[0]));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use crate::commands::error::CommandError;
 use crate::commands::parse::{self, is};
 use crate::commands::session::{ReplyMode, Session};
 use crate::commands::spec::{
-    ALLOW_BUSY, Arity::*, CONNECTION, CommandResult, CommandSpec, FAST, HIDDEN, LOADING, NO_AUTH, NOSCRIPT, NOT_PAUSED,
-    NOT_QUEUED, SENTINEL, STALE, WHILE_SUBSCRIBED, container, control,
+    ALLOW_BUSY, Arity::*, CONNECTION, CommandResult, CommandSpec, FAST, HIDDEN, IN_CLUSTER, LOADING, NO_AUTH, NOSCRIPT,
+    NOT_PAUSED, NOT_QUEUED, SENTINEL, STALE, WHILE_SUBSCRIBED, container, control,
 };
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::{Protocol, ReplyWriter};
@@ -26,11 +26,11 @@ pub const COMMANDS: &[CommandSpec] = &[
     control("ping", AtLeast(1), FAST | SENTINEL | WHILE_SUBSCRIBED, CONNECTION, ping)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
     control("quit", AtLeast(1), BASIC | NO_AUTH | NOT_QUEUED | WHILE_SUBSCRIBED | NOT_PAUSED, CONNECTION, quit),
-    control("readonly", Exactly(1), LOADING | STALE | FAST, CONNECTION, readonly),
-    control("readwrite", Exactly(1), LOADING | STALE | FAST, CONNECTION, readwrite),
+    control("readonly", Exactly(1), LOADING | STALE | FAST | IN_CLUSTER, CONNECTION, readonly),
+    control("readwrite", Exactly(1), LOADING | STALE | FAST | IN_CLUSTER, CONNECTION, readwrite),
     control("reset", Exactly(1), BASIC | NO_AUTH | NOT_QUEUED | WHILE_SUBSCRIBED | NOT_PAUSED, CONNECTION, reset),
     control("select", Exactly(2), LOADING | STALE | FAST, CONNECTION, select),
-    control("asking", Exactly(1), FAST, CONNECTION, asking),
+    control("asking", Exactly(1), FAST | IN_CLUSTER, CONNECTION, asking),
     control("host:", AtLeast(1), NO_AUTH | NOT_QUEUED | HIDDEN, CONNECTION, refuse_http),
     control("post", AtLeast(1), NO_AUTH | NOT_QUEUED | HIDDEN, CONNECTION, refuse_http),
 ];
@@ -87,7 +87,6 @@ fn readwrite(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWrite
 }
 
 fn set_readonly(control: &mut Control<'_>, is_readonly: bool, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    in_cluster(control)?;
     control.session.is_readonly = is_readonly;
     control.session.client.readonly.store(is_readonly, std::sync::atomic::Ordering::Relaxed);
     reply.ok();
@@ -95,18 +94,9 @@ fn set_readonly(control: &mut Control<'_>, is_readonly: bool, reply: &mut ReplyW
 }
 
 fn asking(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    in_cluster(control)?;
     control.session.is_asking = true;
     reply.ok();
     Ok(())
-}
-
-fn in_cluster(control: &Control<'_>) -> CommandResult {
-    if control.services.settings.load().cluster_enabled {
-        Ok(())
-    } else {
-        Err(CommandError::text("ERR This instance has cluster support disabled"))
-    }
 }
 
 /// A browser that was made to talk to us: its requests would be inline commands. The connection closes at once.

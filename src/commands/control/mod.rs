@@ -1,6 +1,7 @@
 //! Commands on the session and the node, a file per family. Each begins with its rows.
 
 pub mod client;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod connection;

@@ -113,6 +113,47 @@ fn randomkey(keyspace: &mut Keyspace<'_>, _: Arguments<'_>, reply: &mut ReplyWri
     Ok(())
 }
 
+/// CLUSTER COUNTKEYSINSLOT: how many keys a slot has here.
+pub fn count_keys_in_slot(
+    keyspace: &mut Keyspace<'_>,
+    arguments: Arguments<'_>,
+    reply: &mut ReplyWriter<'_>,
+) -> CommandResult {
+    let slot = slot_argument(arguments.at(2))?;
+    reply.count(keyspace.slot_key_count(slot));
+    Ok(())
+}
+
+/// CLUSTER GETKEYSINSLOT: the first keys of a slot, at most as many as asked for.
+pub fn get_keys_in_slot(
+    keyspace: &mut Keyspace<'_>,
+    arguments: Arguments<'_>,
+    reply: &mut ReplyWriter<'_>,
+) -> CommandResult {
+    const INVALID: CommandError = CommandError::text("ERR Invalid slot or number of keys");
+    let number = parse::integer(arguments.at(2))?;
+    let count = parse::integer(arguments.at(3))?;
+    let slot = u64::try_from(number).ok().and_then(Slot::new).ok_or(INVALID)?;
+    let count = usize::try_from(count).map_err(|_| INVALID)?;
+    let begun = reply.begin();
+    let (mut written, mut position) = (0, Some(0));
+    while let Some(at) = position.filter(|_| written < count) {
+        position = keyspace.scan_slot(slot, at, count - written, |entry| {
+            if written < count {
+                reply.bulk(entry.key());
+                written += 1;
+            }
+        });
+    }
+    reply.end_array(begun, written);
+    Ok(())
+}
+
+fn slot_argument(text: &[u8]) -> Result<Slot, CommandError> {
+    let number = parse::integer(text)?;
+    u64::try_from(number).ok().and_then(Slot::new).ok_or(CommandError::text("ERR Invalid slot"))
+}
+
 /// A place in the walk over all keys: the slot, and the position in hash order within it.
 ///
 /// Printed as one number below 2^53, for some clients keep it in a double: 14 bits of slot, 32 of position. Hash order is

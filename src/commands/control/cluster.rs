@@ -1,0 +1,362 @@
+//! CLUSTER: the cluster as Redis Cluster's clients and tools ask about it.
+
+use crate::base::clock;
+use crate::base::identity::NodeId;
+use crate::base::slot::Slot;
+use crate::cluster::membership::{MemberHealth, MembersView};
+use crate::cluster::routing::{PreferredEndpoint, RoutingNode, Service};
+use crate::cluster::topology::raft::{Consensus, ProposeError};
+use crate::cluster::topology::{Applied, Node, NodeState, Refused, TopologyChange};
+use crate::commands::context::{Control, Flow};
+use crate::commands::data::keyspace::{count_keys_in_slot, get_keys_in_slot};
+use crate::commands::error::CommandError;
+use crate::commands::help;
+use crate::commands::spec::{
+    ADMIN, ALL_KEYS, Arity::*, CommandResult, CommandSpec, IN_CLUSTER, LOADING, NO_ASYNC_LOADING, STALE, container,
+    control, data,
+};
+use crate::resp::arguments::Arguments;
+use crate::resp::reply::{Protocol, ReplyWriter};
+use crate::services::cluster::{Cluster, View};
+use crate::transport::Direction;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const BASIC: u64 = STALE | IN_CLUSTER;
+const VARIES: &[&str] = &["nondeterministic_output"];
+
+pub const COMMANDS: &[CommandSpec] = &[container("cluster", 0, 0, CLUSTER)];
+
+const CLUSTER: &[CommandSpec] = &[
+    data("countkeysinslot", Exactly(3), BASIC | ALL_KEYS, 0, &[], count_keys_in_slot),
+    control("forget", Exactly(3), BASIC | ADMIN | NO_ASYNC_LOADING, 0, forget),
+    data("getkeysinslot", Exactly(4), BASIC | ALL_KEYS, 0, &[], get_keys_in_slot).tips(VARIES),
+    control("help", Exactly(2), LOADING | STALE, 0, cluster_help),
+    control("info", Exactly(2), BASIC, 0, info).tips(VARIES),
+    control("keyslot", Exactly(3), BASIC, 0, key_slot),
+    control("links", Exactly(2), BASIC, 0, links).tips(VARIES),
+    control("myid", Exactly(2), BASIC, 0, my_id),
+    control("nodes", Exactly(2), BASIC, 0, nodes).tips(VARIES),
+    control("shards", Exactly(2), BASIC, 0, shards).tips(VARIES),
+    control("slots", Exactly(2), BASIC, 0, slots).tips(VARIES),
+];
+
+/// The node's cluster: dispatch lets nobody come here without.
+fn cluster(control: &Control<'_>) -> Result<Arc<Cluster>, CommandError> {
+    let disabled = CommandError::text("ERR This instance has cluster support disabled");
+    control.services.cluster.clone().ok_or(disabled)
+}
+
+fn my_id(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    reply.bulk(cluster(control)?.node().to_string().as_bytes());
+    Ok(())
+}
+
+fn key_slot(_: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    reply.integer(i64::from(Slot::of_key(arguments.at(2)).number()));
+    Ok(())
+}
+
+// ---- SLOTS ----
+
+fn slots(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let view = cluster(control)?.view_full();
+    let protocol = reply.protocol();
+    let made = view.slots_reply[usize::from(protocol == Protocol::Resp3)].get_or_init(|| {
+        let mut bytes = Vec::new();
+        write_slots(&view, &mut ReplyWriter::new(&mut bytes, protocol));
+        bytes.into_boxed_slice()
+    });
+    reply.raw(made);
+    Ok(())
+}
+
+fn write_slots(view: &View, reply: &mut ReplyWriter<'_>) {
+    let routing = &view.routing;
+    reply.array(routing.ranges().len());
+    for range in routing.ranges() {
+        reply.array(2 + range.owners.len());
+        reply.integer(i64::from(range.first.number()));
+        reply.integer(i64::from(range.last.number()));
+        for owner in range.owners {
+            let node = routing.node(*owner);
+            let (endpoint, details) = endpoint(node, routing.preferred_endpoint());
+            reply.array(4);
+            match endpoint {
+                Some(endpoint) => reply.bulk(endpoint.as_bytes()),
+                None => reply.null(),
+            }
+            reply.integer(i64::from(node.port));
+            reply.bulk(node.id.to_string().as_bytes());
+            reply.map(details.len());
+            for (name, text) in details {
+                reply.bulk(name.as_bytes());
+                reply.bulk(text.as_bytes());
+            }
+        }
+    }
+}
+
+/// What clients shall connect to, `None`: whatever they are connected to; and what they may be told besides.
+fn endpoint(node: &RoutingNode, preferred: PreferredEndpoint) -> (Option<String>, Vec<(&'static str, String)>) {
+    let ip = || ("ip", node.ip.to_string());
+    let hostname = || (!node.hostname.is_empty()).then(|| ("hostname", node.hostname.clone()));
+    match preferred {
+        PreferredEndpoint::Ip => (Some(node.ip.to_string()), hostname().into_iter().collect()),
+        PreferredEndpoint::Hostname if node.hostname.is_empty() => (Some("?".to_owned()), vec![ip()]),
+        PreferredEndpoint::Hostname => (Some(node.hostname.clone()), vec![ip()]),
+        PreferredEndpoint::Unknown => (None, [ip()].into_iter().chain(hostname()).collect()),
+    }
+}
+
+// ---- SHARDS ----
+
+fn shards(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let cluster = cluster(control)?;
+    let (view, members) = (cluster.view_full(), cluster.membership().members());
+    let routing = &view.routing;
+    reply.array(routing.nodes().len());
+    for (_, node) in routing.nodes() {
+        let slots = view.slots_of(node.id);
+        reply.map(2);
+        reply.bulk(b"slots");
+        reply.array(slots.ranges().len() * 2);
+        for (first, last) in slots.ranges() {
+            reply.integer(i64::from(first.number()));
+            reply.integer(i64::from(last.number()));
+        }
+        reply.bulk(b"nodes");
+        reply.array(1);
+        write_shard_node(control, &view, &members, node, reply);
+    }
+    Ok(())
+}
+
+fn write_shard_node(
+    control: &Control<'_>,
+    view: &View,
+    members: &MembersView,
+    node: &RoutingNode,
+    reply: &mut ReplyWriter<'_>,
+) {
+    let (endpoint, _) = endpoint(node, view.routing.preferred_endpoint());
+    let health = match view.topology.nodes.get(&node.id) {
+        Some(agreed) if is_failed(agreed, members) => "fail",
+        _ => "online",
+    };
+    let offset = if members.own.node == node.id { control.services.engine.statistics().changes } else { 0 };
+    reply.map(if node.hostname.is_empty() { 7 } else { 8 });
+    let mut text = |name: &str, text: &str| {
+        reply.bulk(name.as_bytes());
+        reply.bulk(text.as_bytes());
+    };
+    text("id", &node.id.to_string());
+    text("ip", &node.ip.to_string());
+    text("endpoint", endpoint.as_deref().unwrap_or(""));
+    if !node.hostname.is_empty() {
+        text("hostname", &node.hostname);
+    }
+    text("role", "master");
+    text("health", health);
+    for (name, number) in [("port", i64::from(node.port)), ("replication-offset", offset as i64)] {
+        reply.bulk(name.as_bytes());
+        reply.integer(number);
+    }
+}
+
+/// Whether the cluster has agreed that a node is down, or gossip believes it.
+fn is_failed(node: &Node, members: &MembersView) -> bool {
+    let believed_down = members.member(node.id).is_some_and(|member| member.health == MemberHealth::Down);
+    node.state == NodeState::Down || believed_down
+}
+
+// ---- NODES ----
+
+fn nodes(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let cluster = cluster(control)?;
+    let (view, members) = (cluster.view_full(), cluster.membership().members());
+    let mut text = String::new();
+    for node in view.topology.nodes.values() {
+        write_node_line(&mut text, node, &view, &members, cluster.node());
+    }
+    reply.verbatim("txt", &text);
+    Ok(())
+}
+
+/// `<id> <ip:port@cport[,hostname]> <flags> <master> <ping-sent> <pong-recv> <config-epoch> <link-state> <slot> ...`
+fn write_node_line(text: &mut String, node: &Node, view: &View, members: &MembersView, own: NodeId) {
+    let member = members.member(node.id);
+    let health = member.map(|member| member.health);
+    let failed = is_failed(node, members);
+    let flags = match (node.id == own, failed, health) {
+        (true, ..) => "myself,master",
+        (_, true, _) => "master,fail",
+        (_, _, Some(MemberHealth::Suspected)) => "master,fail?",
+        _ => "master",
+    };
+    let ip = node.ip;
+    let _ = write!(text, "{} {ip}:{}@{}", node.id, node.port, node.cluster_port);
+    if !node.hostname.is_empty() {
+        let _ = write!(text, ",{}", node.hostname);
+    }
+    // Gossip probes members in turn and tells no time of the last answer: an alive one is heard from all the time.
+    let heard_ms = if node.id == own || failed { 0 } else { clock::unix_us() / 1000 };
+    let link = if node.id == own || (!failed && member.is_some()) { "connected" } else { "disconnected" };
+    let _ = write!(text, " {flags} - 0 {heard_ms} {} {link}", epoch_of(view, node.id));
+    let slots = view.slots_of(node.id);
+    if !slots.is_empty() {
+        let _ = write!(text, " {slots}");
+    }
+    text.push('\n');
+}
+
+/// The greatest epoch of a node's slots: what Redis calls its config epoch.
+fn epoch_of(view: &View, node: NodeId) -> u32 {
+    let owned = view.topology.slots().iter().filter(|record| record.primary == Some(node));
+    owned.map(|record| record.epoch.0).max().unwrap_or(0)
+}
+
+// ---- INFO ----
+
+fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let cluster = cluster(control)?;
+    let (view, members) = (cluster.view_full(), cluster.membership().members());
+    let topology = &view.topology;
+    let served = view.served_count();
+    let is_ok = view.is_member && view.routing.service() == Service::All && served > 0;
+    let suspected =
+        |node: &&Node| members.member(node.id).is_some_and(|member| member.health == MemberHealth::Suspected);
+    let suspected: usize = topology.nodes.values().filter(suspected).map(|node| view.slots_of(node.id).len()).sum();
+    let size = topology.nodes.keys().filter(|node| !view.slots_of(**node).is_empty()).count();
+    let epoch = topology.slots().iter().map(|record| record.epoch.0).max().unwrap_or(0);
+    let counters = cluster.membership().counters();
+    let counted = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let mut text = String::new();
+    let mut field = |name: &str, value: &dyn std::fmt::Display| {
+        let _ = write!(text, "{name}:{value}\r\n");
+    };
+    field("cluster_state", &if is_ok { "ok" } else { "fail" });
+    field("cluster_slots_assigned", &view.assigned_count());
+    field("cluster_slots_ok", &served.saturating_sub(suspected));
+    field("cluster_slots_pfail", &suspected);
+    field("cluster_slots_fail", &view.dead_count());
+    field("cluster_known_nodes", &topology.nodes.len());
+    field("cluster_size", &size);
+    field("cluster_current_epoch", &epoch);
+    field("cluster_my_epoch", &epoch_of(&view, cluster.node()));
+    field("cluster_stats_messages_sent", &counted(&counters.datagrams_out));
+    field("cluster_stats_messages_received", &counted(&counters.datagrams_in));
+    field("total_cluster_links_buffer_limit_exceeded", &0);
+    field("starling_topology_version", &topology.version);
+    reply.verbatim("txt", &text);
+    Ok(())
+}
+
+// ---- LINKS ----
+
+fn links(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let mut links = cluster(control)?.transport().links();
+    links.retain(|link| link.connected_at_ms != 0);
+    reply.array(links.len());
+    for link in links {
+        reply.map(6);
+        reply.bulk(b"direction");
+        reply.bulk(if link.direction == Direction::Outgoing { b"to" } else { b"from" });
+        reply.bulk(b"node");
+        reply.bulk(link.node.map(|node| node.to_string()).unwrap_or_default().as_bytes());
+        reply.bulk(b"create-time");
+        reply.integer(link.connected_at_ms as i64);
+        reply.bulk(b"events");
+        reply.bulk(if link.bytes_queued > 0 { b"rw" } else { b"r" });
+        reply.bulk(b"send-buffer-allocated");
+        reply.integer(link.bytes_queued as i64);
+        reply.bulk(b"send-buffer-used");
+        reply.integer(link.bytes_queued as i64);
+    }
+    Ok(())
+}
+
+// ---- FORGET ----
+
+/// Removes a node that is gone. What it owned begins anew, empty, on the others.
+fn forget(control: &mut Control<'_>, arguments: Arguments<'_>, _: &mut ReplyWriter<'_>) -> CommandResult {
+    let cluster = cluster(control)?;
+    let unknown = || {
+        let name = String::from_utf8_lossy(arguments.at(2));
+        CommandError::Text(format!("ERR Unknown node {name}").into())
+    };
+    let name = std::str::from_utf8(arguments.at(2)).map_err(|_| unknown())?;
+    let node: NodeId = name.parse().map_err(|()| unknown())?;
+    if node == cluster.node() {
+        return Err(CommandError::text("ERR I tried hard but I can't forget myself..."));
+    }
+    let view = cluster.view_full();
+    let agreed = view.topology.nodes.get(&node).cloned().ok_or_else(unknown)?;
+    if !is_failed(&agreed, &cluster.membership().members()) {
+        return Err(CommandError::text(
+            "ERR The node is alive: end it with SIGTERM, so that it hands over its slots first and leaves by itself",
+        ));
+    }
+    if control.in_transaction {
+        return Err(CommandError::text("ERR CLUSTER FORGET is not allowed in transactions"));
+    }
+    control.flow = Flow::Later(Box::pin(async move {
+        let mut bytes = Vec::new();
+        let mut reply = ReplyWriter::new(&mut bytes, Protocol::Resp2);
+        match remove(&**cluster.consensus(), &agreed).await {
+            Ok(Applied::Refused(reason)) if reason != Refused::UnknownNode => {
+                reply.error(format!("ERR The cluster did not forget the node: {reason:?}"));
+            }
+            Ok(_) => {
+                let _ = cluster.membership().forget(agreed.id);
+                reply.ok();
+            }
+            Err(error) => reply.error(format!("ERR The cluster could not agree: {error}")),
+        }
+        bytes
+    }));
+    Ok(())
+}
+
+/// Declares a node down, then removes it: only what is down may own slots and go.
+async fn remove(consensus: &dyn Consensus, node: &Node) -> Result<Applied, ProposeError> {
+    let incarnation = node.incarnation;
+    if node.state != NodeState::Down {
+        let down = TopologyChange::SetMemberState { node: node.id, incarnation, state: NodeState::Down };
+        consensus.propose(down).await?;
+    }
+    let proposal = consensus.propose(TopologyChange::RemoveNode { node: node.id }).await?;
+    Ok(proposal.applied)
+}
+
+fn cluster_help(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    cluster(control)?;
+    help::write(
+        reply,
+        "CLUSTER",
+        &[
+            "COUNTKEYSINSLOT <slot>",
+            "    Return the number of keys in <slot>.",
+            "FORGET <node-id>",
+            "    Remove a node that is down; its slots begin anew, empty, on the others.",
+            "GETKEYSINSLOT <slot> <count>",
+            "    Return key names stored by current node in a slot.",
+            "INFO",
+            "    Return information about the cluster.",
+            "KEYSLOT <key>",
+            "    Return the hash slot for <key>.",
+            "LINKS",
+            "    Return information about all network links between this node and its peers.",
+            "MYID",
+            "    Return the node id.",
+            "NODES",
+            "    Return cluster configuration seen by node.",
+            "SHARDS",
+            "    Return information about slot range mappings and the nodes associated with them.",
+            "SLOTS",
+            "    Return information about slots range mappings.",
+        ],
+    );
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! The cluster as connections see it: who owns which slot, whom gossip hears, and the way to propose a change.
+//!
+//! ```text
+//!  topology (agreed) --> View, swapped in whole --> dispatch, CLUSTER commands
+//!                          a newer one wakes the requests that wait for a hand-off
+//! ```
+
+use crate::base::identity::{Incarnation, NodeId};
+use crate::base::slot_ranges::SlotRanges;
+use crate::cluster::membership::socket::MembershipHandle;
+use crate::cluster::routing::{NodeIndex, RoutingError, RoutingView};
+use crate::cluster::topology::raft::Consensus;
+use crate::cluster::topology::{Phase, Topology};
+use crate::cluster::view::{self, ViewOptions};
+use crate::transport::Transport;
+use arc_swap::{ArcSwap, Guard};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// One version of the topology, ready for requests. Never changes.
+pub struct View {
+    pub routing: RoutingView,
+    pub topology: Arc<Topology>,
+    /// Whether the topology means this life of this node.
+    pub is_member: bool,
+    /// CLUSTER SLOTS in RESP2 and RESP3, made when it is first asked for: clients ask often, and it is long.
+    pub slots_reply: [OnceLock<Box<[u8]>>; 2],
+    slots_by_node: OnceLock<BTreeMap<NodeId, SlotRanges>>,
+}
+
+impl View {
+    fn new(
+        topology: Arc<Topology>,
+        node: NodeId,
+        incarnation: Option<Incarnation>,
+        options: ViewOptions,
+    ) -> Result<View, RoutingError> {
+        let routing = view::routing_view(&topology, node, incarnation, options)?;
+        let is_member = view::is_current(&topology, node, incarnation);
+        Ok(View { routing, topology, is_member, slots_reply: Default::default(), slots_by_node: OnceLock::new() })
+    }
+
+    /// The slots that a node serves.
+    pub fn slots_of(&self, node: NodeId) -> &SlotRanges {
+        static NONE: SlotRanges = SlotRanges::new();
+        let by_node = self.slots_by_node.get_or_init(|| {
+            let mut by_node: BTreeMap<NodeId, SlotRanges> = BTreeMap::new();
+            for range in self.routing.ranges() {
+                let Some(primary) = range.owners.first() else { continue };
+                let slots = SlotRanges::between(range.first, range.last);
+                by_node.entry(self.routing.node(*primary).id).or_default().extend(slots.slots());
+            }
+            by_node
+        });
+        by_node.get(&node).unwrap_or(&NONE)
+    }
+
+    /// How many slots somebody serves.
+    pub fn served_count(&self) -> usize {
+        self.routing.ranges().map(|range| range.last.index() - range.first.index() + 1).sum()
+    }
+
+    /// How many slots have an owner, dead or alive.
+    pub fn assigned_count(&self) -> usize {
+        self.topology.slots().iter().filter(|record| record.primary.is_some()).count()
+    }
+
+    /// How many slots are dead with their owner.
+    pub fn dead_count(&self) -> usize {
+        let is_dead =
+            |record: &&crate::cluster::topology::SlotRecord| record.primary.is_some() && record.phase == Phase::Dead;
+        self.topology.slots().iter().filter(is_dead).count()
+    }
+
+    /// Where clients reach a node, as -MOVED names it.
+    pub fn address(&self, node: NodeIndex) -> &str {
+        self.routing.address(node)
+    }
+}
+
+/// What the parts of the cluster give to connections.
+pub struct ClusterParts {
+    pub node: NodeId,
+    pub consensus: Arc<dyn Consensus>,
+    pub membership: Arc<MembershipHandle>,
+    pub transport: Arc<dyn Transport>,
+    pub options: ViewOptions,
+}
+
+/// The cluster, seen from this node.
+pub struct Cluster {
+    parts: ClusterParts,
+    view: ArcSwap<View>,
+    versions: watch::Sender<u64>,
+}
+
+impl Cluster {
+    /// A node that serves nothing yet.
+    ///
+    /// # Errors
+    /// The topology has more nodes than a view can hold.
+    pub fn new(parts: ClusterParts, topology: Arc<Topology>) -> Result<Cluster, RoutingError> {
+        let versions = watch::Sender::new(topology.version);
+        let view = View::new(topology, parts.node, None, parts.options)?;
+        Ok(Cluster { parts, view: ArcSwap::from_pointee(view), versions })
+    }
+
+    /// This node's name.
+    pub fn node(&self) -> NodeId {
+        self.parts.node
+    }
+
+    /// The newest view; not to be held while waiting.
+    #[inline]
+    pub fn view(&self) -> Guard<Arc<View>> {
+        self.view.load()
+    }
+
+    /// The newest view, to keep.
+    pub fn view_full(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Shows a newer topology to connections, or another life of this node. One caller at a time.
+    pub fn show(&self, topology: Arc<Topology>, incarnation: Option<Incarnation>) {
+        let version = topology.version;
+        match View::new(topology, self.parts.node, incarnation, self.parts.options) {
+            Ok(view) => {
+                self.view.store(Arc::new(view));
+                self.versions.send_replace(version);
+            }
+            Err(error) => tracing::error!(%error, version, "the topology cannot be shown to clients"),
+        }
+    }
+
+    /// Ends when there is another view than the one of this version, or after a while.
+    pub fn until_newer(&self, version: u64, at_most: Duration) -> impl Future<Output = ()> + 'static {
+        let mut versions = self.versions.subscribe();
+        async move {
+            // An error means that the node ends.
+            let _ = tokio::time::timeout(at_most, versions.wait_for(|shown| *shown != version)).await;
+        }
+    }
+
+    pub fn consensus(&self) -> &Arc<dyn Consensus> {
+        &self.parts.consensus
+    }
+
+    pub fn membership(&self) -> &Arc<MembershipHandle> {
+        &self.parts.membership
+    }
+
+    pub fn transport(&self) -> &Arc<dyn Transport> {
+        &self.parts.transport
+    }
+}
