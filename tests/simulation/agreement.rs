@@ -38,8 +38,7 @@ impl World {
         if !lost {
             self.after(delay_us, Happening::Proposed { from, life, change: change.clone() });
         }
-        // A registration is sent once per connection: repeated, it would be another registration.
-        if twice && !matches!(change, TopologyChange::RegisterNode { .. }) {
+        if twice {
             self.after(again_us, Happening::Proposed { from, life, change });
         }
     }
@@ -179,14 +178,14 @@ impl World {
         }
     }
 
-    fn abort_stuck(&mut self, moving: &BTreeMap<(u8, NodeId), SlotRanges>, changes: &mut Vec<TopologyChange>) {
+    fn abort_stuck(&mut self, moving: &BTreeMap<(u8, NodeId, u64), SlotRanges>, changes: &mut Vec<TopologyChange>) {
         let now_us = self.now_us;
         self.moving_since.retain(|key, (slots, _)| moving.get(key) == Some(slots));
         for (key, slots) in moving {
             let (_, since_us) = self.moving_since.entry(*key).or_insert_with(|| (slots.clone(), now_us));
-            let (phase, to) = *key;
+            let (phase, to, begun) = *key;
             if phase != RELEASING && now_us - *since_us > STUCK_US {
-                changes.push(TopologyChange::AbortHandoff { slots: slots.clone(), to });
+                changes.push(TopologyChange::AbortHandoff { slots: slots.clone(), to, begun });
             }
         }
     }
@@ -204,7 +203,7 @@ impl World {
         let (id, incarnation) = (node.id, node.incarnation);
         if node.state == NodeState::Down {
             changes.push(TopologyChange::MarkDead { slots: topology.owned_by(id), node: id, incarnation });
-            changes.push(TopologyChange::RemoveNode { node: id });
+            changes.push(TopologyChange::RemoveNode { node: id, incarnation });
         } else {
             changes.push(TopologyChange::SetMemberState { node: id, incarnation, state: NodeState::Down });
         }
@@ -233,20 +232,21 @@ pub(crate) fn incarnation_in(change: &TopologyChange) -> Option<(NodeId, Incarna
         TopologyChange::CopyReady { to, incarnation, .. } => Some((*to, *incarnation)),
         TopologyChange::Handoff { to, incarnation, .. } => Some((*to, *incarnation)),
         TopologyChange::MarkDead { node, incarnation, .. } => Some((*node, *incarnation)),
+        TopologyChange::RemoveNode { node, incarnation } => Some((*node, *incarnation)),
         _ => None,
     }
 }
 
 /// The slots in motion, by phase and the node they go to (or, when released, the one they come from).
-fn moving(topology: &Topology) -> BTreeMap<(u8, NodeId), SlotRanges> {
-    let mut lists: BTreeMap<(u8, NodeId), Vec<Slot>> = BTreeMap::new();
+fn moving(topology: &Topology) -> BTreeMap<(u8, NodeId, u64), SlotRanges> {
+    let mut lists: BTreeMap<(u8, NodeId, u64), Vec<Slot>> = BTreeMap::new();
     for (slot, record) in Slot::all().zip(topology.slots()) {
         let key = match record.phase {
             Phase::Normal | Phase::Dead => continue,
-            Phase::Copying { to } => (0, to),
-            Phase::Ready { to } => (1, to),
-            Phase::HandingOff { to } => (2, to),
-            Phase::Releasing { from } => (RELEASING, from),
+            Phase::Copying { to, begun } => (0, to, begun),
+            Phase::Ready { to, begun } => (1, to, begun),
+            Phase::HandingOff { to, begun } => (2, to, begun),
+            Phase::Releasing { from, begun } => (RELEASING, from, begun),
         };
         lists.entry(key).or_default().push(slot);
     }

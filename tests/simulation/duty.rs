@@ -10,6 +10,7 @@ use rand::RngExt;
 use starling::base::identity::{Incarnation, NodeId};
 use starling::base::slot::{SLOT_COUNT, Slot};
 use starling::base::slot_ranges::SlotRanges;
+use starling::cluster::duties::{SlotMove, Stage};
 use starling::cluster::topology::{Applied, Node, NodeState, Topology, TopologyChange};
 
 /// Writes go to so many slots, so that each sees many.
@@ -20,7 +21,7 @@ const REGISTER_AGAIN_US: u64 = 1_000_000;
 /// What nodes say to each other about slots.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Ask(SlotRanges),
+    Ask(u64, SlotRanges),
     Answer(Contents),
 }
 
@@ -35,7 +36,8 @@ impl World {
         if process.keeper.registered.is_none() {
             if !process.draining && self.now_us >= process.register_at_us {
                 process.register_at_us = self.now_us + REGISTER_AGAIN_US;
-                self.propose(number, TopologyChange::RegisterNode { node: description(number) });
+                let node = description(number, process.start_ms);
+                self.propose(number, TopologyChange::RegisterNode { node });
             }
             return;
         }
@@ -47,14 +49,13 @@ impl World {
         let Some(process) = &self.nodes[number].process else { return };
         let (own, work) = (process.keeper.own, process.keeper.work.clone());
         let may_propose = self.now_us >= process.propose_at_us;
-        for (from, slots) in work.copying.iter().chain(&work.ready).chain(&work.handing_off) {
-            self.send(number, number_of(*from), Message::Ask(slots.clone()));
+        for one in &work.coming {
+            self.send(number, number_of(one.from), Message::Ask(one.begun, one.slots.clone()));
         }
-        let mut changes: Vec<TopologyChange> =
-            work.ready.into_values().map(|slots| TopologyChange::BeginHandoff { slots, to: own }).collect();
-        if !work.releasing.is_empty() {
-            changes.push(TopologyChange::CopyRemove { slots: work.releasing, node: own });
-        }
+        let ready = work.coming.into_iter().filter(|one| one.stage == Stage::Ready);
+        let begin = |one: SlotMove| TopologyChange::BeginHandoff { slots: one.slots, to: own, begun: one.begun };
+        let release = |one: SlotMove| TopologyChange::CopyRemove { slots: one.slots, node: own, begun: one.begun };
+        let changes = ready.map(begin).chain(work.releasing.into_iter().map(release)).collect();
         if may_propose {
             self.propose_and_wait(number, changes);
         }
@@ -86,7 +87,7 @@ impl World {
                 );
             }
             Some(NodeState::Draining) if keeper.work.owned == 0 && keeper.work.releasing.is_empty() => {
-                self.propose(number, TopologyChange::RemoveNode { node: own });
+                self.propose(number, TopologyChange::RemoveNode { node: own, incarnation });
             }
             Some(_) | None => {}
         }
@@ -121,8 +122,8 @@ impl World {
         }
         let Some(process) = &mut self.nodes[to].process else { return };
         match message {
-            Message::Ask(slots) => {
-                if let Some(contents) = process.keeper.answer(node_id(from), &slots) {
+            Message::Ask(begun, slots) => {
+                if let Some(contents) = process.keeper.answer(node_id(from), begun, &slots) {
                     self.send(to, from, Message::Answer(contents));
                 }
             }
@@ -175,7 +176,7 @@ impl World {
     }
 }
 
-fn description(number: usize) -> Node {
+fn description(number: usize, start_ms: u64) -> Node {
     let address = address_of(number);
     Node {
         id: node_id(number),
@@ -186,6 +187,8 @@ fn description(number: usize) -> Node {
         hostname: String::new(),
         weight: 1,
         zone: String::new(),
+        proxy_port: 0,
+        start_ms,
         state: NodeState::Active,
     }
 }

@@ -1,12 +1,13 @@
 //! What a node knows of the topology and holds of the keys: the rules by which slots move, without a network.
 //!
 //! The content of a slot is the list of writes it has seen, so that a lost or doubled one shows. A newcomer asks for whole
-//! contents until the primary says that it has stopped; it says for which `BeginHandoff`, because that answer may come
-//! late, after an abort and another beginning of the same move.
+//! contents until the primary says that it has stopped. Every message names the move it belongs to, because it may come
+//! late, after an abort and another beginning of a move of the same slots.
 
 use starling::base::identity::{Epoch, Incarnation, NodeId};
 use starling::base::slot::Slot;
 use starling::base::slot_ranges::SlotRanges;
+use starling::cluster::duties::{self, SlotMove, Stage};
 use starling::cluster::topology::{Applied, Phase, Topology, TopologyChange};
 use std::collections::BTreeMap;
 
@@ -20,23 +21,21 @@ pub(crate) struct Content {
 /// An answer of a primary to a newcomer. Slots that are asked for and not listed are empty.
 #[derive(Clone, Debug)]
 pub(crate) struct Contents {
+    /// The number of the move.
+    pub(crate) begun: u64,
     pub(crate) asked: SlotRanges,
     pub(crate) slots: BTreeMap<Slot, Content>,
-    /// For the hand-offs begun at these indices, nothing will be added to these slots.
-    pub(crate) stopped: Vec<(u64, SlotRanges)>,
+    /// Nothing will be added to these slots in this move.
+    pub(crate) stopped: bool,
 }
 
-/// What a node has to do about moves, by the other node.
+/// What a node has to do about moves.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Work {
-    /// To be copied here.
-    pub(crate) copying: BTreeMap<NodeId, SlotRanges>,
-    /// Copied here, served there.
-    pub(crate) ready: BTreeMap<NodeId, SlotRanges>,
-    /// Coming here, served by nobody.
-    pub(crate) handing_off: BTreeMap<NodeId, SlotRanges>,
-    /// Gone from here.
-    pub(crate) releasing: SlotRanges,
+    /// Moves that come here and are not done.
+    pub(crate) coming: Vec<SlotMove>,
+    /// Moves that are done, of slots that may still be held here.
+    pub(crate) releasing: Vec<SlotMove>,
     /// How many slots this node is the primary of.
     pub(crate) owned: usize,
 }
@@ -49,8 +48,6 @@ pub(crate) struct Keeper {
     pub(crate) work: Work,
     contents: BTreeMap<Slot, Content>,
     incoming: BTreeMap<Slot, Content>,
-    /// The hand-offs seen to begin, by index.
-    begun: BTreeMap<u64, SlotRanges>,
 }
 
 impl Keeper {
@@ -62,7 +59,6 @@ impl Keeper {
             work: Work::default(),
             contents: BTreeMap::new(),
             incoming: BTreeMap::new(),
-            begun: BTreeMap::new(),
         };
         keeper.work = keeper.find_work();
         keeper
@@ -73,9 +69,6 @@ impl Keeper {
         for (index, change) in entries {
             let done = self.topology.apply(*index, change) == Applied::Done;
             match change {
-                TopologyChange::BeginHandoff { slots, .. } if done => {
-                    self.begun.insert(*index, slots.clone());
-                }
                 TopologyChange::Handoff { slots, to, .. } if done && *to == self.own => self.take_over(slots),
                 _ => {}
             }
@@ -85,7 +78,7 @@ impl Keeper {
         let held =
             |slot: Slot, epoch: Epoch| topology.slot(slot).primary == Some(own) && topology.slot(slot).epoch == epoch;
         self.contents.retain(|slot, content| held(*slot, content.epoch));
-        self.incoming.retain(|slot, _| target_of(topology.slot(*slot).phase) == Some(own));
+        self.incoming.retain(|slot, _| topology.slot(*slot).phase.target() == Some(own));
     }
 
     /// The newcomer becomes the primary with what it has copied.
@@ -125,23 +118,18 @@ impl Keeper {
     }
 
     /// Answers a newcomer, if it is the primary of all that is asked for.
-    pub(crate) fn answer(&self, asker: NodeId, asked: &SlotRanges) -> Option<Contents> {
+    pub(crate) fn answer(&self, asker: NodeId, begun: u64, asked: &SlotRanges) -> Option<Contents> {
         let mine = |slot: Slot| self.topology.slot(slot).primary == Some(self.own);
         if !self.is_current() || !asked.slots().all(mine) {
             return None;
         }
         let slots = self.contents.iter().filter(|(slot, _)| asked.contains(**slot));
-        let stops = |slot: &Slot| self.topology.slot(*slot).phase == Phase::HandingOff { to: asker };
-        // The latest beginning that names a slot is the one it is in.
-        let stopped = self.begun.iter().map(|(index, begun)| {
-            let later = |slot: &Slot| self.begun.range(index + 1..).any(|(_, later)| later.contains(*slot));
-            let slots = begun.slots().filter(|slot| asked.contains(*slot) && stops(slot) && !later(slot));
-            (*index, slots.collect::<SlotRanges>())
-        });
+        let stops = |slot: Slot| self.topology.slot(slot).phase == Phase::HandingOff { to: asker, begun };
         Some(Contents {
+            begun,
             asked: asked.clone(),
             slots: slots.map(|(slot, content)| (*slot, content.clone())).collect(),
-            stopped: stopped.filter(|(_, slots)| !slots.is_empty()).collect(),
+            stopped: asked.slots().all(stops),
         })
     }
 
@@ -153,65 +141,36 @@ impl Keeper {
             let record = self.topology.slot(slot);
             let known = self.incoming.entry(slot).or_default();
             let newer = (content.epoch, content.writes.len()) >= (known.epoch, known.writes.len());
-            if target_of(record.phase) == Some(to) && record.epoch == content.epoch && newer {
+            if record.phase.target() == Some(to) && record.epoch == content.epoch && newer {
                 *known = content;
             }
         }
         let in_phase = |slots: &SlotRanges, phase: Phase| -> SlotRanges {
             slots.slots().filter(|slot| self.topology.slot(*slot).phase == phase).collect()
         };
-        let copied = in_phase(&contents.asked, Phase::Copying { to });
+        let begun = contents.begun;
+        let copied = in_phase(&contents.asked, Phase::Copying { to, begun });
         let mut changes = Vec::new();
         if !copied.is_empty() {
-            changes.push(TopologyChange::CopyReady { slots: copied, to, incarnation });
+            changes.push(TopologyChange::CopyReady { slots: copied, to, incarnation, begun });
         }
-        for (index, stopped) in contents.stopped {
-            let same_beginning =
-                self.begun.get(&index).is_some_and(|begun| stopped.slots().all(|slot| begun.contains(slot)));
-            let slots = in_phase(&stopped, Phase::HandingOff { to });
-            if same_beginning && !slots.is_empty() {
-                changes.push(TopologyChange::Handoff { slots, to, incarnation });
-            }
+        let stopped = in_phase(&contents.asked, Phase::HandingOff { to, begun });
+        if contents.stopped && !stopped.is_empty() {
+            changes.push(TopologyChange::Handoff { slots: stopped, to, incarnation, begun });
         }
         changes
     }
 
     fn find_work(&self) -> Work {
-        let mut work = Work::default();
-        let mut lists: [BTreeMap<NodeId, Vec<Slot>>; 3] = Default::default();
-        let mut releasing = Vec::new();
-        for (slot, record) in Slot::all().zip(self.topology.slots()) {
-            work.owned += usize::from(record.primary == Some(self.own));
-            let list = match record.phase {
-                Phase::Normal | Phase::Dead => continue,
-                Phase::Releasing { from } => {
-                    if from == self.own {
-                        releasing.push(slot);
-                    }
-                    continue;
-                }
-                Phase::Copying { to } if to == self.own => &mut lists[0],
-                Phase::Ready { to } if to == self.own => &mut lists[1],
-                Phase::HandingOff { to } if to == self.own => &mut lists[2],
-                _ => continue,
-            };
-            if let Some(primary) = record.primary {
-                list.entry(primary).or_default().push(slot);
+        let owned = self.topology.slots().iter().filter(|record| record.primary == Some(self.own)).count();
+        let (mut coming, mut releasing) = (Vec::new(), Vec::new());
+        for one in duties::moves(&self.topology) {
+            match one.stage {
+                Stage::Releasing if one.from == self.own => releasing.push(one),
+                Stage::Copying | Stage::Ready | Stage::HandingOff if one.to == self.own => coming.push(one),
+                _ => {}
             }
         }
-        let ranges = |list: BTreeMap<NodeId, Vec<Slot>>| {
-            list.into_iter().map(|(node, slots)| (node, slots.into_iter().collect())).collect()
-        };
-        [work.copying, work.ready, work.handing_off] = lists.map(ranges);
-        work.releasing = releasing.into_iter().collect();
-        work
-    }
-}
-
-/// Where a slot moves to.
-pub(crate) fn target_of(phase: Phase) -> Option<NodeId> {
-    match phase {
-        Phase::Copying { to } | Phase::Ready { to } | Phase::HandingOff { to } => Some(to),
-        Phase::Normal | Phase::Releasing { .. } | Phase::Dead => None,
+        Work { coming, releasing, owned }
     }
 }

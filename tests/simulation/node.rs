@@ -28,6 +28,8 @@ pub(crate) struct Disk {
 /// What a crash ends.
 pub(crate) struct Process {
     pub(crate) life: u64,
+    /// When it started, by its own clock, ms since 1970; a later registration of the same process has a later one.
+    pub(crate) start_ms: u64,
     pub(crate) membership: Membership,
     pub(crate) hybrid_clock: HybridClock,
     /// Its share of the topology and of the keys.
@@ -97,6 +99,7 @@ impl Node {
         };
         self.process = Some(Process {
             life: self.lives,
+            start_ms: self.disk.start_ms,
             membership: Membership::new(options, now_us),
             hybrid_clock: HybridClock::restore(self.disk.mark_ms),
             keeper: Keeper::new(self.id(), topology),

@@ -111,7 +111,7 @@ pub(crate) struct World {
     /// The version at which there was nothing to plan.
     pub(crate) balanced_at: u64,
     /// Slots in motion, and since when they are where they are.
-    pub(crate) moving_since: BTreeMap<(u8, NodeId), (SlotRanges, u64)>,
+    pub(crate) moving_since: BTreeMap<(u8, NodeId, u64), (SlotRanges, u64)>,
     /// A node that a person has told the cluster to forget.
     pub(crate) to_forget: Option<usize>,
     /// The acknowledged writes of each slot that must still be there.

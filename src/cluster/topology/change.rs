@@ -13,23 +13,25 @@ use serde::{Deserialize, Serialize};
 pub enum TopologyChange {
     /// The cluster begins. `hash_key` is the key of the table hash: the same hash order on all nodes.
     InitCluster { cluster: ClusterId, hash_key: u128 },
-    /// A node has started and joins, or joins again. It is given its incarnation; what it owned is revived empty,
-    /// because its memory is gone.
+    /// A node has started and joins, or joins again. A later start than the one known is given its own incarnation, and
+    /// what it owned is revived empty, because its memory is gone; the same start said twice changes nothing.
     RegisterNode { node: Node },
     /// A member goes from one state to another, within the incarnation that was seen.
+    /// A member that was only believed to be gone, and is active again, has what it owned.
     SetMemberState { node: NodeId, incarnation: Incarnation, state: NodeState },
-    /// A newcomer begins to copy these slots from their primary.
+    /// A newcomer begins to copy these slots from their primary. The index of this change is the number of the move:
+    /// every later step names it, so that what comes late concerns no other move.
     CopyAdd { slots: SlotRanges, from: NodeId, to: NodeId },
     /// It holds them now, and follows.
-    CopyReady { slots: SlotRanges, to: NodeId, incarnation: Incarnation },
+    CopyReady { slots: SlotRanges, to: NodeId, incarnation: Incarnation, begun: u64 },
     /// Their primary stops serving them.
-    BeginHandoff { slots: SlotRanges, to: NodeId },
+    BeginHandoff { slots: SlotRanges, to: NodeId, begun: u64 },
     /// The newcomer is their primary, in a new epoch.
-    Handoff { slots: SlotRanges, to: NodeId, incarnation: Incarnation },
+    Handoff { slots: SlotRanges, to: NodeId, incarnation: Incarnation, begun: u64 },
     /// The move is off: the primary serves again.
-    AbortHandoff { slots: SlotRanges, to: NodeId },
+    AbortHandoff { slots: SlotRanges, to: NodeId, begun: u64 },
     /// The former primary has forgotten them.
-    CopyRemove { slots: SlotRanges, node: NodeId },
+    CopyRemove { slots: SlotRanges, node: NodeId, begun: u64 },
     /// Their primary is gone: they are served by nobody.
     MarkDead { slots: SlotRanges, node: NodeId, incarnation: Incarnation },
     /// They begin anew, empty, on this node.
@@ -37,7 +39,7 @@ pub enum TopologyChange {
     /// A setting for all nodes; an empty value takes it back.
     SetConfig { name: String, value: String },
     /// A member leaves for good; it must own nothing that lives.
-    RemoveNode { node: NodeId },
+    RemoveNode { node: NodeId, incarnation: Incarnation },
 }
 
 /// Why a change was not made. Nothing was changed.

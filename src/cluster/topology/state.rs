@@ -6,14 +6,20 @@
 //!     ^                    |                   |                       |               (new primary,
 //!     +--------------------+-------------------+-----------------------+                new epoch)
 //!                                AbortHandoff
-//!  Normal --MarkDead--> Dead --Revive (new epoch, empty)--> Normal
+//!  any of these --MarkDead--> Dead --Revive, or its primary registers again (new epoch, empty)--> Normal
+//!                             Dead --its primary was alive all the time (same epoch, with its keys)--> Normal
 //! ```
+//!
+//! A move has a number, the index of its `CopyAdd`, and every step of it must name that number: steps of an earlier move
+//! of the same slots, repeated or late, are refused. Moves end where their target registers again, leaves, or goes down
+//! (`AbortHandoff`, by the raft leader); a primary that is down or registers again ends them too.
 
 use super::change::{Applied, Refused, TopologyChange};
 use crate::base::identity::{ClusterId, Epoch, Incarnation, NodeId};
 use crate::base::slot::{SLOT_COUNT, Slot};
 use crate::base::slot_ranges::SlotRanges;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
@@ -46,6 +52,10 @@ pub struct Node {
     pub hostname: String,
     pub weight: u32,
     pub zone: String,
+    /// Where clients connect whose requests shall be forwarded; 0: nowhere.
+    pub proxy_port: u16,
+    /// When its process started, ms since 1970: greater than in any life before.
+    pub start_ms: u64,
     pub state: NodeState,
 }
 
@@ -56,21 +66,52 @@ pub enum Phase {
     /// A newcomer copies it; the primary serves.
     Copying {
         to: NodeId,
+        /// The number of the move.
+        begun: u64,
     },
     /// The newcomer has it and follows; the primary serves.
     Ready {
         to: NodeId,
+        begun: u64,
     },
     /// Nobody serves it until the hand-off is committed or off.
     HandingOff {
         to: NodeId,
+        begun: u64,
     },
     /// It has moved; the former primary may still hold its keys.
     Releasing {
         from: NodeId,
+        begun: u64,
     },
     /// Its primary is gone, with its keys.
     Dead,
+}
+
+impl Phase {
+    /// Where the slot is moving to.
+    pub fn target(self) -> Option<NodeId> {
+        match self {
+            Phase::Copying { to, .. } | Phase::Ready { to, .. } | Phase::HandingOff { to, .. } => Some(to),
+            Phase::Normal | Phase::Releasing { .. } | Phase::Dead => None,
+        }
+    }
+
+    /// Who may still hold its keys though it has moved.
+    pub fn releasing_from(self) -> Option<NodeId> {
+        if let Phase::Releasing { from, .. } = self { Some(from) } else { None }
+    }
+
+    /// The number of the move that is under way.
+    pub fn begun(self) -> Option<u64> {
+        match self {
+            Phase::Copying { begun, .. }
+            | Phase::Ready { begun, .. }
+            | Phase::HandingOff { begun, .. }
+            | Phase::Releasing { begun, .. } => Some(begun),
+            Phase::Normal | Phase::Dead => None,
+        }
+    }
 }
 
 /// What is agreed about one slot.
@@ -181,29 +222,35 @@ impl Topology {
                 self.set_member_state(*node, *incarnation, *state)?;
             }
             TopologyChange::CopyAdd { slots, from, to } => self.copy_add(slots, *from, *to)?,
-            TopologyChange::CopyReady { slots, to, incarnation } => {
-                self.current(*to, *incarnation)?;
-                self.step(slots, |phase| (phase == Phase::Copying { to: *to }).then_some(Phase::Ready { to: *to }))?;
+            TopologyChange::CopyReady { slots, to, incarnation, begun } => {
+                let (to, begun) = (*to, *begun);
+                self.current(to, *incarnation)?;
+                let copying = Phase::Copying { to, begun };
+                self.step(slots, |phase| (phase == copying).then_some(Phase::Ready { to, begun }))?;
             }
-            TopologyChange::BeginHandoff { slots, to } => {
-                self.step(slots, |phase| (phase == Phase::Ready { to: *to }).then_some(Phase::HandingOff { to: *to }))?;
+            TopologyChange::BeginHandoff { slots, to, begun } => {
+                let (to, begun) = (*to, *begun);
+                let ready = Phase::Ready { to, begun };
+                self.step(slots, |phase| (phase == ready).then_some(Phase::HandingOff { to, begun }))?;
             }
-            TopologyChange::Handoff { slots, to, incarnation } => self.hand_off(slots, *to, *incarnation)?,
-            TopologyChange::AbortHandoff { slots, to } => {
-                let to = *to;
-                self.step(slots, |phase| {
-                    let moving = [Phase::Copying { to }, Phase::Ready { to }, Phase::HandingOff { to }];
-                    moving.contains(&phase).then_some(Phase::Normal)
-                })?;
+            TopologyChange::Handoff { slots, to, incarnation, begun } => {
+                self.hand_off(slots, *to, *incarnation, *begun)?;
+            }
+            TopologyChange::AbortHandoff { slots, to, begun } => {
+                let (to, begun) = (*to, *begun);
+                let moving =
+                    [Phase::Copying { to, begun }, Phase::Ready { to, begun }, Phase::HandingOff { to, begun }];
+                self.step(slots, |phase| moving.contains(&phase).then_some(Phase::Normal))?;
                 self.record(EventKind::MoveAborted, Some(to), slots.clone());
             }
-            TopologyChange::CopyRemove { slots, node } => {
-                self.step(slots, |phase| (phase == Phase::Releasing { from: *node }).then_some(Phase::Normal))?;
+            TopologyChange::CopyRemove { slots, node, begun } => {
+                let releasing = Phase::Releasing { from: *node, begun: *begun };
+                self.step(slots, |phase| (phase == releasing).then_some(Phase::Normal))?;
             }
             TopologyChange::MarkDead { slots, node, incarnation } => self.mark_dead(slots, *node, *incarnation)?,
             TopologyChange::Revive { slots, to } => self.revive(slots, *to)?,
             TopologyChange::SetConfig { name, value } => self.set_config(name, value)?,
-            TopologyChange::RemoveNode { node } => self.remove(*node)?,
+            TopologyChange::RemoveNode { node, incarnation } => self.remove(*node, *incarnation)?,
         }
         Ok(Applied::Done)
     }
@@ -225,6 +272,13 @@ impl Topology {
         let same_place = |other: &Node| (other.ip, other.cluster_port) == (node.ip, node.cluster_port);
         if self.nodes.values().any(|other| other.id != node.id && other.state != NodeState::Down && same_place(other)) {
             return Err(Refused::AddressTaken);
+        }
+        if let Some(known) = self.nodes.get(&node.id) {
+            match node.start_ms.cmp(&known.start_ms) {
+                Ordering::Less => return Err(Refused::StaleIncarnation),
+                Ordering::Equal => return Ok(Applied::Registered(known.incarnation)),
+                Ordering::Greater => {}
+            }
         }
         self.last_incarnation += 1;
         let incarnation = Incarnation(self.last_incarnation);
@@ -265,7 +319,10 @@ impl Topology {
         if node.state == state {
             return Err(Refused::NoChange);
         }
-        node.state = state;
+        let was_down = std::mem::replace(&mut node.state, state) == NodeState::Down;
+        if was_down {
+            self.wake(id);
+        }
         let kind = match state {
             NodeState::Active => EventKind::NodeJoined,
             NodeState::Draining => EventKind::NodeDraining,
@@ -273,6 +330,21 @@ impl Topology {
         };
         self.record(kind, Some(id), SlotRanges::default());
         Ok(())
+    }
+
+    /// The node was alive all the time, and nobody else has served what it owns.
+    fn wake(&mut self, id: NodeId) {
+        let mut woken = SlotRanges::default();
+        for slot in Slot::all() {
+            let record = &mut self.slots[slot.index()];
+            if record.primary == Some(id) && record.phase == Phase::Dead {
+                record.phase = Phase::Normal;
+                woken.extend([slot]);
+            }
+        }
+        if !woken.is_empty() {
+            self.record(EventKind::SlotsRevived, Some(id), woken);
+        }
     }
 
     fn copy_add(&mut self, slots: &SlotRanges, from: NodeId, to: NodeId) -> Result<(), Refused> {
@@ -283,19 +355,26 @@ impl Topology {
         if from == to || slots.slots().any(|slot| self.slot(slot).primary != Some(from)) {
             return Err(Refused::NotThePrimary);
         }
-        self.step(slots, |phase| (phase == Phase::Normal).then_some(Phase::Copying { to }))?;
+        let begun = self.version;
+        self.step(slots, |phase| (phase == Phase::Normal).then_some(Phase::Copying { to, begun }))?;
         self.record(EventKind::MoveBegun, Some(to), slots.clone());
         Ok(())
     }
 
-    fn hand_off(&mut self, slots: &SlotRanges, to: NodeId, incarnation: Incarnation) -> Result<(), Refused> {
+    fn hand_off(
+        &mut self,
+        slots: &SlotRanges,
+        to: NodeId,
+        incarnation: Incarnation,
+        begun: u64,
+    ) -> Result<(), Refused> {
         self.current(to, incarnation)?;
-        if slots.is_empty() || slots.slots().any(|slot| self.slot(slot).phase != (Phase::HandingOff { to })) {
+        if slots.is_empty() || slots.slots().any(|slot| self.slot(slot).phase != (Phase::HandingOff { to, begun })) {
             return Err(Refused::WrongPhase);
         }
         for slot in slots.slots() {
             let record = &mut self.slots[slot.index()];
-            let phase = record.primary.map_or(Phase::Normal, |from| Phase::Releasing { from });
+            let phase = record.primary.map_or(Phase::Normal, |from| Phase::Releasing { from, begun });
             *record = SlotRecord { primary: Some(to), epoch: Epoch(record.epoch.0.saturating_add(1)), phase };
         }
         self.record(EventKind::MoveDone, Some(to), slots.clone());
@@ -340,7 +419,8 @@ impl Topology {
         Ok(())
     }
 
-    fn remove(&mut self, id: NodeId) -> Result<(), Refused> {
+    fn remove(&mut self, id: NodeId, incarnation: Incarnation) -> Result<(), Refused> {
+        self.current(id, incarnation)?;
         let node = self.nodes.get(&id).ok_or(Refused::UnknownNode)?;
         let lives = |record: &SlotRecord| record.primary == Some(id) && record.phase != Phase::Dead;
         if node.state != NodeState::Down && self.slots.iter().any(lives) {
@@ -350,7 +430,7 @@ impl Topology {
         for record in &mut self.slots {
             if record.primary == Some(id) {
                 *record = SlotRecord { primary: None, epoch: record.epoch, phase: Phase::Dead };
-            } else if target_of(record.phase) == Some(id) || record.phase == (Phase::Releasing { from: id }) {
+            } else if record.phase.target() == Some(id) || record.phase.releasing_from() == Some(id) {
                 record.phase = Phase::Normal;
             }
         }
@@ -378,7 +458,7 @@ impl Topology {
 
     /// Where a slot is moving to.
     fn target(&self, slot: Slot) -> Option<NodeId> {
-        target_of(self.slot(slot).phase)
+        self.slot(slot).phase.target()
     }
 
     fn record(&mut self, kind: EventKind, node: Option<NodeId>, slots: SlotRanges) {
@@ -386,13 +466,6 @@ impl Topology {
             self.events.pop_front();
         }
         self.events.push_back(Event { id: self.version, kind, node, slots });
-    }
-}
-
-fn target_of(phase: Phase) -> Option<NodeId> {
-    match phase {
-        Phase::Copying { to } | Phase::Ready { to } | Phase::HandingOff { to } => Some(to),
-        Phase::Normal | Phase::Releasing { .. } | Phase::Dead => None,
     }
 }
 

@@ -326,7 +326,7 @@ async fn remove(consensus: &dyn Consensus, node: &Node) -> Result<Applied, Propo
         let down = TopologyChange::SetMemberState { node: node.id, incarnation, state: NodeState::Down };
         consensus.propose(down).await?;
     }
-    let proposal = consensus.propose(TopologyChange::RemoveNode { node: node.id }).await?;
+    let proposal = consensus.propose(TopologyChange::RemoveNode { node: node.id, incarnation }).await?;
     Ok(proposal.applied)
 }
 

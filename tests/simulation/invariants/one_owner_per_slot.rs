@@ -1,7 +1,6 @@
 //! Invariant 10, first half: every slot has one owner, who is a member, or is dead; and moves only to another member.
 
 use super::{Invariant, Observation};
-use crate::keeper::target_of;
 use starling::base::slot::Slot;
 use starling::cluster::topology::Phase;
 
@@ -20,7 +19,7 @@ impl Invariant for OneOwnerPerSlot {
             let record = after.slot(slot);
             let owned = record.primary.is_some_and(|primary| after.nodes.contains_key(&primary));
             let dead = record.phase == Phase::Dead;
-            let target = target_of(record.phase);
+            let target = record.phase.target();
             let target_is_other = target.is_none_or(|to| Some(to) != record.primary && after.nodes.contains_key(&to));
             if (!owned && !dead) || !target_is_other {
                 return Err(format!("{slot:?} is {record:?}"));

@@ -79,6 +79,8 @@ impl TestNode {
             hostname: String::new(),
             weight: 1,
             zone: String::new(),
+            proxy_port: 0,
+            start_ms: crate::base::clock::unix_us(),
             state: NodeState::Active,
         };
         match self.propose(TopologyChange::RegisterNode { node }).await.applied {

@@ -14,6 +14,8 @@ fn node(number: u8) -> Node {
         hostname: String::new(),
         weight: 1,
         zone: String::new(),
+        proxy_port: 0,
+        start_ms: 1,
         state: NodeState::Active,
     }
 }
@@ -60,8 +62,11 @@ impl Log {
         (log, first, second)
     }
 
+    /// Another process of the node starts.
     fn register(&mut self, number: u8) -> Incarnation {
-        match self.apply(TopologyChange::RegisterNode { node: node(number) }) {
+        let known_ms = self.topology.nodes.get(&NodeId(u128::from(number))).map_or(0, |node| node.start_ms);
+        let node = Node { start_ms: known_ms + 1, ..node(number) };
+        match self.apply(TopologyChange::RegisterNode { node }) {
             Applied::Registered(incarnation) => incarnation,
             other => panic!("not registered: {other:?}"),
         }
@@ -74,14 +79,15 @@ fn slots_move_step_by_step_and_in_a_new_epoch() {
     let (from, to, moving) = (NodeId(1), NodeId(2), slots(0, 99));
     let epoch = log.topology.slot(Slot::default()).epoch;
     assert_eq!(log.apply(TopologyChange::CopyAdd { slots: moving.clone(), from, to }), Applied::Done);
-    let early = TopologyChange::BeginHandoff { slots: moving.clone(), to };
+    let begun = log.index;
+    let early = TopologyChange::BeginHandoff { slots: moving.clone(), to, begun };
     assert_eq!(log.apply(early.clone()), Applied::Refused(Refused::WrongPhase));
-    log.apply(TopologyChange::CopyReady { slots: moving.clone(), to, incarnation: second });
+    log.apply(TopologyChange::CopyReady { slots: moving.clone(), to, incarnation: second, begun });
     assert_eq!(log.apply(early), Applied::Done);
-    let handoff = TopologyChange::Handoff { slots: moving.clone(), to, incarnation: second };
+    let handoff = TopologyChange::Handoff { slots: moving.clone(), to, incarnation: second, begun };
     assert_eq!(log.apply(handoff.clone()), Applied::Done);
     assert_eq!(log.apply(handoff), Applied::Refused(Refused::WrongPhase), "a change that comes twice does nothing");
-    assert_eq!(log.apply(TopologyChange::CopyRemove { slots: moving.clone(), node: from }), Applied::Done);
+    assert_eq!(log.apply(TopologyChange::CopyRemove { slots: moving.clone(), node: from, begun }), Applied::Done);
     let record = log.topology.slot(Slot::default());
     assert_eq!((record.primary, record.phase), (Some(to), Phase::Normal));
     assert!(record.epoch > epoch);
@@ -93,9 +99,10 @@ fn a_restarted_node_begins_its_slots_anew_and_stale_messages_do_nothing() {
     let (mut log, first, second) = Log::of_two();
     let (from, to) = (NodeId(1), NodeId(2));
     log.apply(TopologyChange::CopyAdd { slots: slots(0, 9), from, to });
+    let begun = log.index;
     log.register(2);
     assert_eq!(log.topology.slot(Slot::default()).phase, Phase::Normal, "the move to it is off");
-    let stale = TopologyChange::CopyReady { slots: slots(0, 9), to, incarnation: second };
+    let stale = TopologyChange::CopyReady { slots: slots(0, 9), to, incarnation: second, begun };
     assert_eq!(log.apply(stale), Applied::Refused(Refused::StaleIncarnation));
     let epoch = log.topology.slot(Slot::default()).epoch;
     log.register(1);
@@ -118,10 +125,60 @@ fn dead_slots_come_back_only_by_a_revival() {
 #[test]
 fn a_member_that_owns_slots_is_not_forgotten_by_mistake() {
     let (mut log, first, _) = Log::of_two();
-    assert_eq!(log.apply(TopologyChange::RemoveNode { node: NodeId(1) }), Applied::Refused(Refused::OwnsSlots));
+    assert_eq!(
+        log.apply(TopologyChange::RemoveNode { node: NodeId(1), incarnation: first }),
+        Applied::Refused(Refused::OwnsSlots)
+    );
     log.apply(TopologyChange::SetMemberState { node: NodeId(1), incarnation: first, state: NodeState::Down });
-    assert_eq!(log.apply(TopologyChange::RemoveNode { node: NodeId(1) }), Applied::Done);
+    assert_eq!(log.apply(TopologyChange::RemoveNode { node: NodeId(1), incarnation: first }), Applied::Done);
     assert_eq!(log.topology.slot(Slot::default()).primary, None);
+}
+
+#[test]
+fn a_registration_said_twice_is_one_registration() {
+    let (mut log, first, _) = Log::of_two();
+    let epoch = log.topology.slot(Slot::default()).epoch;
+    let again = TopologyChange::RegisterNode { node: node(1) };
+    assert_eq!(log.apply(again.clone()), Applied::Registered(first));
+    assert_eq!(log.topology.slot(Slot::default()).epoch, epoch);
+    assert!(log.register(1) > first);
+    assert_eq!(log.apply(again), Applied::Refused(Refused::StaleIncarnation), "an earlier life says it late");
+}
+
+#[test]
+fn what_comes_late_from_one_move_does_nothing_to_the_next() {
+    let (mut log, _, second) = Log::of_two();
+    let (from, to, moving) = (NodeId(1), NodeId(2), slots(0, 9));
+    let begin = |log: &mut Log| {
+        assert_eq!(log.apply(TopologyChange::CopyAdd { slots: moving.clone(), from, to }), Applied::Done);
+        let begun = log.index;
+        log.apply(TopologyChange::CopyReady { slots: moving.clone(), to, incarnation: second, begun });
+        assert_eq!(log.apply(TopologyChange::BeginHandoff { slots: moving.clone(), to, begun }), Applied::Done);
+        begun
+    };
+    let early = begin(&mut log);
+    log.apply(TopologyChange::AbortHandoff { slots: slots(0, 9), to, begun: early });
+    begin(&mut log);
+    let late = [
+        TopologyChange::Handoff { slots: slots(0, 9), to, incarnation: second, begun: early },
+        TopologyChange::AbortHandoff { slots: slots(0, 9), to, begun: early },
+    ];
+    for change in late {
+        assert_eq!(log.apply(change.clone()), Applied::Refused(Refused::WrongPhase), "{change:?}");
+    }
+}
+
+#[test]
+fn a_node_that_was_alive_all_the_time_has_its_slots_back() {
+    let (mut log, first, _) = Log::of_two();
+    let epoch = log.topology.slot(Slot::default()).epoch;
+    let state = |state| TopologyChange::SetMemberState { node: NodeId(1), incarnation: first, state };
+    log.apply(state(NodeState::Down));
+    log.apply(TopologyChange::MarkDead { slots: SlotRanges::all(), node: NodeId(1), incarnation: first });
+    assert_eq!(log.topology.slot(Slot::default()).phase, Phase::Dead);
+    assert_eq!(log.apply(state(NodeState::Active)), Applied::Done);
+    let record = log.topology.slot(Slot::default());
+    assert_eq!((record.phase, record.epoch), (Phase::Normal, epoch));
 }
 
 #[test]
@@ -145,20 +202,25 @@ fn nothing_happens_before_there_is_a_cluster() {
 /// Changes that mostly make sense, and often come too late, too early or twice.
 fn any_change() -> impl Strategy<Value = TopologyChange> {
     let range = (0u16..40, 0u16..10).prop_map(|(first, more)| slots(first, first + more));
-    (0u8..12, range, 1u8..4, 1u8..4, 1u64..8).prop_map(|(kind, slots, a, b, life)| {
+    (0u8..13, range, 1u8..4, 1u8..4, (1u64..8, 4u64..64)).prop_map(|(kind, slots, a, b, (life, begun))| {
         let (from, to) = (NodeId(u128::from(a)), NodeId(u128::from(b)));
         let incarnation = Incarnation(life);
         match kind {
-            0 => TopologyChange::RegisterNode { node: node(a) },
+            0 => TopologyChange::RegisterNode { node: Node { start_ms: life, ..node(a) } },
             1 | 2 => TopologyChange::CopyAdd { slots, from, to },
-            3 | 4 => TopologyChange::CopyReady { slots, to, incarnation },
-            5 => TopologyChange::BeginHandoff { slots, to },
-            6 => TopologyChange::Handoff { slots, to, incarnation },
-            7 => TopologyChange::AbortHandoff { slots, to },
-            8 => TopologyChange::CopyRemove { slots, node: from },
+            3 | 4 => TopologyChange::CopyReady { slots, to, incarnation, begun },
+            5 => TopologyChange::BeginHandoff { slots, to, begun },
+            6 => TopologyChange::Handoff { slots, to, incarnation, begun },
+            7 => TopologyChange::AbortHandoff { slots, to, begun },
+            8 => TopologyChange::CopyRemove { slots, node: from, begun },
             9 => TopologyChange::MarkDead { slots, node: from, incarnation },
             10 => TopologyChange::Revive { slots, to },
-            _ => TopologyChange::RemoveNode { node: from },
+            11 => TopologyChange::SetMemberState {
+                node: from,
+                incarnation,
+                state: if begun % 2 == 0 { NodeState::Down } else { NodeState::Active },
+            },
+            _ => TopologyChange::RemoveNode { node: from, incarnation },
         }
     })
 }

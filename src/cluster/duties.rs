@@ -1,0 +1,186 @@
+//! What has to be done about members and slots: pure functions of the agreed topology.
+//!
+//! ```text
+//!  raft leader:  members that are gone or back, dead slots, moves without a target, ownerless slots, the next moves
+//!  each node:    the moves that it is one end of
+//! ```
+//!
+//! The same topology gives the same list, and nothing to do gives none, so it may be asked at any time and by any leader;
+//! a change that was proposed already is refused when it is applied again.
+
+use super::planner::{self, PlanInput, PlanNode};
+use super::topology::{Node, NodeState, Phase, SlotRecord, Topology, TopologyChange};
+use crate::base::identity::NodeId;
+use crate::base::slot::Slot;
+use crate::base::slot_ranges::SlotRanges;
+use std::collections::BTreeMap;
+
+/// Slots that move together at most: all of them stand still for the moment of their hand-off.
+const SLOTS_PER_MOVE: usize = 256;
+/// Moves that one node may be an end of at a time, at either end.
+const MOVES_PER_NODE: usize = 2;
+
+/// What gossip believes of a member: a hint, which never gives its slots to anybody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// It answers, in the life that started then, ms since 1970.
+    Alive { start_ms: u64 },
+    /// It left, or does not answer.
+    Down,
+}
+
+/// How far a move is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    Copying,
+    Ready,
+    HandingOff,
+    /// Done, but its former primary may still hold the keys.
+    Releasing,
+}
+
+/// Slots on their way from one node to another, all at the same stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotMove {
+    /// The number of the move: the index of its `CopyAdd`.
+    pub begun: u64,
+    pub stage: Stage,
+    pub from: NodeId,
+    pub to: NodeId,
+    pub slots: SlotRanges,
+}
+
+/// Every move that is under way, by number.
+pub fn moves(topology: &Topology) -> Vec<SlotMove> {
+    let mut found: BTreeMap<(u64, Stage, NodeId, NodeId), SlotRanges> = BTreeMap::new();
+    for (slot, record) in Slot::all().zip(topology.slots()) {
+        let Some(primary) = record.primary else { continue };
+        let key = match record.phase {
+            Phase::Normal | Phase::Dead => continue,
+            Phase::Copying { to, begun } => (begun, Stage::Copying, primary, to),
+            Phase::Ready { to, begun } => (begun, Stage::Ready, primary, to),
+            Phase::HandingOff { to, begun } => (begun, Stage::HandingOff, primary, to),
+            Phase::Releasing { from, begun } => (begun, Stage::Releasing, from, primary),
+        };
+        found.entry(key).or_default().extend([slot]);
+    }
+    let one = |((begun, stage, from, to), slots)| SlotMove { begun, stage, from, to, slots };
+    found.into_iter().map(one).collect()
+}
+
+/// What the raft leader should propose, most urgent first.
+pub fn leader_duties(topology: &Topology, hints: &BTreeMap<NodeId, Hint>) -> Vec<TopologyChange> {
+    if topology.cluster.is_none() {
+        return Vec::new();
+    }
+    let moves = moves(topology);
+    let mut changes = members(topology, hints);
+    changes.extend(dead(topology));
+    changes.extend(moves.iter().filter_map(|one| end_of(topology, one)));
+    if changes.is_empty() {
+        changes = next_moves(topology, &moves);
+    }
+    changes
+}
+
+/// Members that gossip says are gone, or back in the same life.
+fn members(topology: &Topology, hints: &BTreeMap<NodeId, Hint>) -> Vec<TopologyChange> {
+    let change = |node: &Node| {
+        let state = match (node.state, hints.get(&node.id)?) {
+            (NodeState::Active | NodeState::Draining, Hint::Down) => NodeState::Down,
+            (NodeState::Down, Hint::Alive { start_ms }) if *start_ms == node.start_ms => NodeState::Active,
+            _ => return None,
+        };
+        Some(TopologyChange::SetMemberState { node: node.id, incarnation: node.incarnation, state })
+    };
+    topology.nodes.values().filter_map(change).collect()
+}
+
+/// Slots of members that are down: served by nobody until they are back, or forgotten.
+fn dead(topology: &Topology) -> Vec<TopologyChange> {
+    let down = topology.nodes.values().filter(|node| node.state == NodeState::Down);
+    let slots_of = |node: &Node| -> SlotRanges {
+        let owned = Slot::all().zip(topology.slots()).filter(|(_, record)| record.primary == Some(node.id));
+        owned.filter(|(_, record)| record.phase != Phase::Dead).map(|(slot, _)| slot).collect()
+    };
+    down.map(|node| (node, slots_of(node)))
+        .filter(|(_, slots)| !slots.is_empty())
+        .map(|(node, slots)| TopologyChange::MarkDead { slots, node: node.id, incarnation: node.incarnation })
+        .collect()
+}
+
+/// How a move ends of which an end is gone.
+fn end_of(topology: &Topology, one: &SlotMove) -> Option<TopologyChange> {
+    let state = |node: NodeId| topology.nodes.get(&node).map(|node| node.state);
+    let SlotMove { begun, stage, from, to, ref slots } = *one;
+    match stage {
+        Stage::Releasing if state(from).is_none_or(|state| state == NodeState::Down) => {
+            Some(TopologyChange::CopyRemove { slots: slots.clone(), node: from, begun })
+        }
+        Stage::Copying | Stage::Ready | Stage::HandingOff if state(to) != Some(NodeState::Active) => {
+            Some(TopologyChange::AbortHandoff { slots: slots.clone(), to, begun })
+        }
+        _ => None,
+    }
+}
+
+/// The plan for the members as they are now.
+///
+/// A member that is down is planned as one that gives everything away: nobody is given more on its account than it held,
+/// and nothing is given to it. What it owns stays where it is all the same: only it, or a person, brings that back.
+fn plan_input(topology: &Topology) -> PlanInput {
+    let node = |node: &Node| PlanNode {
+        id: node.id,
+        weight: node.weight,
+        zone: node.zone.clone(),
+        state: if node.state == NodeState::Active { planner::NodeState::Live } else { planner::NodeState::Draining },
+    };
+    // A slot that is on its way counts as being there: a plan must not send it again.
+    let holder = |record: &SlotRecord| record.phase.target().or(record.primary);
+    PlanInput {
+        nodes: topology.nodes.values().map(node).collect(),
+        copies: 1,
+        table: topology.slots().iter().map(|record| holder(record).into_iter().collect()).collect(),
+    }
+}
+
+/// The next steps towards the plan: ownerless slots begin anew, others move a few at a time.
+fn next_moves(topology: &Topology, moves: &[SlotMove]) -> Vec<TopologyChange> {
+    let planned = planner::plan(&plan_input(topology));
+    let mut busy: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for one in moves {
+        *busy.entry(one.from).or_default() += 1;
+        *busy.entry(one.to).or_default() += 1;
+    }
+    let mut changes = Vec::new();
+    let is_active = |node: NodeId| topology.nodes.get(&node).is_some_and(|node| node.state == NodeState::Active);
+    for one in planned.moves.into_iter().filter(|one| is_active(one.to)) {
+        let is_still = |slot: &Slot| {
+            let record = topology.slot(*slot);
+            match one.from {
+                Some(from) => record.phase == Phase::Normal && record.primary == Some(from),
+                None => record.primary.is_none(),
+            }
+        };
+        let slots = one.slots.slots().filter(is_still);
+        let Some(from) = one.from else {
+            let slots: SlotRanges = slots.collect();
+            if !slots.is_empty() {
+                changes.push(TopologyChange::Revive { slots, to: one.to });
+            }
+            continue;
+        };
+        let slots: SlotRanges = slots.take(SLOTS_PER_MOVE).collect();
+        let free = |busy: &BTreeMap<NodeId, usize>, node| busy.get(&node).is_none_or(|count| *count < MOVES_PER_NODE);
+        let underway = moves.iter().any(|other| other.from == from && other.to == one.to);
+        if !slots.is_empty() && !underway && free(&busy, from) && free(&busy, one.to) {
+            *busy.entry(from).or_default() += 1;
+            *busy.entry(one.to).or_default() += 1;
+            changes.push(TopologyChange::CopyAdd { slots, from, to: one.to });
+        }
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+use super::*;
+use crate::base::identity::{ClusterId, Incarnation};
+use crate::base::slot::SLOT_COUNT;
+use crate::cluster::topology::Applied;
+
+/// A topology, and everything that the raft leader and the ends of moves do about it.
+struct Cluster {
+    topology: Topology,
+    hints: BTreeMap<NodeId, Hint>,
+}
+
+impl Cluster {
+    fn new() -> Cluster {
+        let mut cluster = Cluster { topology: Topology::default(), hints: BTreeMap::new() };
+        cluster.apply(&TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 2 });
+        cluster
+    }
+
+    fn of(nodes: u8) -> Cluster {
+        let mut cluster = Cluster::new();
+        for number in 1..=nodes {
+            cluster.start(number);
+            cluster.settle();
+        }
+        cluster
+    }
+
+    fn apply(&mut self, change: &TopologyChange) -> Applied {
+        self.topology.apply(self.topology.version + 1, change)
+    }
+
+    fn start(&mut self, number: u8) {
+        let id = NodeId(u128::from(number));
+        let start_ms = self.topology.nodes.get(&id).map_or(1, |node| node.start_ms + 1);
+        let node = Node {
+            id,
+            incarnation: Incarnation(0),
+            ip: [127, 0, 0, number].into(),
+            port: 6379,
+            cluster_port: 16379,
+            hostname: String::new(),
+            weight: 1,
+            zone: String::new(),
+            proxy_port: 0,
+            start_ms,
+            state: NodeState::Active,
+        };
+        self.hints.insert(id, Hint::Alive { start_ms });
+        assert!(matches!(self.apply(&TopologyChange::RegisterNode { node }), Applied::Registered(_)));
+    }
+
+    fn kill(&mut self, number: u8) {
+        self.hints.insert(NodeId(u128::from(number)), Hint::Down);
+    }
+
+    /// Until nobody has anything to do.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let mut changes = leader_duties(&self.topology, &self.hints);
+            changes.extend(moves(&self.topology).into_iter().filter_map(|one| self.next_step(one)));
+            if changes.is_empty() {
+                return;
+            }
+            for change in &changes {
+                let applied = self.apply(change);
+                assert_eq!(applied, Applied::Done, "{change:?}");
+            }
+        }
+        panic!("it does not settle");
+    }
+
+    /// What an end of a move does next, if it is alive.
+    fn next_step(&self, one: SlotMove) -> Option<TopologyChange> {
+        let SlotMove { begun, stage, from, to, slots } = one;
+        let alive = |node: NodeId| self.hints.get(&node) != Some(&Hint::Down);
+        let incarnation = self.topology.nodes.get(&to)?.incarnation;
+        match stage {
+            Stage::Releasing => alive(from).then_some(TopologyChange::CopyRemove { slots, node: from, begun }),
+            _ if !alive(from) || !alive(to) => None,
+            Stage::Copying => Some(TopologyChange::CopyReady { slots, to, incarnation, begun }),
+            Stage::Ready => Some(TopologyChange::BeginHandoff { slots, to, begun }),
+            Stage::HandingOff => Some(TopologyChange::Handoff { slots, to, incarnation, begun }),
+        }
+    }
+
+    /// Live slots per node.
+    fn owned(&self) -> Vec<usize> {
+        let live = |id: &NodeId| {
+            let records = self.topology.slots().iter();
+            records.filter(|record| record.primary == Some(*id) && record.phase == Phase::Normal).count()
+        };
+        self.topology.nodes.keys().map(live).collect()
+    }
+
+    fn state(&mut self, number: u8, state: NodeState) {
+        let id = NodeId(u128::from(number));
+        let incarnation = self.topology.nodes[&id].incarnation;
+        assert_eq!(self.apply(&TopologyChange::SetMemberState { node: id, incarnation, state }), Applied::Done);
+    }
+}
+
+#[test]
+fn nodes_that_join_one_by_one_end_with_equal_shares() {
+    for nodes in [1u8, 2, 3, 4, 7] {
+        let owned = Cluster::of(nodes).owned();
+        let (least, most) = (SLOT_COUNT / usize::from(nodes), SLOT_COUNT.div_ceil(usize::from(nodes)));
+        assert_eq!(owned.iter().sum::<usize>(), SLOT_COUNT);
+        assert!(owned.iter().all(|count| (least..=most).contains(count)), "{owned:?}");
+    }
+}
+
+#[test]
+fn a_draining_node_gives_everything_away() {
+    let mut cluster = Cluster::of(4);
+    cluster.state(2, NodeState::Draining);
+    cluster.settle();
+    let owned = cluster.owned();
+    assert_eq!(owned[1], 0);
+    assert_eq!(owned.iter().sum::<usize>(), SLOT_COUNT);
+}
+
+#[test]
+fn the_slots_of_a_killed_node_stay_dead_until_it_is_back() {
+    let mut cluster = Cluster::of(3);
+    let before = cluster.owned();
+    cluster.kill(2);
+    cluster.settle();
+    assert_eq!(cluster.owned(), [before[0], 0, before[2]]);
+    cluster.start(2);
+    cluster.settle();
+    assert_eq!(cluster.owned(), before);
+}
+
+#[test]
+fn a_node_that_was_only_believed_dead_has_its_slots_back_in_the_same_epoch() {
+    let mut cluster = Cluster::of(3);
+    let (before, slots) = (cluster.owned(), cluster.topology.slots().to_vec());
+    cluster.kill(2);
+    cluster.settle();
+    cluster.hints.insert(NodeId(2), Hint::Alive { start_ms: 1 });
+    cluster.settle();
+    assert_eq!(cluster.owned(), before);
+    assert_eq!(cluster.topology.slots(), slots);
+}
+
+#[test]
+fn a_forgotten_nodes_slots_begin_anew_on_the_others() {
+    let mut cluster = Cluster::of(3);
+    cluster.kill(2);
+    cluster.kill(3);
+    cluster.settle();
+    let (node, incarnation) = (NodeId(2), cluster.topology.nodes[&NodeId(2)].incarnation);
+    assert_eq!(cluster.apply(&TopologyChange::RemoveNode { node, incarnation }), Applied::Done);
+    cluster.settle();
+    let owned = cluster.owned();
+    assert_eq!(owned.len(), 2);
+    assert!(owned[0] > SLOT_COUNT * 2 / 3 - 2, "what the other dead node owns stays dead: {owned:?}");
+}
+
+#[test]
+fn moves_to_and_from_a_node_that_dies_end() {
+    let mut cluster = Cluster::of(2);
+    cluster.start(3);
+    for change in leader_duties(&cluster.topology, &cluster.hints) {
+        cluster.apply(&change);
+    }
+    assert!(!moves(&cluster.topology).is_empty());
+    cluster.kill(3);
+    cluster.settle();
+    assert!(moves(&cluster.topology).is_empty());
+    assert_eq!(cluster.owned().iter().sum::<usize>(), SLOT_COUNT);
+}
+
+#[test]
+fn few_slots_stand_still_at_a_time() {
+    let mut cluster = Cluster::of(3);
+    cluster.start(4);
+    let changes = leader_duties(&cluster.topology, &cluster.hints);
+    assert!(changes.len() <= MOVES_PER_NODE, "{changes:?}");
+    for change in changes {
+        let TopologyChange::CopyAdd { slots, .. } = &change else { panic!("{change:?}") };
+        assert!(slots.len() <= SLOTS_PER_MOVE);
+    }
+}
