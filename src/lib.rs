@@ -17,6 +17,8 @@ pub mod transport;
 
 pub mod cluster;
 
+pub mod moves;
+
 pub mod services;
 
 pub mod commands;

@@ -1,7 +1,11 @@
 //! The node: builds every part from its configuration, starts them, and stops them.
 
+mod cluster;
+mod handler;
+mod leader;
+
 use crate::base::clock;
-use crate::config::Config;
+use crate::config::{Config, Routing};
 use crate::engine::Engine;
 use crate::server::{listener, worker};
 use crate::services::Services;
@@ -14,18 +18,27 @@ pub struct Node {
     services: Arc<Services>,
     workers: Arc<[worker::WorkerHandle]>,
     listeners: Vec<std::net::TcpListener>,
+    /// Those whose clients' requests are forwarded.
+    proxy_listeners: Vec<std::net::TcpListener>,
+    cluster: Option<cluster::ClusterSide>,
 }
 
 impl Node {
-    /// Builds the node and opens its sockets.
-    pub fn start(config: Config) -> io::Result<Node> {
-        if config.cluster_enabled {
-            let reason = "'cluster-enabled yes' (--cluster): the cluster is not built yet; see CHANGELOG.md";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+    /// Builds the node and opens its sockets. In a cluster this ends when the node has found it.
+    pub async fn start(config: Config) -> io::Result<Node> {
+        let addresses = addresses(&config)?;
+        let joined = match config.cluster_enabled {
+            true => Some(cluster::join(&config, &addresses).await?),
+            false => None,
+        };
+        if let Some(joined) = &joined {
+            // Before the first key is hashed, so that hash order is the same on all nodes.
+            crate::values::hashing::set_hash_key(joined.hash_key()).map_err(io::Error::other)?;
         }
-        let engine = Arc::new(Engine::new(config.databases));
+        // A cluster has database 0 only.
+        let engine = Arc::new(Engine::new(if config.cluster_enabled { 1 } else { config.databases }));
+        let cluster = joined.map(|joined| joined.serve(&engine)).transpose()?;
         let services = Arc::new(Services {
-            cluster: None,
             engine,
             settings: crate::services::settings::Settings::new(config.clone()),
             clients: Default::default(),
@@ -34,19 +47,24 @@ impl Node {
             latency: Default::default(),
             statistics: Default::default(),
             pause: Default::default(),
+            cluster: cluster.as_ref().map(|side| Arc::clone(&side.cluster)),
             run_id: run_id(),
             started_at_ms: clock::unix_us() / 1000,
             shutdown: tokio::sync::Notify::new(),
         });
         crate::commands::control::config::apply(&services, &config);
-        let listeners = open(&config)?;
+        let listeners = open(&addresses, config.port, config.tcp_backlog)?;
+        let proxy_listeners = match config.proxy_port {
+            0 => Vec::new(),
+            port => open(&addresses, port, config.tcp_backlog)?,
+        };
         let count = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
         let workers =
             (0..count).map(|index| worker::start(Arc::clone(&services), index, count)).collect::<io::Result<_>>()?;
-        Ok(Node { services, workers, listeners })
+        Ok(Node { services, workers, listeners, proxy_listeners, cluster })
     }
 
     /// What its connections share.
@@ -56,10 +74,13 @@ impl Node {
 
     /// Serves until somebody asks it to end.
     pub async fn run(self) -> io::Result<()> {
-        for socket in self.listeners {
+        let config = self.services.settings.load_full();
+        let is_proxy = config.routing == Routing::Proxy;
+        let main = self.listeners.into_iter().map(|socket| (socket, is_proxy));
+        for (socket, is_proxied) in main.chain(self.proxy_listeners.into_iter().map(|socket| (socket, true))) {
             let (services, workers) = (Arc::clone(&self.services), Arc::clone(&self.workers));
             tokio::spawn(async move {
-                if let Err(error) = listener::accept(socket, services, workers, false).await {
+                if let Err(error) = listener::accept(socket, services, workers, is_proxied).await {
                     tracing::error!(%error, "the listener has ended");
                 }
             });
@@ -71,6 +92,13 @@ impl Node {
             _ = terminate.recv() => tracing::info!("Received SIGTERM, shutting down"),
             _ = tokio::signal::ctrl_c() => tracing::info!("Received SIGINT, shutting down"),
             () = self.services.shutdown.notified() => tracing::info!("Told to shut down by a client"),
+        }
+        if let Some(cluster) = self.cluster {
+            let patience = std::time::Duration::from_secs(config.cluster.shutdown_timeout);
+            tokio::select! {
+                () = cluster.leave(patience) => {}
+                _ = terminate.recv() => tracing::warn!("Received SIGTERM again, ending at once"),
+            }
         }
         tracing::info!("Bye bye");
         Ok(())
@@ -87,9 +115,9 @@ fn run_id() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Opens a socket for each address of `bind`; those with a minus in front may be missing on this machine.
-fn open(config: &Config) -> io::Result<Vec<std::net::TcpListener>> {
-    let mut listeners = Vec::new();
+/// The addresses of `bind` that this machine has; those with a minus in front may be missing.
+fn addresses(config: &Config) -> io::Result<Vec<IpAddr>> {
+    let mut found = Vec::new();
     for name in &config.bind {
         let (optional, name) = match name.strip_prefix('-') {
             Some(name) => (true, name),
@@ -102,19 +130,23 @@ fn open(config: &Config) -> io::Result<Vec<std::net::TcpListener>> {
                 io::Error::new(io::ErrorKind::InvalidInput, format!("'{name}' in 'bind' is not an IP address"))
             })?,
         };
-        match listener::bind(SocketAddr::new(address, config.port), config.tcp_backlog) {
-            Ok(listener) => listeners.push(listener),
+        match std::net::TcpListener::bind(SocketAddr::new(address, 0)) {
+            Ok(_) => found.push(address),
             Err(error) if optional => tracing::debug!(%address, %error, "an optional address is not available"),
-            Err(error) => {
-                return Err(io::Error::new(
-                    error.kind(),
-                    format!("cannot listen on {address}:{}: {error}", config.port),
-                ));
-            }
+            Err(error) => return Err(io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))),
         }
     }
-    if listeners.is_empty() {
+    if found.is_empty() {
         return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "none of the addresses in 'bind' is available"));
     }
-    Ok(listeners)
+    Ok(found)
+}
+
+/// Opens a socket on each address.
+fn open(addresses: &[IpAddr], port: u16, backlog: i32) -> io::Result<Vec<std::net::TcpListener>> {
+    let bind = |address: &IpAddr| {
+        listener::bind(SocketAddr::new(*address, port), backlog)
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}:{port}: {error}")))
+    };
+    addresses.iter().map(bind).collect()
 }

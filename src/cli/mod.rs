@@ -12,6 +12,9 @@ Starling: a Redis-protocol cache whose nodes form, balance and heal a cluster by
 Usage: starling [server] [/path/to/redis.conf | -] [--directive value]...
 
   starling                            a server on 127.0.0.1:6379
+  starling --cluster                  a cluster of one
+  starling --port 7000 --join localhost:6379
+                                      a node that joins it
   starling --port 7000 --maxmemory 1gb
   starling /etc/redis/redis.conf --requirepass secret
   STARLING_PORT=7000 starling
@@ -71,7 +74,7 @@ fn run_node(loaded: Loaded) -> std::io::Result<()> {
     let pidfile = config.pidfile.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        let node = Node::start(config)?;
+        let node = Node::start(config).await?;
         if !pidfile.is_empty() {
             std::fs::write(&pidfile, format!("{}\n", std::process::id()))?;
         }

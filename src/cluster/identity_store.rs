@@ -98,6 +98,21 @@ impl IdentityStore {
         self.identity
     }
 
+    /// Begins a life of the node: gives its start, ms since 1970, greater than in any life before even where the clock was
+    /// set back. When this returns it is on disk.
+    pub fn begin_life(&self, now_ms: u64) -> Result<u64, IdentityError> {
+        let path = self.directory.join("life");
+        let failed = |error| IdentityError::Io { path: path.clone(), error };
+        let before = match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map_err(|_| IdentityError::Damaged { path: path.clone(), line: "life" })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0u64,
+            Err(error) => return Err(failed(error)),
+        };
+        let start_ms = now_ms.max(before.saturating_add(1));
+        replace(&self.directory, &path, format!("{start_ms}\n").as_bytes()).map_err(failed)?;
+        Ok(start_ms)
+    }
+
     /// Remembers who the node is. When this returns it is on disk.
     pub fn save(&mut self, identity: StoredIdentity) -> Result<(), IdentityError> {
         let path = self.directory.join("identity");
@@ -166,6 +181,14 @@ fn parse(text: &str) -> Result<StoredIdentity, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_life_begins_later_than_the_one_before() {
+        let base = tempfile::tempdir().expect("a directory");
+        let store = IdentityStore::open(base.path(), 7000).expect("opened");
+        let starts = [1000, 999, 999, 5000].map(|now_ms| store.begin_life(now_ms).expect("written"));
+        assert_eq!(starts, [1000, 1001, 1002, 5000]);
+    }
 
     #[test]
     fn an_identity_survives_and_the_port_keeps_nodes_apart() {

@@ -103,6 +103,8 @@ pub struct Session {
     pub is_asking: bool,
     /// Whether it came in by the proxy listener.
     pub is_proxied: bool,
+    /// Since when, in Unix milliseconds, the current command has waited for its slot to be handed over.
+    pub waiting_since_ms: Option<u64>,
     /// Arguments of the current command that are secrets, by their places: no log shows them.
     pub secrets: Vec<usize>,
 }
@@ -122,6 +124,7 @@ impl Session {
             is_readonly: false,
             is_asking: false,
             is_proxied: false,
+            waiting_since_ms: None,
             secrets: Vec::new(),
         }
     }

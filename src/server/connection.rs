@@ -243,6 +243,7 @@ impl Connection {
             now_ms: clock::unix_us() / 1000,
             out_of_memory: worker.is_out_of_memory(&config),
             slow_us: services.slowlog.threshold_us().unwrap_or(u64::MAX),
+            view: services.cluster.as_ref().map(|cluster| cluster.view()),
         };
         self.session.client.active_at_ms.store(batch.now_ms, Ordering::Relaxed);
         self.session.client.input_bytes.store(bytes.len(), Ordering::Relaxed);

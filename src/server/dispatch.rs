@@ -1,6 +1,7 @@
 //! The steps of every request, in order. This is the only place that sequences them, and it names no command: what a
 //! command needs is said by the flags of its row.
 
+use super::routing::{self, Elsewhere};
 use crate::base::slot::Slot;
 use crate::commands::context::{Flow, Wait};
 use crate::commands::error::CommandError;
@@ -11,8 +12,10 @@ use crate::commands::table::{self, Command};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
+use crate::services::cluster::View;
 use crate::services::pause::Paused;
 use crate::services::statistics::{ThreadCounters, bump};
+use arc_swap::Guard;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,6 +30,8 @@ pub struct Batch<'a> {
     pub out_of_memory: bool,
     /// Microseconds from which a command is slow; 0: all are.
     pub slow_us: u64,
+    /// Who owns which slot; `None` outside of a cluster.
+    pub view: Option<Guard<Arc<View>>>,
 }
 
 /// A request that was looked at ahead of its turn, so that its key could be fetched into the cache.
@@ -77,6 +82,14 @@ pub fn dispatch(
     }
     // 6: route. A request that does not say what its keys are touches none: its handler says what is wrong with it.
     let keys = keys.unwrap_or_default();
+    if let Some(view) = &batch.view
+        && let Some(elsewhere) = routing::elsewhere(view, session, command, &keys.slots)
+    {
+        return match elsewhere {
+            Elsewhere::Wait => wait_for_slot(batch, session, command, reply),
+            Elsewhere::Redirect(error) => redirect(batch, session, command, error, reply),
+        };
+    }
     if let Some(transaction) = &mut session.transaction
         && !command.spec.has(spec::NOT_QUEUED)
     {
@@ -149,6 +162,9 @@ fn forbidden(batch: &Batch<'_>, session: &Session, command: &'static Command) ->
             )
             .into(),
         ));
+    }
+    if spec.has(spec::IN_CLUSTER) && batch.view.is_none() {
+        return Some(CommandError::text("ERR This instance has cluster support disabled"));
     }
     if batch.out_of_memory && needs_memory(session, command) {
         return Some(CommandError::text("OOM command not allowed when used memory > 'maxmemory'."));
@@ -243,17 +259,26 @@ fn execute(
     }
     let started = if timed { crate::base::clock::boot_us() } else { 0 };
     let mut flow = Flow::Continue;
+    let waited = session.waiting_since_ms.take();
     let result = match command.spec.handler {
         Handler::Data(_) => {
             match execution::execute_data(command, arguments, keys, session, batch.services, batch.now_ms, reply) {
                 Executed::Done => Ok(()),
                 Executed::Failed(error) => Err(error),
-                Executed::Frozen | Executed::Elsewhere => return Flow::Retry(settle()),
+                // The owner changes in this very moment: routing knows in the next.
+                Executed::Frozen | Executed::Elsewhere => {
+                    session.waiting_since_ms = waited;
+                    return wait_for_slot(batch, session, command, reply);
+                }
             }
         }
         Handler::Control(_) => {
             let done = execution::run_control(command, arguments, session, batch.services, batch.now_ms, reply, false);
             flow = done.0;
+            if let Flow::Retry(_) = flow {
+                session.waiting_since_ms = waited;
+                return wait_for_slot(batch, session, command, reply);
+            }
             done.1
         }
         Handler::Container => Ok(()),
@@ -273,7 +298,45 @@ fn execute(
     flow
 }
 
-/// Until a hand-over may be decided: a hand-over takes milliseconds.
-fn settle() -> Wait {
-    Box::pin(tokio::time::sleep(Duration::from_millis(1)))
+/// The request is tried again when its slot may have found its owner: a hand-over takes milliseconds.
+#[cold]
+fn wait_for_slot(
+    batch: &Batch<'_>,
+    session: &mut Session,
+    command: &'static Command,
+    reply: &mut ReplyWriter<'_>,
+) -> Flow {
+    const LOOK_AGAIN: Duration = Duration::from_millis(20);
+    const WAIT_MS_MAX: u64 = 1000;
+    const TRY_AGAIN: &str = "TRYAGAIN The slot is changing its node, and nothing was executed";
+    let since_ms = *session.waiting_since_ms.get_or_insert(batch.now_ms);
+    if batch.now_ms >= since_ms + WAIT_MS_MAX {
+        return redirect(batch, session, command, CommandError::text(TRY_AGAIN), reply);
+    }
+    let (Some(cluster), Some(view)) = (&batch.services.cluster, &batch.view) else {
+        return Flow::Retry(Box::pin(tokio::time::sleep(Duration::from_millis(1))));
+    };
+    Flow::Retry(Box::pin(cluster.until_newer(view.routing.version(), LOOK_AGAIN)))
+}
+
+/// Answers a request that some other node must answer. A transaction is over, or spoilt, as in Redis.
+#[cold]
+fn redirect(
+    batch: &Batch<'_>,
+    session: &mut Session,
+    command: &'static Command,
+    error: CommandError,
+    reply: &mut ReplyWriter<'_>,
+) -> Flow {
+    session.waiting_since_ms = None;
+    if command.spec.has(spec::ENDS_TRANSACTION) {
+        session.transaction = None;
+        crate::commands::control::transaction::unwatch_all(session, batch.services);
+    } else if let Some(transaction) = &mut session.transaction {
+        transaction.aborted = true;
+    }
+    bump(&batch.counters.commands[command.index as usize].rejected, 1);
+    batch.services.statistics.count_error(&error.to_string());
+    error.write(reply);
+    Flow::Continue
 }

@@ -5,4 +5,5 @@ pub mod connection;
 pub mod dispatch;
 pub mod listener;
 pub mod output;
+mod routing;
 pub mod worker;

@@ -92,7 +92,7 @@ fn exec(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     match execute(control, &transaction.queue, reply) {
         Outcome::Done => unwatch_all(control.session, control.services),
         Outcome::Frozen => {
-            // A slot is being handed over: EXEC is tried again, with the queue as it was.
+            // A slot is being handed over, or has been: EXEC is tried again, with the queue as it was.
             control.session.transaction = Some(transaction);
             control.flow = Flow::Retry(Box::pin(tokio::time::sleep(Duration::from_millis(1))));
         }
@@ -128,7 +128,7 @@ fn execute(control: &mut Control<'_>, queue: &[Queued], reply: &mut ReplyWriter<
     } else {
         services.engine.lock_slots(slots.iter().copied(), database, now_ms)
     };
-    if keyspace.slots_state(&slots) == SlotState::Frozen {
+    if keyspace.slots_state(&slots) != SlotState::Serving || (all && keyspace.has_frozen()) {
         return Outcome::Frozen;
     }
     // Under the locks, nothing can change any more: this is the moment at which WATCH looks.

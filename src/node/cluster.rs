@@ -1,0 +1,458 @@
+//! The cluster's parts of a node: how they are built, in which order, and how they end.
+//!
+//! ```text
+//!  join():  identity on disk -> links -> the cluster is found or created -> raft -> the topology is known
+//!  serve(): gossip, registration, leading, moves; the hash key of the topology must be set by then
+//!  leave(): slots are given away -> out of the topology -> goodbye
+//! ```
+
+use super::handler::NodeHandler;
+use super::leader;
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::identity::{ClusterId, Incarnation, NodeId};
+use crate::cluster::datagram::ClusterSecret;
+use crate::cluster::forming::{Forming, Found};
+use crate::cluster::identity_store::{IdentityStore, StoredIdentity};
+use crate::cluster::membership::socket::{MembershipHandle, SocketOptions};
+use crate::cluster::membership::{Life, MemberIdentity, MemberMetadata, MembershipEvent, MembershipOptions};
+use crate::cluster::routing::PreferredEndpoint;
+use crate::cluster::topology::control_thread::ControlThread;
+use crate::cluster::topology::raft::{Consensus, RaftOptions, RaftTopology};
+use crate::cluster::topology::state::{Event, EventKind};
+use crate::cluster::topology::{Node, NodeState, Topology};
+use crate::cluster::view::ViewOptions;
+use crate::config::{CLUSTER_PORT_OFFSET, Config};
+use crate::engine::Engine;
+use crate::moves::{Moves, MovesOptions};
+use crate::services::cluster::{Cluster, ClusterParts};
+use crate::transport::handshake::LocalIdentity;
+use crate::transport::tcp::{TcpOptions, TcpTransport, system_nonces};
+use crate::transport::{LinkSecret, Peer};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Between lines in the log that say that the topology is waited for.
+const WAITING_LINE: Duration = Duration::from_secs(5);
+
+/// A node that belongs to a cluster and knows its topology; it serves nothing yet.
+pub(super) struct Joined {
+    config: Config,
+    store: IdentityStore,
+    control: ControlThread,
+    transport: Arc<TcpTransport>,
+    handler: Arc<NodeHandler>,
+    raft: RaftTopology,
+    identity: LocalIdentity,
+    address: SocketAddr,
+    start_ms: u64,
+}
+
+/// The cluster's parts while the node runs.
+pub(super) struct ClusterSide {
+    pub(super) cluster: Arc<Cluster>,
+    node: NodeId,
+    transport: Arc<TcpTransport>,
+    raft: RaftTopology,
+    membership: Arc<MembershipHandle>,
+    incarnation: watch::Receiver<Option<Incarnation>>,
+    leaving: Arc<AtomicBool>,
+    control: ControlThread,
+    /// Its thread ends with it.
+    _slots: ControlThread,
+    _store: IdentityStore,
+}
+
+/// Finds or creates the cluster. Ends when the node knows its topology.
+pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Joined> {
+    let own = &config.cluster;
+    if own.port <= config.port || config.port == 0 {
+        let reason = format!("no cluster port for 'port' {}: set 'cluster-port'", config.port);
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    }
+    let mut store = IdentityStore::open(Path::new("."), config.port).map_err(io::Error::other)?;
+    let stored = match store.identity() {
+        Some(stored) => stored,
+        None => {
+            let fresh = StoredIdentity { node: NodeId(random()?), cluster: None, generation: 0 };
+            store.save(fresh).map_err(io::Error::other)?;
+            fresh
+        }
+    };
+    let start_ms = store.begin_life(SystemClock.unix_ms()).map_err(io::Error::other)?;
+    let secret = LinkSecret::new(&own.secret);
+    if secret.is_none() {
+        tracing::warn!("no 'cluster-secret': links and gossip are accepted from this machine only");
+    }
+    let control = ControlThread::start("control")?;
+    let mut identity = LocalIdentity {
+        node: stored.node,
+        cluster: stored.cluster,
+        generation: stored.generation,
+        incarnation: Incarnation(0),
+    };
+    let transport = Arc::new(TcpTransport::new(TcpOptions {
+        identity,
+        secret,
+        clock: Arc::new(SystemClock),
+        nonces: system_nonces(),
+        runtime: control.handle().clone(),
+    }));
+    let announced_port = if own.announce_bus_port == 0 { own.port } else { own.announce_bus_port };
+    let address = SocketAddr::new(announced_ip(config, addresses), announced_port);
+    let handler = NodeHandler::new(Forming::new(stored.node, address, own.bootstrap_expect as u32));
+    for ip in addresses {
+        let socket = crate::server::listener::bind(SocketAddr::new(*ip, own.port), config.tcp_backlog);
+        let socket = socket.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen for nodes on {ip}:{}: {error}", own.port))
+        })?;
+        transport.listen(socket, Arc::clone(&handler) as Arc<_>)?;
+    }
+    let mut seeds = resolve(&own.join).await;
+    let mut create = None;
+    if identity.cluster.is_none() {
+        match find(config, &handler, &transport, &control).await? {
+            Found::Cluster(welcome) => {
+                identity.cluster = Some(welcome.cluster);
+                identity.generation = welcome.generation;
+                seeds = welcome.members;
+            }
+            Found::Create => create = Some((ClusterId(random()?), random()?)),
+        }
+    }
+    if create.is_none() {
+        remember(&mut store, &transport, identity)?;
+    }
+    let options = RaftOptions {
+        node: identity.node,
+        address,
+        directory: store.directory().to_owned(),
+        transport: Arc::clone(&transport) as Arc<_>,
+        seeds: seeds.iter().filter(|seed| **seed != address).map(|&address| Peer { node: None, address }).collect(),
+    };
+    let raft = control.run(RaftTopology::start(options)).await.ok_or_else(ended)??;
+    if let Some((cluster, hash_key)) = create {
+        let creator = raft.clone();
+        let created = control.run(async move { creator.create(cluster, hash_key).await }).await.ok_or_else(ended)?;
+        created.map_err(io::Error::other)?;
+        // Where an earlier start was cut off before it could remember, the cluster is the one of its raft log.
+        identity.cluster = raft.published().current().cluster.or(Some(cluster));
+        remember(&mut store, &transport, identity)?;
+        tracing::info!(cluster = ?identity.cluster, "a cluster was created");
+    }
+    handler.topology.set(raft.clone()).map_err(|_| ended())?;
+    until_known(&raft).await;
+    Ok(Joined { config: config.clone(), store, control, transport, handler, raft, identity, address, start_ms })
+}
+
+impl Joined {
+    /// The key of the table hash that all nodes of the cluster share.
+    pub(super) fn hash_key(&self) -> u128 {
+        self.raft.published().current().hash_key
+    }
+
+    /// Starts gossip, moves and registration.
+    pub(super) fn serve(self, engine: &Arc<Engine>) -> io::Result<ClusterSide> {
+        let Joined { config, store, control, transport, handler, raft, identity, address, start_ms } = self;
+        let consensus: Arc<dyn Consensus> = Arc::new(raft.clone());
+        let (membership, events) = start_membership(&config, &raft, &identity, address, start_ms)?;
+        let membership = Arc::new(membership);
+        let parts = ClusterParts {
+            node: identity.node,
+            consensus: Arc::clone(&consensus),
+            membership: Arc::clone(&membership),
+            transport: Arc::clone(&transport) as Arc<_>,
+            options: view_options(&config),
+        };
+        let cluster = Arc::new(Cluster::new(parts, raft.published().current()).map_err(io::Error::other)?);
+        let (given, incarnation) = watch::channel(None);
+        let leaving = Arc::new(AtomicBool::new(false));
+        let slots = ControlThread::start("slots")?;
+        let moves = Moves::start(
+            MovesOptions {
+                node: identity.node,
+                engine: Arc::clone(engine),
+                consensus: Arc::clone(&consensus),
+                transport: Arc::clone(&transport) as Arc<_>,
+                incarnation: incarnation.clone(),
+                nudge: nudge(&raft),
+                show: shower(&cluster, &membership, &transport, identity),
+            },
+            slots.handle().clone(),
+        );
+        handler.moves.set(moves).map_err(|_| ended())?;
+        let node = describe(&config, identity.node, address, start_ms);
+        let spawn = control.handle();
+        spawn.spawn(leader::stay_registered(node, Arc::clone(&consensus), given, Arc::clone(&leaving)));
+        spawn.spawn(leader::lead(identity.node, Arc::clone(&consensus), Arc::clone(&membership)));
+        spawn.spawn(hear(events, raft.clone()));
+        let node = identity.node;
+        Ok(ClusterSide {
+            cluster,
+            node,
+            transport,
+            raft,
+            membership,
+            incarnation,
+            leaving,
+            control,
+            _slots: slots,
+            _store: store,
+        })
+    }
+}
+
+impl ClusterSide {
+    /// Gives away what this node holds and says goodbye. `patience`: how long it waits while nothing moves.
+    pub(super) async fn leave(self, patience: Duration) {
+        let consensus: Arc<dyn Consensus> = Arc::new(self.raft.clone());
+        let incarnation = *self.incarnation.borrow();
+        self.leaving.store(true, Ordering::Release);
+        if let Some(incarnation) = incarnation {
+            let node = self.node;
+            let drained = self.control.run(async move { leader::drain(node, incarnation, &consensus, patience).await });
+            match drained.await {
+                Some(true) => tracing::info!("all slots are with other nodes"),
+                _ => tracing::warn!("this node ends with slots that nobody else has"),
+            }
+        }
+        self.membership.leave();
+        let raft = self.raft.clone();
+        let _ = self.control.run(async move { raft.shutdown().await }).await;
+        self.transport.close();
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the control thread has ended")
+}
+
+fn random() -> io::Result<u128> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+/// Keeps on disk, and tells on links, which cluster the node belongs to.
+fn remember(store: &mut IdentityStore, transport: &TcpTransport, identity: LocalIdentity) -> io::Result<()> {
+    let LocalIdentity { node, cluster, generation, .. } = identity;
+    let known = StoredIdentity { node, cluster, generation };
+    if store.identity() != Some(known) {
+        store.save(known).map_err(io::Error::other)?;
+    }
+    transport.set_identity(identity);
+    Ok(())
+}
+
+/// The cluster of a node that has none.
+async fn find(
+    config: &Config,
+    handler: &Arc<NodeHandler>,
+    transport: &Arc<TcpTransport>,
+    control: &ControlThread,
+) -> io::Result<Found> {
+    let own = &config.cluster;
+    if own.join.is_empty() && own.bootstrap_expect <= 1 {
+        return Ok(Found::Create);
+    }
+    let (handler, transport, join) = (Arc::clone(handler), Arc::clone(transport), own.join.clone());
+    let search = async move {
+        let seeds = || {
+            let join = join.clone();
+            async move { resolve(&join).await }
+        };
+        handler.forming.search(transport, seeds).await
+    };
+    control.run(search).await.ok_or_else(ended)
+}
+
+/// The cluster addresses behind client addresses.
+async fn resolve(seeds: &[String]) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for seed in seeds {
+        match tokio::net::lookup_host(seed.as_str()).await {
+            Ok(addresses) => found.extend(addresses.filter_map(|address| {
+                let port = address.port().checked_add(CLUSTER_PORT_OFFSET)?;
+                Some(SocketAddr::new(address.ip(), port))
+            })),
+            Err(error) => tracing::warn!(seed, %error, "an address in 'join' is not found"),
+        }
+    }
+    found
+}
+
+/// Where other nodes and clients reach this one.
+fn announced_ip(config: &Config, addresses: &[IpAddr]) -> IpAddr {
+    if let Ok(ip) = config.cluster.announce_ip.parse() {
+        return ip;
+    }
+    if let Some(ip) = addresses.iter().find(|ip| !ip.is_unspecified()) {
+        return *ip;
+    }
+    // Bound to every address: the one from which the seeds are reached. No packet is sent for this.
+    let outward = config.cluster.join.first().map_or("192.0.2.1:1", String::as_str);
+    let found = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect(outward)?;
+        socket.local_addr()
+    });
+    found.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip())
+}
+
+/// Waits until the topology has been loaded, or pulled from somebody.
+async fn until_known(raft: &RaftTopology) {
+    let mut topologies = raft.subscribe();
+    loop {
+        let known = topologies.wait_for(|topology| topology.cluster.is_some());
+        match tokio::time::timeout(WAITING_LINE, known).await {
+            Ok(_) => return,
+            Err(_) => tracing::info!(peers = ?raft.group().voters, "waiting for the cluster's topology"),
+        }
+    }
+}
+
+fn view_options(config: &Config) -> ViewOptions {
+    let own = &config.cluster;
+    ViewOptions {
+        preferred_endpoint: match own.preferred_endpoint_type.as_str() {
+            "hostname" => PreferredEndpoint::Hostname,
+            "unknown-endpoint" => PreferredEndpoint::Unknown,
+            _ => PreferredEndpoint::Ip,
+        },
+        require_full_coverage: own.require_full_coverage,
+        allow_reads_when_down: own.allow_reads_when_down,
+    }
+}
+
+fn client_port(config: &Config) -> u16 {
+    if config.cluster.announce_port == 0 { config.port } else { config.cluster.announce_port }
+}
+
+/// The node as it registers.
+fn describe(config: &Config, id: NodeId, address: SocketAddr, start_ms: u64) -> Node {
+    Node {
+        id,
+        incarnation: Incarnation(0),
+        ip: address.ip(),
+        port: client_port(config),
+        cluster_port: address.port(),
+        hostname: config.cluster.announce_hostname.clone(),
+        weight: config.cluster.weight,
+        zone: config.cluster.zone.clone(),
+        proxy_port: config.proxy_port,
+        start_ms,
+        state: NodeState::Active,
+    }
+}
+
+fn start_membership(
+    config: &Config,
+    raft: &RaftTopology,
+    identity: &LocalIdentity,
+    address: SocketAddr,
+    start_ms: u64,
+) -> io::Result<(MembershipHandle, mpsc::Receiver<MembershipEvent>)> {
+    let topology = raft.published().current();
+    let known = topology.nodes.values().map(leader::cluster_address);
+    let voters = raft.group().voters.into_iter().map(|voter| voter.address);
+    let mut seeds: Vec<SocketAddr> = known.chain(voters).filter(|seed| *seed != address).collect();
+    seeds.sort_unstable();
+    seeds.dedup();
+    let bind_ip = if config.bind.iter().any(|name| name == "*") { Ipv4Addr::UNSPECIFIED.into() } else { address.ip() };
+    let bind_ip = if config.cluster.announce_ip.is_empty() { bind_ip } else { Ipv4Addr::UNSPECIFIED.into() };
+    let options = MembershipOptions {
+        identity: MemberIdentity {
+            node: identity.node,
+            address,
+            life: Life { start_ms, renewals: 0 },
+            metadata: MemberMetadata {
+                client_port: client_port(config),
+                proxy_port: config.proxy_port,
+                weight_percent: (config.cluster.weight * 100) as u16,
+                zone: 0,
+            },
+        },
+        cluster: identity.cluster.unwrap_or(ClusterId(0)),
+        generation: identity.generation,
+        secret: ClusterSecret::new(&config.cluster.secret),
+        seeds,
+        random_seed: random()? as u64,
+    };
+    let bind = SocketAddr::new(bind_ip, config.cluster.port);
+    MembershipHandle::start(SocketOptions { bind, membership: options, clock: Arc::new(SystemClock) })
+}
+
+fn nudge(raft: &RaftTopology) -> Arc<dyn Fn() + Send + Sync> {
+    let raft = raft.clone();
+    Arc::new(move || raft.nudge())
+}
+
+/// What makes a topology visible: to requests, to gossip, to links, to the log.
+fn shower(
+    cluster: &Arc<Cluster>,
+    membership: &Arc<MembershipHandle>,
+    transport: &Arc<TcpTransport>,
+    identity: LocalIdentity,
+) -> crate::moves::Show {
+    let (cluster, membership, transport) = (Arc::clone(cluster), Arc::clone(membership), Arc::clone(transport));
+    let shown = parking_lot::Mutex::new(0u64);
+    Box::new(move |topology, incarnation| {
+        cluster.show(Arc::clone(topology), incarnation);
+        membership.set_topology_version(topology.version);
+        if let Some(incarnation) = incarnation
+            && transport.identity().incarnation != incarnation
+        {
+            transport.set_identity(LocalIdentity { incarnation, ..identity });
+        }
+        let mut shown = shown.lock();
+        // What happened before this node came is history.
+        if *shown > 0 {
+            log_events(topology, *shown);
+        }
+        *shown = topology.version;
+        forget_removed(topology, &membership);
+    })
+}
+
+/// Members that the topology does not know and gossip believes dead are gone for good.
+fn forget_removed(topology: &Topology, membership: &MembershipHandle) {
+    let members = membership.members();
+    for member in &members.members {
+        let node = member.identity.node;
+        if member.health == crate::cluster::membership::MemberHealth::Down && !topology.nodes.contains_key(&node) {
+            let _ = membership.forget(node);
+        }
+    }
+}
+
+fn log_events(topology: &Topology, after: u64) {
+    for Event { id, kind, node, slots } in topology.events.iter().filter(|event| event.id > after) {
+        let node = node.map(|node| node.to_string()).unwrap_or_default();
+        match kind {
+            EventKind::SlotsDead | EventKind::NodeDown => {
+                tracing::warn!(id, ?kind, node, slots = %slots, "cluster");
+            }
+            EventKind::MoveBegun | EventKind::MoveDone => tracing::debug!(id, ?kind, node, slots = %slots, "cluster"),
+            _ => tracing::info!(id, ?kind, node, slots = %slots, "cluster"),
+        }
+    }
+}
+
+/// Listens to gossip: a newer topology is fetched at once, the rest is for the log.
+async fn hear(mut events: mpsc::Receiver<MembershipEvent>, raft: RaftTopology) {
+    while let Some(event) = events.recv().await {
+        match event {
+            MembershipEvent::TopologyVersionSeen { .. } => raft.nudge(),
+            MembershipEvent::Rejected { reason, from, count } => {
+                tracing::warn!(?reason, %from, count, "datagrams were dropped");
+            }
+            MembershipEvent::MemberUp(member) => tracing::info!(node = %member.node, at = %member.address, "heard of"),
+            MembershipEvent::MemberDown(member) => tracing::warn!(node = %member.node, "does not answer any more"),
+            MembershipEvent::MemberSuspected(member) => tracing::info!(node = %member.node, "does not answer"),
+            other => tracing::debug!(?other, "gossip"),
+        }
+    }
+}

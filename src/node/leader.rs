@@ -1,0 +1,205 @@
+//! What the raft leader does for the cluster, and each node for its own membership: short loops around pure decisions.
+
+use crate::base::identity::{Incarnation, NodeId};
+use crate::cluster::duties::{self, Hint, SlotMove, Stage};
+use crate::cluster::membership::MemberHealth;
+use crate::cluster::membership::socket::MembershipHandle;
+use crate::cluster::topology::raft::Consensus;
+use crate::cluster::topology::{Applied, Node, NodeState, Refused, Topology, TopologyChange};
+use crate::cluster::view::is_current;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Between looks of the raft leader, where nothing changes.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// A member that gossip has not heard of for so long is taken for down.
+const ABSENT_LIMIT: Duration = Duration::from_secs(15);
+/// A hand-off that takes longer than this is called off: nobody serves its slots meanwhile.
+const HAND_OFF_LIMIT: Duration = Duration::from_secs(3);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Leads, whenever this node is the raft leader, until the topology ends.
+pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership: Arc<MembershipHandle>) {
+    let mut topologies = consensus.subscribe();
+    let mut watching = Watching::default();
+    let mut done: Option<(u64, BTreeMap<NodeId, Hint>)> = None;
+    loop {
+        let topology = Arc::clone(&topologies.borrow_and_update());
+        if consensus.group().leader == Some(node) {
+            let hints = watching.hints(node, &topology, &membership);
+            let mut changes = watching.overdue(&topology);
+            // The plan is the same for the same topology and hints.
+            if done.as_ref().is_none_or(|(version, known)| *version != topology.version || *known != hints) {
+                changes.extend(duties::leader_duties(&topology, &hints));
+                done = Some((topology.version, hints));
+            }
+            for change in changes {
+                tracing::debug!(?change, "the raft leader proposes");
+                if let Err(error) = consensus.propose(change).await {
+                    tracing::info!(%error, "a change of the topology was not agreed on");
+                    done = None;
+                    break;
+                }
+            }
+        } else {
+            watching = Watching::default();
+            done = None;
+        }
+        if let Ok(Err(_)) = tokio::time::timeout(LOOK_INTERVAL, topologies.changed()).await {
+            return;
+        }
+    }
+}
+
+/// What the leader has to see for a while before it acts on it.
+#[derive(Default)]
+struct Watching {
+    absent: HashMap<NodeId, Instant>,
+    handing_off: HashMap<u64, Instant>,
+}
+
+impl Watching {
+    /// What gossip believes of the members.
+    fn hints(&mut self, own: NodeId, topology: &Topology, membership: &MembershipHandle) -> BTreeMap<NodeId, Hint> {
+        let members = membership.members();
+        let mut hints = BTreeMap::new();
+        for node in topology.nodes.values().filter(|node| node.id != own) {
+            let Some(member) = members.member(node.id) else {
+                let since = *self.absent.entry(node.id).or_insert_with(Instant::now);
+                if since.elapsed() > ABSENT_LIMIT {
+                    hints.insert(node.id, Hint::Down);
+                }
+                continue;
+            };
+            self.absent.remove(&node.id);
+            let start_ms = member.identity.life.start_ms;
+            match member.health {
+                // That an earlier life is down says nothing about this one.
+                MemberHealth::Down if start_ms < node.start_ms => {}
+                MemberHealth::Down => drop(hints.insert(node.id, Hint::Down)),
+                MemberHealth::Alive => drop(hints.insert(node.id, Hint::Alive { start_ms })),
+                MemberHealth::Suspected => {}
+            }
+        }
+        hints
+    }
+
+    /// Hand-offs that take too long.
+    fn overdue(&mut self, topology: &Topology) -> Vec<TopologyChange> {
+        let moves = duties::moves(topology);
+        let open: Vec<SlotMove> = moves.into_iter().filter(|one| one.stage == Stage::HandingOff).collect();
+        self.handing_off.retain(|begun, _| open.iter().any(|one| one.begun == *begun));
+        let late = open.into_iter().filter(|one| {
+            let since = self.handing_off.entry(one.begun).or_insert_with(Instant::now);
+            since.elapsed() > HAND_OFF_LIMIT
+        });
+        late.map(|one| TopologyChange::AbortHandoff { slots: one.slots, to: one.to, begun: one.begun }).collect()
+    }
+}
+
+/// Keeps this life of the node registered, until it leaves.
+pub(super) async fn stay_registered(
+    node: Node,
+    consensus: Arc<dyn Consensus>,
+    incarnation: watch::Sender<Option<Incarnation>>,
+    leaving: Arc<AtomicBool>,
+) {
+    let mut topologies = consensus.subscribe();
+    loop {
+        let topology = Arc::clone(&topologies.borrow_and_update());
+        if leaving.load(Ordering::Acquire) {
+            return;
+        }
+        let own = *incarnation.borrow();
+        if is_current(&topology, node.id, own) {
+            if topologies.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        match consensus.propose(TopologyChange::RegisterNode { node: node.clone() }).await {
+            Ok(proposal) => match proposal.applied {
+                Applied::Registered(given) => {
+                    tracing::info!(node = %node.id, incarnation = given.0, "registered in the cluster");
+                    incarnation.send_replace(Some(given));
+                    let version = proposal.index;
+                    if topologies.wait_for(|topology| topology.version >= version).await.is_err() {
+                        return;
+                    }
+                }
+                Applied::Refused(Refused::AddressTaken) => replace(&node, &consensus).await,
+                other => tracing::warn!(?other, "this node was not registered"),
+            },
+            Err(error) => tracing::warn!(%error, "this node could not register"),
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Another member is said to live at this node's address, which this node has bound: it is gone.
+async fn replace(node: &Node, consensus: &Arc<dyn Consensus>) {
+    let topology = Arc::clone(&consensus.subscribe().borrow());
+    let at = |other: &&Node| (other.ip, other.cluster_port) == (node.ip, node.cluster_port) && other.id != node.id;
+    for other in topology.nodes.values().filter(at).filter(|other| other.state != NodeState::Down) {
+        tracing::warn!(former = %other.id, "another node had this address: it is down");
+        let down =
+            TopologyChange::SetMemberState { node: other.id, incarnation: other.incarnation, state: NodeState::Down };
+        if let Err(error) = consensus.propose(down).await {
+            tracing::warn!(%error, "the former node at this address could not be declared down");
+        }
+    }
+}
+
+/// Gives away what this node holds, and leaves the topology. Ends early where nobody is left to take it, or where nothing
+/// has moved for `patience`. Whether everything was given away.
+pub(super) async fn drain(
+    node: NodeId,
+    incarnation: Incarnation,
+    consensus: &Arc<dyn Consensus>,
+    patience: Duration,
+) -> bool {
+    let mut topologies = consensus.subscribe();
+    let state = NodeState::Draining;
+    let mut progress = (usize::MAX, Instant::now());
+    let mut announced = false;
+    loop {
+        let topology = Arc::clone(&topologies.borrow_and_update());
+        let Some(own) = topology.nodes.get(&node) else { return true };
+        let others =
+            topology.nodes.values().filter(|other| other.id != node && other.state == NodeState::Active).count();
+        let held = held(&topology, node);
+        if others == 0 {
+            return held == 0;
+        }
+        if held < progress.0 {
+            progress = (held, Instant::now());
+        } else if progress.1.elapsed() > patience {
+            return false;
+        }
+        if own.state == NodeState::Active && !announced {
+            announced = consensus.propose(TopologyChange::SetMemberState { node, incarnation, state }).await.is_ok();
+        } else if held == 0 && consensus.group().voters.iter().all(|voter| voter.node != node) {
+            let left = consensus.propose(TopologyChange::RemoveNode { node, incarnation }).await;
+            return left.is_ok();
+        }
+        // The voters change without a change of the topology.
+        let _ = tokio::time::timeout(RETRY_PAUSE / 2, topologies.changed()).await;
+    }
+}
+
+/// How many slots a node serves, or may still hold.
+fn held(topology: &Topology, node: NodeId) -> usize {
+    let holds = |record: &&crate::cluster::topology::SlotRecord| {
+        record.primary == Some(node) || record.phase.releasing_from() == Some(node)
+    };
+    topology.slots().iter().filter(holds).count()
+}
+
+/// Where a member's links and gossip are.
+pub(super) fn cluster_address(node: &Node) -> SocketAddr {
+    SocketAddr::new(node.ip, node.cluster_port)
+}
