@@ -94,7 +94,8 @@ fn start_log(loaded: &Loaded) -> std::io::Result<()> {
         "warning" => "warn",
         _ => "info",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},openraft=error")));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     if config.logfile.is_empty() {
         let builder = builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout()));

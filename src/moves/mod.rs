@@ -20,7 +20,7 @@ mod target;
 
 use crate::base::identity::{Incarnation, NodeId};
 use crate::base::slot_ranges::SlotRanges;
-use crate::cluster::duties::{self, Stage};
+use crate::cluster::duties::{self, SlotMove, Stage};
 use crate::cluster::topology::raft::Consensus;
 use crate::cluster::topology::{Topology, TopologyChange};
 use crate::engine::Engine;
@@ -28,7 +28,7 @@ use crate::transport::{Blob, Response, Sender, Transport};
 use ownership::Ownership;
 use parking_lot::Mutex;
 use source::Source;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use target::Arrivals;
 use tokio::sync::watch;
@@ -81,7 +81,7 @@ impl Moves {
             arrivals: Mutex::default(),
         });
         let ownership = Ownership::new(options.node, Arc::clone(&shared.engine));
-        let run = Follower { shared: Arc::clone(&shared), ownership, copying: HashMap::new() };
+        let run = Follower { shared: Arc::clone(&shared), ownership, copying: HashMap::new(), ended: HashSet::new() };
         runtime.spawn(run.run(options.incarnation, options.show));
         Moves { shared, runtime }
     }
@@ -100,6 +100,8 @@ struct Follower {
     ownership: Ownership,
     /// The copying tasks and their slots, by the numbers of their moves.
     copying: HashMap<u64, (JoinHandle<()>, SlotRanges)>,
+    /// The moves from here that are done, whose end has been proposed.
+    ended: HashSet<u64>,
 }
 
 impl Follower {
@@ -151,8 +153,13 @@ impl Follower {
             }
             wanted
         });
+        let is_released = |one: &SlotMove| one.stage == Stage::Releasing && one.from == node;
+        self.ended.retain(|begun| moves.iter().any(|one| one.begun == *begun && is_released(one)));
         for one in moves {
-            if one.stage == Stage::Releasing && one.from == node {
+            if is_released(&one) {
+                if !self.ended.insert(one.begun) {
+                    continue;
+                }
                 let change = TopologyChange::CopyRemove { slots: one.slots, node, begun: one.begun };
                 propose_aside(&self.shared, change);
             } else if one.stage == Stage::Copying
@@ -170,12 +177,12 @@ impl Follower {
     }
 }
 
-/// Proposes without waiting. Repeated and refused where it was done already.
+/// Proposes without waiting, until it is agreed on or refused.
 fn propose_aside(shared: &Arc<Shared>, change: TopologyChange) {
     let consensus = Arc::clone(&shared.consensus);
     tokio::spawn(async move {
-        if let Err(error) = consensus.propose(change).await {
-            tracing::warn!(%error, "a step of a move could not be agreed on");
+        while let Err(error) = consensus.propose(change.clone()).await {
+            tracing::warn!(%error, "the end of a move could not be agreed on");
         }
     });
 }

@@ -59,7 +59,8 @@ pub(super) struct ClusterSide {
     transport: Arc<TcpTransport>,
     raft: RaftTopology,
     membership: Arc<MembershipHandle>,
-    incarnation: watch::Receiver<Option<Incarnation>>,
+    /// Held until the end: the moves listen to it.
+    incarnation: watch::Sender<Option<Incarnation>>,
     leaving: Arc<AtomicBool>,
     control: ControlThread,
     /// Its thread ends with it.
@@ -178,7 +179,7 @@ impl Joined {
                 engine: Arc::clone(engine),
                 consensus: Arc::clone(&consensus),
                 transport: Arc::clone(&transport) as Arc<_>,
-                incarnation: incarnation.clone(),
+                incarnation,
                 nudge: nudge(&raft),
                 show: shower(&cluster, &membership, &transport, identity),
             },
@@ -187,7 +188,7 @@ impl Joined {
         handler.moves.set(moves).map_err(|_| ended())?;
         let node = describe(&config, identity.node, address, start_ms);
         let spawn = control.handle();
-        spawn.spawn(leader::stay_registered(node, Arc::clone(&consensus), given, Arc::clone(&leaving)));
+        spawn.spawn(leader::stay_registered(node, Arc::clone(&consensus), given.clone(), Arc::clone(&leaving)));
         spawn.spawn(leader::lead(identity.node, Arc::clone(&consensus), Arc::clone(&membership)));
         spawn.spawn(hear(events, raft.clone()));
         let node = identity.node;
@@ -197,7 +198,7 @@ impl Joined {
             transport,
             raft,
             membership,
-            incarnation,
+            incarnation: given,
             leaving,
             control,
             _slots: slots,

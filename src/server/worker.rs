@@ -115,6 +115,7 @@ impl Worker {
 
 /// Removes expired keys of this thread's share of the shards, `hz` times a second.
 async fn expire(services: Arc<Services>, index: usize, count: usize) {
+    let mut turn = 0;
     loop {
         let config = services.settings.load_full();
         tokio::time::sleep(Duration::from_millis(1000 / config.hz.clamp(1, 500))).await;
@@ -122,7 +123,13 @@ async fn expire(services: Arc<Services>, index: usize, count: usize) {
         services.engine.wind_access_clock(now_ms);
         if services.settings.is_active_expire_on() {
             let started = clock::boot_us();
-            services.engine.expire_cycle(index, count, now_ms, EXPIRE_BUDGET_US * config.active_expire_effort);
+            services.engine.expire_cycle(
+                index,
+                count,
+                &mut turn,
+                now_ms,
+                EXPIRE_BUDGET_US * config.active_expire_effort,
+            );
             let took_ms = (clock::boot_us() - started) / 1000;
             services.latency.observe("expire-cycle", now_ms / 1000, took_ms);
         }

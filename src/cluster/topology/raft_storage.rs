@@ -260,7 +260,7 @@ impl RaftStateMachine<TypeConfig> for StateStore {
                 EntryPayload::Normal(change) => {
                     let applied = machine.topology.apply(entry.log_id.index, &change);
                     if let Applied::Refused(reason) = &applied {
-                        tracing::info!(index = entry.log_id.index, ?reason, ?change, "a topology change was refused");
+                        tracing::debug!(index = entry.log_id.index, ?reason, ?change, "a topology change was refused");
                     }
                     changes.push((entry.log_id.index, change));
                     applied
