@@ -45,8 +45,8 @@ pub struct MovesOptions {
     pub transport: Arc<dyn Transport>,
     /// This life of the node, once it has registered.
     pub incarnation: watch::Receiver<Option<Incarnation>>,
-    /// Asks for a newer topology at once.
-    pub nudge: Arc<dyn Fn() + Send + Sync>,
+    /// Asks for a version of the topology at once.
+    pub nudge: Arc<dyn Fn(u64) + Send + Sync>,
     pub show: Show,
 }
 
@@ -56,7 +56,7 @@ struct Shared {
     engine: Arc<Engine>,
     consensus: Arc<dyn Consensus>,
     transport: Arc<dyn Transport>,
-    nudge: Arc<dyn Fn() + Send + Sync>,
+    nudge: Arc<dyn Fn(u64) + Send + Sync>,
     source: Mutex<Source>,
     arrivals: Mutex<Arrivals>,
 }

@@ -58,7 +58,7 @@ pub(super) fn answer(shared: &Shared, sender: &Sender, Blob(bytes): &Blob) -> Re
     };
     let mut source = shared.source.lock();
     if version > source.version {
-        (shared.nudge)();
+        (shared.nudge)(version);
     }
     let answer = match request {
         SlotRequest::Begin { begun, slots, .. } => source.begin(&shared.engine, sender.node, begun, &slots),

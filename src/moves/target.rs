@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::messages::{Malformed, SlotAnswer, SlotRequest, encode, read_record};
+use crate::base::clock;
 use crate::base::identity::{Epoch, Incarnation, Position};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
@@ -96,14 +97,17 @@ struct Progress {
 impl Attempt<'_> {
     async fn run(mut self, epochs: &[(Slot, Epoch)]) -> Result<(), Failure> {
         let SlotMove { begun, to, ref slots, .. } = *self.one;
+        let began_us = clock::boot_us();
         let begin = SlotRequest::Begin { begun, slots: slots.clone(), version: self.version };
         let mut progress = self.ask(begin).await?;
         while !progress.is_copied {
             progress = self.next().await?;
         }
+        let copied_us = clock::boot_us();
         let incarnation = self.incarnation;
         self.propose(TopologyChange::CopyReady { slots: slots.clone(), to, incarnation, begun }).await?;
         self.version = self.propose(TopologyChange::BeginHandoff { slots: slots.clone(), to, begun }).await?;
+        let begun_us = clock::boot_us();
         while !progress.is_stopped {
             if progress.is_empty {
                 tokio::time::sleep(IDLE_PAUSE).await;
@@ -113,13 +117,23 @@ impl Attempt<'_> {
         if !self.partial.is_empty() {
             return Err(Failure::Lost("the stream ended in the middle of a record".into()));
         }
+        let stopped_us = clock::boot_us();
         self.shared.arrivals.lock().add(begun, epochs);
         let handoff = TopologyChange::Handoff { slots: slots.clone(), to, incarnation, begun };
         self.version = self.propose(handoff).await?;
-        (self.shared.nudge)();
+        (self.shared.nudge)(self.version);
         // The source answers MOVED as soon as it knows; without this it would know a little later.
         let _ = self.request(SlotRequest::Look { version: self.version }).await;
-        tracing::debug!(begun, %slots, bytes = self.received, "slots have moved here");
+        tracing::debug!(
+            begun,
+            %slots,
+            bytes = self.received,
+            copied_in_us = copied_us - began_us,
+            agreed_in_us = begun_us - copied_us,
+            stopped_in_us = stopped_us - begun_us,
+            handed_over_in_us = clock::boot_us() - stopped_us,
+            "slots have moved here"
+        );
         Ok(())
     }
 
@@ -178,7 +192,7 @@ impl Attempt<'_> {
 
     /// A refused step is fine where the move is further already.
     async fn is_beyond(&self, version: u64, reason: crate::cluster::topology::Refused) -> Result<u64, Failure> {
-        (self.shared.nudge)();
+        (self.shared.nudge)(version);
         let mut topologies = self.shared.consensus.subscribe();
         let seen = topologies.wait_for(|topology| topology.version >= version).await;
         let topology = seen.map_err(|_| Failure::Lost("the node ends".into()))?.clone();

@@ -386,9 +386,9 @@ fn start_membership(
     MembershipHandle::start(SocketOptions { bind, membership: options, clock: Arc::new(SystemClock) })
 }
 
-fn nudge(raft: &RaftTopology) -> Arc<dyn Fn() + Send + Sync> {
+fn nudge(raft: &RaftTopology) -> Arc<dyn Fn(u64) + Send + Sync> {
     let raft = raft.clone();
-    Arc::new(move || raft.nudge())
+    Arc::new(move |version| raft.nudge(version))
 }
 
 /// What makes a topology visible: to requests, to gossip, to links, to the log.
@@ -446,7 +446,7 @@ fn log_events(topology: &Topology, after: u64) {
 async fn hear(mut events: mpsc::Receiver<MembershipEvent>, raft: RaftTopology) {
     while let Some(event) = events.recv().await {
         match event {
-            MembershipEvent::TopologyVersionSeen { .. } => raft.nudge(),
+            MembershipEvent::TopologyVersionSeen { version, .. } => raft.nudge(version),
             MembershipEvent::Rejected { reason, from, count } => {
                 tracing::warn!(?reason, %from, count, "datagrams were dropped");
             }

@@ -8,6 +8,7 @@ use openraft::{BasicNode, ChangeMembers};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
@@ -15,6 +16,9 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 const PING_INTERVAL: Duration = Duration::from_millis(100);
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 const PULL_TIMEOUT: Duration = Duration::from_secs(5);
+/// A version that is known to exist is asked for so often, this far apart; then with the usual pings.
+const WANTED_TRIES: u32 = 20;
+const WANTED_PAUSE: Duration = Duration::from_millis(2);
 /// Between looks of the raft leader at who votes.
 const VOTERS_INTERVAL: Duration = Duration::from_millis(500);
 /// A new voter must have caught up in this time, and is otherwise left alone for a while.
@@ -41,6 +45,14 @@ pub(super) async fn follow(shared: Arc<Shared>) {
             let (shared, under_way) = (Arc::clone(&shared), Arc::clone(&under_way));
             tokio::spawn(async move {
                 ping(&shared, peer).await;
+                // An answer from before the version that is wanted; or one from a peer that does not have it yet.
+                for _ in 0..WANTED_TRIES {
+                    if shared.published.current().version >= shared.wanted.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    tokio::time::sleep(WANTED_PAUSE).await;
+                    ping(&shared, peer).await;
+                }
                 under_way.lock().remove(&peer);
             });
         }

@@ -29,6 +29,7 @@ use std::fmt;
 use std::io::{self, Cursor};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
@@ -137,6 +138,8 @@ pub(super) struct Shared {
     /// What others told of the group, the newest.
     heard: Mutex<GroupView>,
     pub(super) nudge: Notify,
+    /// A version that is known to exist.
+    pub(super) wanted: AtomicU64,
     stop: watch::Sender<bool>,
 }
 
@@ -165,6 +168,7 @@ impl RaftTopology {
             seeds: options.seeds,
             heard: Mutex::new(heard),
             nudge: Notify::new(),
+            wanted: AtomicU64::new(0),
             stop: watch::Sender::new(false),
         });
         shared.elect_at_once_if_alone().await;
@@ -193,8 +197,9 @@ impl RaftTopology {
         self.shared.heartbeat()
     }
 
-    /// Pings at once, where it would be done soon anyway: gossip has told of a newer version.
-    pub fn nudge(&self) {
+    /// Fetches this version at once, where that would be done soon anyway: somebody has told of it.
+    pub fn nudge(&self, version: u64) {
+        self.shared.wanted.fetch_max(version, Ordering::Relaxed);
         self.shared.nudge.notify_one();
     }
 
@@ -261,7 +266,7 @@ impl Consensus for RaftTopology {
         loop {
             match self.shared.propose_once(&change).await {
                 Ok(proposal) => {
-                    self.nudge();
+                    self.nudge(proposal.index);
                     return Ok(proposal);
                 }
                 Err(error @ ProposeError::Stopped(_)) => return Err(error),
