@@ -17,7 +17,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 import prepare  # noqa: E402
-from topology import Single, call  # noqa: E402
+from harness.topology import Single, call  # noqa: E402
 
 CLIENT_SECONDS = 180
 BENCHMARK_TESTS_MIN = 18
