@@ -13,6 +13,8 @@ from harness.wire import Connection
 
 SLOTS = 16384
 SETTLE_SECONDS = 120
+# How long an empty redis-server is kept before it leaves.
+LINGER_SECONDS = 2
 
 
 def call(port, *arguments):
@@ -127,6 +129,8 @@ class Cluster(Single):
             staying = next(server for server in self.servers if server is not leaving)
             address = "127.0.0.1:%d" % staying.port
             self.redis_cli("rebalance", address, "--cluster-weight", name + "=0", "--cluster-threshold", "1")
+            # While it still answers, clients learn by MOVED where its last slots went; not all look elsewhere by themselves.
+            time.sleep(LINGER_SECONDS)
             self.redis_cli("del-node", address, name)
         if not leaving.end(timeout=SETTLE_SECONDS):
             raise RuntimeError("the node did not end:\n" + leaving.log_tail())
