@@ -14,7 +14,7 @@ from harness.wire import Closed, Connection, encode, parse, plain
 SLOTS = 16384
 # Stock clients follow 5 (redis-benchmark) to 16 redirects of one request; more than the least is an error of the server.
 REDIRECTS_MAX = 5
-REQUEST_SECONDS = 30
+REQUEST_SECONDS = 10
 # What a request is paused for before it is sent again, where the answer names no other node.
 PAUSE_SECONDS = 0.005
 # Stands where a reply has not come.

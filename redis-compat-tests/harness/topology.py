@@ -12,7 +12,7 @@ from harness.process import Server, command_line, is_redis
 from harness.wire import Connection
 
 SLOTS = 16384
-SETTLE_SECONDS = 120
+SETTLE_SECONDS = 60
 # How long an empty redis-server is kept before it leaves.
 LINGER_SECONDS = 2
 
@@ -137,8 +137,12 @@ class Cluster(Single):
         if leaving.process.returncode:
             raise RuntimeError("the node ended with %d:\n%s" % (leaving.process.returncode, leaving.log_tail()))
         self.servers.remove(leaving)
+        last_words = leaving.log_tail()
         leaving.close()
-        self.wait_settled()
+        try:
+            self.wait_settled()
+        except RuntimeError as error:
+            raise RuntimeError("%s\nThe log of the node that left, its end:\n%s" % (error, last_words)) from None
         return time.monotonic() - started
 
     def all_known(self):

@@ -19,6 +19,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE)]
+from harness.routing import GaveUp  # noqa: E402
 from harness.topology import Cluster, primaries  # noqa: E402
 from moves import model as data  # noqa: E402
 from moves.load import Load  # noqa: E402
@@ -67,10 +68,13 @@ def change(cluster, model, options, name, action, leaving=None):
     if len(result.requests) < 10 and not result.problems:
         problems.append("the workers did little: %s" % dict(result.requests))
     problems += result.problems + forbidden(result.seen, cluster, leaving)
-    lines, wrong = data.placement(cluster.ports, model)
-    print("\n".join(lines))
-    problems += wrong
-    problems += data.verify(cluster.ports, model)
+    try:
+        lines, wrong = data.placement(cluster.ports, model)
+        print("\n".join(lines))
+        problems += wrong
+        problems += data.verify(cluster.ports, model)
+    except GaveUp as error:
+        problems.append(str(error))
     for problem in problems[:PROBLEMS_SHOWN]:
         print("    FAIL %s" % problem)
     if len(problems) > PROBLEMS_SHOWN:
