@@ -28,6 +28,7 @@ def suites(server):
         "differential": ["--target", template, "--seed", "2000"],
         "malformed": ["--target", template],
         "clients": ["--server", binary],
+        "moves": ["--server", binary],
     }
 
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 
-from harness.process import REPOSITORY, WORK
+from harness.process import WORK
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # program: Debian package
@@ -78,7 +78,8 @@ def node_modules():
 
 
 def rust_program():
-    """The compiled Rust client: an example of this package, built with its development dependencies."""
-    run([os.environ.get("CARGO", "cargo"), "build", "--quiet", "--example", "rust_client"], cwd=REPOSITORY)
-    target = os.environ.get("CARGO_TARGET_DIR", os.path.join(REPOSITORY, "target"))
-    return os.path.join(target, "debug", "examples", "rust_client")
+    """The compiled Rust client, a package of its own."""
+    target = os.path.join(WORK, "rust")
+    run([os.environ.get("CARGO", "cargo"), "build", "--quiet", "--locked", "--manifest-path", os.path.join(HERE, "rust", "Cargo.toml"),
+         "--target-dir", target])
+    return os.path.join(target, "debug", "starling-client-tests")

@@ -1,50 +1,33 @@
 #!/usr/bin/env python3
-"""Stock clients doing real work against one node: redis-cli, redis-benchmark, redis-py, ioredis, node-redis.
+"""Stock clients doing real work: redis-cli, redis-benchmark, redis-py, ioredis, node-redis, the redis crate of Rust.
 
   run.py                        against target/release/starling
   run.py --server-cmd redis     against redis-server: checks this suite
   run.py --only redis-py        one client
+  run.py --nodes 1              only one node, or only --nodes 3
 
-Installs what is missing (see prepare.py). Every case reads back what it wrote; a client that stops before its last
-case is a failure. Ends with counts, and exits 0 only when nothing failed.
+Against one node; against a cluster of three; and all cluster clients at once while a node joins and leaves again. Installs
+what is missing (see prepare.py). Every case reads back what it wrote; a client that stops before its last case is a
+failure. Ends with counts, and exits 0 only when nothing failed.
 """
 import argparse
 import os
-import re
 import subprocess
 import sys
+import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 import prepare  # noqa: E402
-from topology import Single, call  # noqa: E402
+import tools  # noqa: E402
+from harness.topology import Cluster, Single, primaries  # noqa: E402
 
 CLIENT_SECONDS = 180
-BENCHMARK_TESTS_MIN = 18
 
 
-class Count:
-    """Counts cases and prints those that fail."""
-
-    def __init__(self):
-        self.passed, self.failed = 0, 0
-
-    def case(self, client, name, problem=None):
-        if problem:
-            self.failed += 1
-            print("FAIL %s: %s: %s" % (client, name, problem), flush=True)
-        else:
-            self.passed += 1
-
-
-def program(words, environment, count, client):
-    """Run a client program that prints `ok name`, `not ok name # why`, and at last `done`."""
-    try:
-        done = subprocess.run(words, env=dict(os.environ, **environment), capture_output=True, text=True, timeout=CLIENT_SECONDS)
-    except subprocess.TimeoutExpired as error:
-        count.case(client, "all", "does not end; so far: %s" % (error.stdout or b"")[-500:])
-        return
-    lines = done.stdout.splitlines()
+def judge(client, text, errors, count):
+    """Count the lines `ok name` and `not ok name # why` of a client; the last line must be `done`."""
+    lines = text.splitlines()
     for line in lines:
         if line.startswith("ok "):
             count.case(client, line[3:])
@@ -52,44 +35,67 @@ def program(words, environment, count, client):
             name, _, why = line[7:].partition(" # ")
             count.case(client, name, why or "failed")
     if not lines or lines[-1] != "done":
-        count.case(client, "all", "stopped early: %s" % (done.stdout + done.stderr)[-800:])
+        count.case(client, "all", "stopped early: %s" % (text + errors)[-800:])
 
 
-def redis_cli(single, count):
-    def cli(*words, stdin=None):
-        done = subprocess.run(["redis-cli", "-p", str(single.servers[0].port), *words], input=stdin, capture_output=True, text=True, timeout=60)
-        return (done.stdout + done.stderr).strip()
-
-    def expect(name, got, pattern):
-        count.case("redis-cli", name, None if re.search(pattern, got) else "got %r" % got[-300:])
-
-    expect("SET", cli("SET", "cli:k", "value"), r"^OK$")
-    expect("GET", cli("GET", "cli:k"), r"^value$")
-    expect("RESP3", cli("-3", "GET", "cli:k"), r"^value$")
-    expect("database", cli("-n", "2", "EXISTS", "cli:k"), r"^0$")
-    expect("error", cli("LPUSH", "cli:k", "x"), r"^WRONGTYPE")
-    expect("MULTI from a script", cli(stdin="MULTI\nSET cli:m 1\nINCR cli:m\nEXEC\n"), r"OK\s+QUEUED\s+QUEUED\s+OK\s+2$")
-    pipe = "".join("SET cli:pipe:%d %d\r\n" % (i, i) for i in range(1000))
-    expect("--pipe", cli("--pipe", stdin=pipe), r"errors: 0, replies: 1000")
-    expect("--scan", str(len(set(cli("--scan", "--pattern", "cli:pipe:*").split()))), r"^1000$")
-    expect("--bigkeys", cli("--bigkeys"), r"Sampled \d+ keys")
-    expect("INFO", cli("INFO", "server"), r"redis_version:\d+\.\d+")
-    expect("repeat", cli("-r", "5", "INCR", "cli:counter"), r"1\s+2\s+3\s+4\s+5$")
+def program(words, environment, count, client):
+    """Run a client program to its end."""
+    try:
+        done = subprocess.run(words, env=dict(os.environ, **environment), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=CLIENT_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        count.case(client, "all", "does not end; so far: %s" % (error.stdout or b"")[-500:])
+        return
+    judge(client, done.stdout, done.stderr, count)
 
 
-def redis_benchmark(single, count):
-    port, requests = single.servers[0].port, 10000
-    for pipeline in (1, 16):
-        call(port, "FLUSHALL")
-        done = subprocess.run(["redis-benchmark", "-p", str(port), "-n", str(requests), "-P", str(pipeline), "-q"],
-                              capture_output=True, text=True, timeout=CLIENT_SECONDS)
-        tests = re.findall(r"([A-Z][^\r\n:]*): [\d.]+ requests per second", done.stdout)
-        name, text = "default suite, pipeline %d" % pipeline, done.stdout + done.stderr
-        error = re.search(r"[^\r\n]*\b(Error|ERR)\b[^\r\n]*", text)
-        short = len(tests) < BENCHMARK_TESTS_MIN or done.returncode
-        count.case("redis-benchmark", name, error.group(0) if error else "ended early: %r" % text[-300:] if short else None)
-        counter = call(port, "GET", "counter:__rand_int__")
-        count.case("redis-benchmark", name + ": INCR counted", None if counter == b"%d" % requests else "the counter is %r" % counter)
+class Worker:
+    """A client program that works until its standard input ends."""
+
+    def __init__(self, name, words, environment):
+        self.name = name
+        self.process = subprocess.Popen(words, env=dict(os.environ, **environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True)
+        self.killer = threading.Timer(CLIENT_SECONDS, self.process.kill)
+        self.killer.start()
+        self.first = self.process.stdout.readline()
+
+    def end(self, count):
+        text, errors = self.process.communicate()
+        self.killer.cancel()
+        judge(self.name, self.first + text, errors, count)
+
+
+def on_servers(servers, clients, environment, count, where):
+    """Run the clients one after the other; a callable is a tool, anything else the words of a program."""
+    for name, client in clients.items():
+        before = count.passed, count.failed
+        if callable(client):
+            client(servers, count)
+        else:
+            program(client[0], dict(client[1], **environment, ADDRESSES=",".join(servers.addresses)), count, name)
+        print("%-10s %-18s %d passed, %d failed" % (where, name, count.passed - before[0], count.failed - before[1]), flush=True)
+        if not servers.alive():
+            count.case(name, "server", "ended: " + "\n".join(server.log_tail() for server in servers.servers if not server.alive()))
+            return
+
+
+def while_slots_move(cluster, clients, count):
+    """All programs work at once while a node joins, and while it leaves again."""
+    workers = []
+    before = count.passed, count.failed
+    for name, client in clients.items():
+        if not callable(client):
+            workers.append(Worker(name, client[0], dict(client[1], MODE="work", ADDRESSES=",".join(cluster.addresses))))
+    try:
+        for name, change in (("a node joins", cluster.join), ("a node drains", cluster.drain)):
+            seconds = change()
+            print("%-10s %s: settled after %.1f s, slots %s" % ("moving", name, seconds, sorted(primaries(cluster.ports[0]).values())), flush=True)
+    except RuntimeError as error:
+        count.case("cluster", "join and drain", str(error))
+    for worker in workers:
+        worker.end(count)
+    print("%-10s %-18s %d passed, %d failed" % ("moving", "%d clients" % len(workers), count.passed - before[0], count.failed - before[1]), flush=True)
 
 
 def main():
@@ -97,35 +103,41 @@ def main():
     parser.add_argument("--server-cmd", default="starling", help="a short name or a command line with {port} and {dir}")
     parser.add_argument("--server", help="path of a starling binary")
     parser.add_argument("--only", default="", help="clients, separated by commas")
+    parser.add_argument("--nodes", type=int, choices=(1, 3), help="only one node, or only three")
     options = parser.parse_args()
     if options.server:
         options.server_cmd = os.path.abspath(options.server) + " --port {port} --dir {dir}"
     prepare.debian_packages(["redis-server", "redis-cli", "redis-benchmark", "node", "npm", "python"])
-    node = {"NODE_FOLDER": prepare.node_modules()}
-    clients = {
-        "redis-cli": redis_cli, "redis-benchmark": redis_benchmark,
-        "redis-py": ([prepare.python_environment(), os.path.join(HERE, "cases", "redis_py.py")], {}),
-        "ioredis": (["node", os.path.join(HERE, "cases", "node.mjs")], dict(node, CLIENT="ioredis")),
-        "node-redis": (["node", os.path.join(HERE, "cases", "node.mjs")], dict(node, CLIENT="node-redis")),
-        "node-redis RESP3": (["node", os.path.join(HERE, "cases", "node.mjs")], dict(node, CLIENT="node-redis", RESP="3")),
-    }
-    count = Count()
-    single = Single(options.server_cmd)
-    try:
-        for name, client in clients.items():
-            if options.only and name not in options.only.split(","):
-                continue
-            before = count.passed, count.failed
-            if callable(client):
-                client(single, count)
-            else:
-                program(client[0], dict(client[1], ADDRESSES=",".join(single.addresses)), count, name)
-            print("%-18s %d passed, %d failed" % (name, count.passed - before[0], count.failed - before[1]), flush=True)
-            if not single.alive():
-                count.case(name, "server", "ended: " + single.servers[0].log_tail())
-                break
-    finally:
-        single.close()
+    node, python, rust = {"NODE_FOLDER": prepare.node_modules()}, prepare.python_environment(), prepare.rust_program()
+    libraries = {"ioredis": dict(node, CLIENT="ioredis"), "node-redis": dict(node, CLIENT="node-redis"),
+                 "node-redis RESP3": dict(node, CLIENT="node-redis", RESP="3")}
+
+    def chosen(cli, benchmark, suffix):
+        script = os.path.join(HERE, "cases", "%s" + suffix + ".%s")
+        clients = {"redis-cli": cli, "redis-benchmark": benchmark, "redis-py": ([python, script % ("redis_py", "py")], {}),
+                   "redis crate": ([rust], {})}
+        clients.update({name: (["node", script % ("node", "mjs")], environment) for name, environment in libraries.items()})
+        return {name: client for name, client in clients.items() if not options.only or name in options.only.split(",")}
+
+    count = tools.Count()
+    if options.nodes != 3:
+        single = Single(options.server_cmd)
+        try:
+            on_servers(single, chosen(tools.redis_cli, tools.redis_benchmark, ""), {"MODE": "single"}, count, "one node")
+        finally:
+            single.close()
+    if options.nodes != 1:
+        clients = chosen(tools.redis_cli_cluster, tools.redis_benchmark_cluster, "_cluster")
+        try:
+            cluster = Cluster(options.server_cmd)
+        except RuntimeError as error:
+            count.case("cluster", "three nodes", str(error))
+        else:
+            try:
+                on_servers(cluster, clients, {"MODE": "cases"}, count, "three")
+                while_slots_move(cluster, clients, count)
+            finally:
+                cluster.close()
     print("clients: %d passed, %d failed" % (count.passed, count.failed))
     return 1 if count.failed or not count.passed else 0
 

@@ -1,5 +1,5 @@
-"""What the suites beside this folder share: starting servers, and speaking RESP over a raw socket.
+"""What the suites beside this folder share: starting servers and clusters, and speaking RESP over a raw socket.
 
 Python 3.9 or newer, standard library only. A suite puts `redis-compat-tests` on its path and imports
-`harness.process` and `harness.wire`.
+`harness.process`, `harness.wire`, `harness.topology` and `harness.routing`.
 """
