@@ -1,6 +1,7 @@
 //! The steps of every request, in order. This is the only place that sequences them, and it names no command: what a
 //! command needs is said by the flags of its row.
 
+use super::forwarding::{self, Proxied};
 use super::routing::{self, Elsewhere};
 use crate::base::slot::Slot;
 use crate::commands::context::{Flow, Wait};
@@ -16,6 +17,7 @@ use crate::services::cluster::View;
 use crate::services::pause::Paused;
 use crate::services::statistics::{ThreadCounters, bump};
 use arc_swap::Guard;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,6 +34,8 @@ pub struct Batch<'a> {
     pub slow_us: u64,
     /// Who owns which slot; `None` outside of a cluster.
     pub view: Option<Guard<Arc<View>>>,
+    /// The connection's side of the proxy, if its requests are forwarded.
+    pub proxied: Option<Rc<Proxied>>,
 }
 
 /// A request that was looked at ahead of its turn, so that its key could be fetched into the cache.
@@ -82,13 +86,19 @@ pub fn dispatch(
     }
     // 6: route. A request that does not say what its keys are touches none: its handler says what is wrong with it.
     let keys = keys.unwrap_or_default();
-    if let Some(view) = &batch.view
-        && let Some(elsewhere) = routing::elsewhere(view, session, command, &keys.slots)
-    {
-        return match elsewhere {
-            Elsewhere::Wait => wait_for_slot(batch, session, command, reply),
-            Elsewhere::Redirect(error) => redirect(batch, session, command, error, reply),
-        };
+    let elsewhere = match (&batch.proxied, &batch.view) {
+        (Some(proxied), _) => match forwarding::forward(proxied, batch, session, command, arguments, &keys) {
+            Ok(None) => None,
+            Ok(Some(flow)) => return flow,
+            Err(elsewhere) => Some(elsewhere),
+        },
+        (None, Some(view)) => routing::elsewhere(view, session, command, &keys.slots),
+        (None, None) => None,
+    };
+    match elsewhere {
+        None => {}
+        Some(Elsewhere::Wait) => return wait_for_slot(batch, session, command, reply),
+        Some(Elsewhere::Redirect(error)) => return redirect(batch, session, command, error, reply),
     }
     if let Some(transaction) = &mut session.transaction
         && !command.spec.has(spec::NOT_QUEUED)
@@ -262,7 +272,15 @@ fn execute(
     let waited = session.waiting_since_ms.take();
     let result = match command.spec.handler {
         Handler::Data(_) => {
-            match execution::execute_data(command, arguments, keys, session, batch.services, batch.now_ms, reply) {
+            match execution::execute_data(
+                command,
+                arguments,
+                keys,
+                session.database,
+                batch.services,
+                batch.now_ms,
+                reply,
+            ) {
                 Executed::Done => Ok(()),
                 Executed::Failed(error) => Err(error),
                 // The owner changes in this very moment: routing knows in the next.
