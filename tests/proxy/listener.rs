@@ -1,7 +1,8 @@
 //! A node's proxy listener, through sockets: the first third of the slots is this node's own, the others are those of two
 //! other nodes.
 
-use crate::nodes::{LIMIT, Node};
+use crate::client::Client;
+use crate::nodes::Node;
 use async_trait::async_trait;
 use starling::base::clock::SystemClock;
 use starling::base::identity::{ClusterId, Incarnation, NodeId};
@@ -14,15 +15,14 @@ use starling::cluster::topology::raft::{Consensus, Proposal, ProposeError};
 use starling::cluster::topology::{self, NodeState, Topology, TopologyChange};
 use starling::config::Config;
 use starling::engine::Engine;
-use starling::proxy::{Peer, encoding, reply};
+use starling::proxy::{Peer, reply};
 use starling::server::{listener, worker};
 use starling::services::Services;
 use starling::services::cluster::{Cluster, ClusterParts};
 use starling::transport::messages::GroupView;
 use starling::transport::{self, Purpose, Request, Response, Transport, TransportError};
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -165,53 +165,6 @@ fn services(cluster: Arc<Cluster>) -> Services {
     }
 }
 
-/// A client of the simplest kind.
-struct Client {
-    stream: TcpStream,
-    framer: reply::Framer,
-    received: Vec<u8>,
-}
-
-impl Client {
-    fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).expect("a connection");
-        stream.set_read_timeout(Some(LIMIT)).expect("a limit");
-        Client { stream, framer: reply::Framer::default(), received: Vec::new() }
-    }
-
-    /// Sends without waiting.
-    fn send(&mut self, requests: &[String]) {
-        let mut bytes = Vec::new();
-        for request in requests {
-            let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
-            encoding::encode(words.into_iter(), &mut bytes);
-        }
-        self.stream.write_all(&bytes).expect("sent");
-    }
-
-    fn receive(&mut self) -> String {
-        loop {
-            if let Some(end) = self.framer.end(&self.received).expect("a reply") {
-                return String::from_utf8(self.received.drain(..end).collect()).expect("text");
-            }
-            let mut piece = vec![0; 65536];
-            let count = self.stream.read(&mut piece).expect("a reply in time");
-            assert!(count > 0, "the connection is open");
-            self.received.extend_from_slice(&piece[..count]);
-        }
-    }
-
-    fn ask(&mut self, request: &str) -> String {
-        self.send(&[request.to_owned()]);
-        self.receive()
-    }
-
-    fn check(&mut self, request: &str, expected: &str) {
-        let reply = self.ask(request);
-        assert_eq!(reply.trim_end().replace("\r\n", " "), expected, "{request}");
-    }
-}
-
 /// One key for each third of the slots: `a` is here, `b` and `c` are elsewhere.
 fn keys_of_thirds(stem: &str) -> [String; 3] {
     [0, 1, 2].map(|third| {
@@ -265,19 +218,8 @@ fn spread_commands_are_put_together() {
     let many: Vec<String> = (0..1000).map(|number| format!("SET key:{number} v")).collect();
     client.send(&many);
     many.iter().for_each(|_| assert_eq!(client.receive(), "+OK\r\n"));
-    let (mut cursor, mut seen) = ("0".to_owned(), BTreeSet::new());
-    loop {
-        let answer = client.ask(&format!("SCAN {cursor} COUNT 50"));
-        let parts = reply::elements(answer.as_bytes()).expect("an array");
-        let text = |bulk: &[u8]| String::from_utf8(reply::bulk(bulk).expect("a string").to_vec()).expect("text");
-        for key in reply::elements(parts[1]).expect("an array") {
-            assert!(seen.insert(text(key)), "no key comes twice");
-        }
-        cursor = text(parts[0]);
-        if cursor == "0" {
-            break;
-        }
-    }
+    let seen = client.scan(50);
+    assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), seen.len(), "no key comes twice");
     assert_eq!(seen.len(), 1000);
     client.check("SCAN nonsense", "-ERR invalid cursor");
     client.check("FLUSHALL", "+OK");

@@ -1,5 +1,7 @@
 //! The proxy over real sockets: links, order, redirections, spread requests, transactions, and links that break.
 
+mod client;
+mod cluster;
 mod listener;
 mod nodes;
 

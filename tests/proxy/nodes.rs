@@ -33,26 +33,31 @@ impl Node {
     /// A standalone server with these directives: it owns whatever it is asked for.
     pub(crate) fn start(directives: &[&str]) -> Node {
         for _ in 0..5 {
-            let port = free_port();
-            let mut process = Command::new(env!("CARGO_BIN_EXE_starling"))
-                .args(["--port", &port.to_string(), "--threads", "1", "--bind", "127.0.0.1"])
-                .args(directives)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("the server's binary");
-            let peer = SocketAddr::from(([127, 0, 0, 1], port));
-            let started = Instant::now();
-            while started.elapsed() < LIMIT && matches!(process.try_wait(), Ok(None)) {
-                if TcpStream::connect(peer).is_ok() {
-                    return Node { process, peer };
-                }
-                std::thread::yield_now();
+            if let Some(node) = Node::try_start(free_port(), directives) {
+                return node;
             }
-            let _ = process.kill();
-            let _ = process.wait();
         }
         panic!("a node does not start");
+    }
+
+    /// `None`: it has ended, most likely because the port is taken.
+    pub(crate) fn try_start(port: u16, directives: &[&str]) -> Option<Node> {
+        let process = Command::new(env!("CARGO_BIN_EXE_starling"))
+            .args(["--port", &port.to_string(), "--threads", "1", "--bind", "127.0.0.1"])
+            .args(directives)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the server's binary");
+        let mut node = Node { process, peer: SocketAddr::from(([127, 0, 0, 1], port)) };
+        let started = Instant::now();
+        while started.elapsed() < LIMIT && matches!(node.process.try_wait(), Ok(None)) {
+            if TcpStream::connect(node.peer).is_ok() {
+                return Some(node);
+            }
+            std::thread::yield_now();
+        }
+        None
     }
 }
 
