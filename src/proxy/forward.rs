@@ -4,7 +4,7 @@
 //! that was not sent is sent again, and a read too; for a write that was sent the client has to be told that nobody
 //! knows. The first attempt is made at once, so that requests leave in the order in which they came.
 
-use super::lane::{Lane, Ticket};
+use super::lane::Ticket;
 use super::link::{Answer, Link, LinkError};
 use super::reply::{self, Elsewhere};
 use super::{HOPS_MAX, Peer, Place, Proxy};
@@ -63,10 +63,8 @@ struct Sent {
 
 impl Forward {
     /// Sends a job to a peer, for now.
-    pub fn start(proxy: &Rc<Proxy>, lane: &Rc<Lane>, peer: Peer, job: Job) -> Forward {
-        let version = proxy.home.version();
-        let ticket = lane.enter(version);
-        let sent = send(proxy, &job, lane, peer, version);
+    pub fn start(proxy: &Rc<Proxy>, ticket: Ticket, peer: Peer, job: Job) -> Forward {
+        let sent = send(proxy, &job, &ticket, peer, proxy.home.version());
         Forward { proxy: Rc::clone(proxy), job, ticket, sent }
     }
 
@@ -132,7 +130,7 @@ impl Forward {
                 }
             }
         };
-        Ok(send(&self.proxy, &self.job, self.ticket.lane(), peer, version))
+        Ok(send(&self.proxy, &self.job, &self.ticket, peer, version))
     }
 
     /// The slot has come here. What cannot be executed directly goes over a link to this very node.
@@ -147,13 +145,13 @@ impl Forward {
     }
 }
 
-fn send(proxy: &Proxy, job: &Job, lane: &Rc<Lane>, peer: Peer, version: u64) -> Sent {
+fn send(proxy: &Proxy, job: &Job, ticket: &Ticket, peer: Peer, version: u64) -> Sent {
     let link = if job.blocks {
         proxy.links.own(&*proxy.home, peer, job.protocol)
     } else {
         proxy.links.get(&*proxy.home, peer, job.protocol)
     };
-    Sent { answer: link.submit(&job.requests, lane), version, _link: job.blocks.then_some(link) }
+    Sent { answer: link.submit(&job.requests, ticket.lane()), version, _link: job.blocks.then_some(link) }
 }
 
 /// Why the node did not execute the requests: of a transaction, any of them may say so.

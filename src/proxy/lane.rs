@@ -26,6 +26,8 @@ pub struct Lane {
     disturbed: Cell<bool>,
     /// The next request needs the answer to all before it.
     closed: Cell<bool>,
+    /// One of them may never be answered.
+    blocks: Cell<bool>,
     submitted: Cell<u64>,
     largest_reply: Cell<usize>,
     waiting: RefCell<Option<Waker>>,
@@ -63,6 +65,17 @@ impl Lane {
     /// Makes the next request wait for everything under way.
     pub fn close(&self) {
         self.closed.set(true);
+    }
+
+    /// Says that what is under way may never be answered, and makes the next request wait for it.
+    pub fn block(&self) {
+        self.blocks.set(true);
+        self.close();
+    }
+
+    /// Whether something is under way and will be answered soon.
+    pub fn is_answering(&self) -> bool {
+        self.is_busy() && !self.blocks.get()
     }
 
     /// Notes the size of a reply: with large ones, fewer requests may be under way.
@@ -106,6 +119,12 @@ impl Ticket {
         &self.lane
     }
 
+    /// For another part of the same request.
+    pub fn another(&self) -> Ticket {
+        self.lane.under_way.set(self.lane.under_way.get() + 1);
+        Ticket { lane: Rc::clone(&self.lane), number: self.number }
+    }
+
     /// Whether nothing was sent behind it: only then may it be sent again without losing its place.
     pub fn is_last(&self) -> bool {
         self.lane.submitted.get() == self.number
@@ -119,6 +138,7 @@ impl Drop for Ticket {
         if left == 0 {
             self.lane.disturbed.set(false);
             self.lane.closed.set(false);
+            self.lane.blocks.set(false);
             self.lane.largest_reply.set(0);
         }
         if let Some(waker) = self.lane.waiting.borrow_mut().take() {
@@ -140,6 +160,7 @@ mod tests {
         assert!(lane.must_wait(2), "a newer view may send it elsewhere");
         let second = lane.enter(1);
         assert!(second.is_last() && !first.is_last());
+        assert!(second.another().is_last());
         drop(first);
         assert!(lane.must_wait(2));
         drop(second);

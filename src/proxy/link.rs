@@ -35,6 +35,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(60);
 /// How often a link looks at its clocks.
 const TICK: Duration = Duration::from_millis(250);
+/// Requests at the end of the greeting that may be refused.
+const REMARKS: usize = 2;
 /// Bytes that one read may take in.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -286,6 +288,7 @@ fn greeting(key: &LinkKey) -> (Vec<u8>, usize) {
         auth.push(password.as_bytes());
         requests.push(auth);
     }
+    requests.push(vec![b"CLIENT", b"SETINFO", b"LIB-NAME", b"starling-proxy"]);
     requests.push(vec![b"CLIENT", b"ROUTING", b"REDIRECT"]);
     let mut bytes = Vec::new();
     requests.iter().for_each(|request| encoding::encode(request.iter().copied(), &mut bytes));
@@ -384,8 +387,9 @@ impl Wire {
             start += length;
             if self.greeting_replies > 0 {
                 self.greeting_replies -= 1;
-                // The last one, about routing, is not known to all servers.
-                if let Some(refusal) = reply::error_text(bytes).filter(|_| self.greeting_replies > 0) {
+                // What only informs the other node may be unknown there; everything else must be accepted.
+                let is_refusal = |text: &&[u8]| self.greeting_replies >= REMARKS || text.starts_with(b"NOAUTH");
+                if let Some(refusal) = reply::error_text(bytes).filter(is_refusal) {
                     let text = String::from_utf8_lossy(refusal).into_owned();
                     tracing::warn!(refusal = text, "a node refuses a link: do masterauth and masteruser fit it?");
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));

@@ -5,7 +5,7 @@
 //! on with at its new owner, and none is passed over.
 
 use super::forward::{Forward, Goal, Job};
-use super::lane::Lane;
+use super::lane::Ticket;
 use super::reply;
 use super::{HOPS_MAX, Place, Proxy};
 use crate::base::slot::{SLOT_COUNT, Slot};
@@ -34,15 +34,15 @@ pub struct Scan {
     pub protocol: Protocol,
 }
 
-/// Walks on from the cursor until enough was seen.
-pub async fn scan(proxy: Rc<Proxy>, lane: Rc<Lane>, scan: Scan) -> Vec<u8> {
+/// Walks on from the cursor until enough was seen. It takes several steps: the client's next requests should wait.
+pub async fn scan(proxy: Rc<Proxy>, ticket: Ticket, scan: Scan) -> Vec<u8> {
     let mut cursor = scan.cursor;
     let mut found: Vec<u8> = Vec::new();
     let (mut count, mut tries) = (0, 0);
     for _ in 0..RUNS_MAX {
         let Some(slot) = Slot::new(cursor >> 32) else { break };
         let last = proxy.home.run_end(slot);
-        let reply = match ask(&proxy, &lane, &scan, cursor, slot, last).await {
+        let reply = match ask(&proxy, &ticket, &scan, cursor, slot, last).await {
             Ok(reply) => reply,
             Err(wait) if tries < HOPS_MAX && wait.is_none() => {
                 tries += 1;
@@ -81,7 +81,7 @@ pub async fn scan(proxy: Rc<Proxy>, lane: Rc<Lane>, scan: Scan) -> Vec<u8> {
 /// One step of the walk. Without an error's reply: nobody serves the slot yet.
 async fn ask(
     proxy: &Rc<Proxy>,
-    lane: &Rc<Lane>,
+    ticket: &Ticket,
     scan: &Scan,
     cursor: u64,
     slot: Slot,
@@ -108,7 +108,7 @@ async fn ask(
                 writes: false,
                 blocks: false,
             };
-            Forward::start(proxy, lane, peer, job).finish().await
+            Forward::start(proxy, ticket.another(), peer, job).finish().await
         }
     };
     // It does not serve the slot of the cursor: our view is behind.

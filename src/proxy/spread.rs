@@ -5,7 +5,7 @@
 //! one fails, its error is the reply and the others stay executed.
 
 use super::forward::{Forward, Goal, Job};
-use super::lane::Lane;
+use super::lane::{Lane, Ticket};
 use super::reply;
 use super::{HOPS_MAX, Place, Proxy};
 use crate::base::slot::Slot;
@@ -101,6 +101,7 @@ pub fn keyed(
         let reply = home.execute(part.borrow(), request.protocol).ok_or(Refusal::Soon)?;
         parts.push(Part { keys: here, reply: Pending::Here(reply) });
     }
+    let ticket = lane.enter(home.version());
     for (slot, (peer, keys)) in there {
         let requests = vec![part_of(&request, &keys)];
         let job = Job {
@@ -110,11 +111,12 @@ pub fn keyed(
             writes: request.writes,
             blocks: false,
         };
-        let forward = Box::new(Forward::start(proxy, lane, peer, job));
+        let forward = Box::new(Forward::start(proxy, ticket.another(), peer, job));
         parts.push(Part { keys, reply: Pending::There(forward) });
     }
     let (merge, count, protocol) = (request.merge, request.keys.len(), request.protocol);
     Ok(async move {
+        let _ticket = ticket;
         let mut merged = Merged::new(merge, count);
         for part in parts {
             let reply = match part.reply {
@@ -147,7 +149,7 @@ pub struct Everywhere {
 }
 
 /// Sends a request to all that own slots, and executes it here too. Where slots changed hands meanwhile it is done once
-/// more, so that no slot is left out.
+/// more, so that no slot is left out; therefore the client's next requests wait.
 ///
 /// # Errors
 /// See [`Refusal`].
@@ -157,8 +159,10 @@ pub fn everywhere(
     request: Everywhere,
 ) -> Result<impl Future<Output = Vec<u8>> + use<>, Refusal> {
     let mut version = proxy.home.version();
-    let mut round = send_everywhere(proxy, lane, &request)?;
-    let (proxy, lane) = (Rc::clone(proxy), Rc::clone(lane));
+    let ticket = lane.enter(version);
+    let mut round = send_everywhere(proxy, &ticket, &request)?;
+    lane.close();
+    let proxy = Rc::clone(proxy);
     Ok(async move {
         for attempt in 1.. {
             let mut merged = Merged::new(request.merge, 0);
@@ -171,7 +175,7 @@ pub fn everywhere(
                 return reply;
             }
             version = proxy.home.version();
-            round = match send_everywhere(&proxy, &lane, &request) {
+            round = match send_everywhere(&proxy, &ticket, &request) {
                 Ok(round) => round,
                 Err(_) => return reply,
             };
@@ -183,7 +187,7 @@ pub fn everywhere(
 /// One round: the reply of this node, and those to come.
 type Round = (Vec<u8>, Vec<Forward>);
 
-fn send_everywhere(proxy: &Rc<Proxy>, lane: &Rc<Lane>, request: &Everywhere) -> Result<Round, Refusal> {
+fn send_everywhere(proxy: &Rc<Proxy>, ticket: &Ticket, request: &Everywhere) -> Result<Round, Refusal> {
     let home = &proxy.home;
     let peers = home.peers();
     let is_full = |peer: &&super::Peer| !proxy.links.get(&**home, **peer, request.protocol).has_room();
@@ -195,7 +199,7 @@ fn send_everywhere(proxy: &Rc<Proxy>, lane: &Rc<Lane>, request: &Everywhere) -> 
         let requests = vec![request.request.clone()];
         let job =
             Job { goal: Goal::Node(peer), requests, protocol: request.protocol, writes: request.writes, blocks: false };
-        Forward::start(proxy, lane, peer, job)
+        Forward::start(proxy, ticket.another(), peer, job)
     });
     Ok((here, there.collect()))
 }

@@ -27,7 +27,7 @@ pub fn execute(
     protocol: Protocol,
 ) -> impl Future<Output = Vec<u8>> + use<> {
     let job = Job { goal: Goal::Owner(slot), requests: block(queue), protocol, writes: true, blocks: false };
-    let forward = Forward::start(proxy, lane, peer, job);
+    let forward = Forward::start(proxy, lane.enter(proxy.home.version()), peer, job);
     async move { last(forward.finish().await) }
 }
 

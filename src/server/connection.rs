@@ -124,6 +124,10 @@ impl Connection {
             }
             match ready!(self.poll_receive(context)) {
                 Ok(true) => {}
+                // It sends no more, and may still wait for what is under way.
+                Ok(false) if self.proxied.as_ref().is_some_and(|proxied| proxied.is_answering()) => {
+                    self.stage = Stage::Closing;
+                }
                 Ok(false) | Err(_) => return Poll::Ready(()),
             }
         }

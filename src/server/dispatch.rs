@@ -22,6 +22,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+pub(super) const OUT_OF_MEMORY: CommandError =
+    CommandError::text("OOM command not allowed when used memory > 'maxmemory'.");
+
 /// What a thread knows while it works off what a connection has sent.
 pub struct Batch<'a> {
     pub services: &'a Arc<Services>,
@@ -88,6 +91,9 @@ pub fn dispatch(
     let keys = keys.unwrap_or_default();
     let elsewhere = match (&batch.proxied, &batch.view) {
         (Some(proxied), _) => match forwarding::forward(proxied, batch, session, command, arguments, &keys) {
+            Ok(None) if batch.out_of_memory && needs_memory(session, command) => {
+                return refuse(batch, session, Some(command), OUT_OF_MEMORY, reply);
+            }
             Ok(None) => None,
             Ok(Some(flow)) => return flow,
             Err(elsewhere) => Some(elsewhere),
@@ -176,8 +182,9 @@ fn forbidden(batch: &Batch<'_>, session: &Session, command: &'static Command) ->
     if spec.has(spec::IN_CLUSTER) && batch.view.is_none() {
         return Some(CommandError::text("ERR This instance has cluster support disabled"));
     }
-    if batch.out_of_memory && needs_memory(session, command) {
-        return Some(CommandError::text("OOM command not allowed when used memory > 'maxmemory'."));
+    // What is forwarded takes the memory of another node.
+    if batch.out_of_memory && batch.proxied.is_none() && needs_memory(session, command) {
+        return Some(OUT_OF_MEMORY);
     }
     None
 }

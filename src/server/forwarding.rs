@@ -20,7 +20,7 @@ use crate::commands::data::keyspace::{ScanCursor, ScanOptions};
 use crate::commands::error::CommandError;
 use crate::commands::execution::{self, Executed, Keys};
 use crate::commands::session::Session;
-use crate::commands::spec::{self, Find};
+use crate::commands::spec::{self, Find, Handler};
 use crate::commands::table::{self, Command};
 use crate::config::Config;
 use crate::proxy::forward::{Forward, Goal, Job};
@@ -55,6 +55,11 @@ pub struct Proxied {
 impl Proxied {
     pub fn new(proxy: Rc<Proxy>) -> Proxied {
         Proxied { proxy, lane: Rc::default(), watch: RefCell::default() }
+    }
+
+    /// Whether replies will come soon from elsewhere.
+    pub fn is_answering(&self) -> bool {
+        self.lane.is_answering()
     }
 
     fn place(&self, slot: Slot, command: &Command) -> Place {
@@ -172,9 +177,10 @@ fn send(
         writes: !command.spec.has(spec::READONLY),
         blocks,
     };
-    let forward = Forward::start(&proxied.proxy, &proxied.lane, peer, job);
+    let ticket = proxied.lane.enter(proxied.proxy.home.version());
+    let forward = Forward::start(&proxied.proxy, ticket, peer, job);
     if blocks {
-        proxied.lane.close();
+        proxied.lane.block();
     }
     Flow::Later(Box::pin(forward.finish()))
 }
@@ -255,14 +261,10 @@ fn walk(proxied: &Proxied, session: &Session, arguments: Arguments<'_>) -> Decis
         count: options.count,
         protocol: session.protocol,
     };
-    // It takes several steps, and sees none of what the client sends behind it.
+    // It sees none of what the client sends behind it.
     let ticket = proxied.lane.enter(proxied.proxy.home.version());
     proxied.lane.close();
-    let (proxy, lane) = (Rc::clone(&proxied.proxy), Rc::clone(&proxied.lane));
-    Ok(Some(Flow::Later(Box::pin(async move {
-        let _ticket = ticket;
-        scan::scan(proxy, lane, request).await
-    }))))
+    Ok(Some(Flow::Later(Box::pin(scan::scan(Rc::clone(&proxied.proxy), ticket, request)))))
 }
 
 /// What comes of a request that was to be spread.
@@ -424,6 +426,13 @@ impl ThisNode {
     }
 }
 
+impl ThisNode {
+    fn is_out_of_memory(&self) -> bool {
+        let limit = self.services.settings.load().maxmemory;
+        limit != 0 && self.services.engine.statistics().entry_bytes > limit
+    }
+}
+
 fn address(node: &RoutingNode) -> Peer {
     SocketAddr::new(node.ip, node.port)
 }
@@ -480,7 +489,17 @@ impl Home for ThisNode {
     }
 
     fn execute(&self, request: Arguments<'_>, protocol: Protocol) -> Option<Vec<u8>> {
-        let command = table::lookup(request.at(0))?;
+        let mut command = table::lookup(request.at(0))?;
+        if !command.subcommands.is_empty() {
+            command = command.subcommand(request.at(1))?;
+        }
+        // The others need their client's session: they come over a link to this very node.
+        let Handler::Data(_) = command.spec.handler else { return None };
+        if command.spec.has(spec::DENYOOM) && self.is_out_of_memory() {
+            let mut bytes = Vec::new();
+            super::dispatch::OUT_OF_MEMORY.write(&mut ReplyWriter::new(&mut bytes, protocol));
+            return Some(bytes);
+        }
         let keys = execution::keys_of(command, request).unwrap_or_default();
         let now_ms = clock::unix_us() / 1000;
         let started = clock::boot_us();

@@ -34,6 +34,11 @@ impl Client {
         self.stream.write_all(&bytes).expect("sent");
     }
 
+    /// Says that nothing more will be sent.
+    pub(crate) fn end(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).expect("the connection is open");
+    }
+
     pub(crate) fn receive(&mut self) -> String {
         loop {
             if let Some(end) = self.framer.end(&self.received[self.taken..]).expect("a reply") {

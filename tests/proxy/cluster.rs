@@ -17,6 +17,10 @@ struct Member {
 
 impl Member {
     fn start(seed: Option<&Member>) -> Member {
+        Member::start_with(seed, &[])
+    }
+
+    fn start_with(seed: Option<&Member>, more: &[&str]) -> Member {
         for _ in 0..10 {
             // The cluster port is 10,000 above.
             let port = 10_000 + free_port() % 20_000;
@@ -27,6 +31,7 @@ impl Member {
             let (proxy_port, way) = (proxy.to_string(), seed.as_ref().map_or("--cluster", |_| "--join"));
             let mut directives = vec!["--dir", &path, "--proxy-port", &proxy_port, way];
             directives.extend(seed.as_deref());
+            directives.extend(more);
             if let Some(node) = Node::try_start(port, &directives) {
                 return Member { node, proxy: SocketAddr::from(([127, 0, 0, 1], proxy)), _folder: folder };
             }
@@ -40,10 +45,13 @@ impl Member {
 }
 
 fn start(count: usize) -> Vec<Member> {
-    let first = Member::start(None);
-    let mut members = vec![first];
+    start_with(count, &[])
+}
+
+fn start_with(count: usize, more: &[&str]) -> Vec<Member> {
+    let mut members = vec![Member::start_with(None, more)];
     for _ in 1..count {
-        let next = Member::start(members.first());
+        let next = Member::start_with(members.first(), more);
         members.push(next);
     }
     await_balance(&members);
@@ -52,7 +60,10 @@ fn start(count: usize) -> Vec<Member> {
 
 /// How many slots each member sees each of them own.
 fn shares(member: &Member) -> Vec<u64> {
-    let nodes = Client::connect(member.node.peer).ask("CLUSTER NODES");
+    let mut client = Client::connect(member.node.peer);
+    // Where no password is needed this is an error, and does no harm.
+    client.ask("AUTH secret");
+    let nodes = client.ask("CLUSTER NODES");
     let share = |line: &str| -> u64 {
         let ranges = line.split(' ').skip(8).filter(|range| !range.starts_with('['));
         let bounds = ranges.filter_map(|range| {
@@ -108,6 +119,27 @@ fn a_plain_client_sees_one_server() {
     assert!(clients[1].ask(&format!("SCAN {cursor} COUNT 100")).starts_with("*2"));
     clients[2].check("FLUSHALL", "+OK");
     clients[0].check("DBSIZE", ":0");
+}
+
+#[test]
+fn main_ports_that_forward_send_nothing_in_circles() {
+    let members = start_with(2, &["--routing", "proxy", "--requirepass", "secret"]);
+    for member in &members {
+        let mut client = Client::connect(member.node.peer);
+        client.check("GET key", "-NOAUTH Authentication required.");
+        client.check("AUTH secret", "+OK");
+        for number in 0..100 {
+            client.check(&format!("SET key:{number} v"), "+OK");
+        }
+        client.check("DBSIZE", ":100");
+        let clients = client.ask("CLIENT LIST");
+        let links = clients.lines().filter(|line| line.contains("lib-name=starling-proxy")).count();
+        assert!(links <= 1, "one link from the other node's one thread: {clients}");
+        // A connection that is not forwarded is told where to go.
+        client.check("CLIENT ROUTING REDIRECT", "+OK");
+        let moved = (0..100).filter(|number| client.ask(&format!("GET key:{number}")).starts_with("-MOVED")).count();
+        assert!((20..80).contains(&moved), "{moved}");
+    }
 }
 
 #[test]

@@ -334,6 +334,18 @@ fn a_connection_chooses_for_itself() {
 }
 
 #[test]
+fn who_sends_no_more_is_still_answered() {
+    let trio = Trio::start();
+    for key in keys_of_thirds("k") {
+        let mut client = trio.client();
+        client.send(&[format!("INCR {key}"), format!("INCR {key}")]);
+        client.end();
+        assert_eq!(client.receive(), ":1\r\n");
+        assert_eq!(client.receive(), ":2\r\n");
+    }
+}
+
+#[test]
 fn an_owner_that_dies_takes_only_its_slots_with_it() {
     let mut trio = Trio::start();
     let mut client = trio.client();

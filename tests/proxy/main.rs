@@ -34,7 +34,7 @@ fn start_as(proxy: &Rc<Proxy>, lane: &Rc<Lane>, words: &[&str], protocol: Protoc
     let writes = !words[0].eq_ignore_ascii_case("GET");
     let Place::At(peer) = proxy.home.place(slot, writes) else { panic!("a peer owns every slot") };
     let job = Job { goal: Goal::Owner(slot), requests: vec![request(words)], protocol, writes, blocks: false };
-    Forward::start(proxy, lane, peer, job)
+    Forward::start(proxy, lane.enter(proxy.home.version()), peer, job)
 }
 
 async fn ask(proxy: &Rc<Proxy>, words: &[&str]) -> String {
@@ -169,7 +169,7 @@ fn a_scan_visits_every_key_once() {
         loop {
             let request = request(&["SCAN", "ignored", "COUNT", "20", "MATCH", "key:*"]);
             let step = Scan { request, cursor, count: 20, protocol: Protocol::Resp2 };
-            let answer = scan(Rc::clone(&proxy), Rc::clone(&lane), step).await;
+            let answer = scan(Rc::clone(&proxy), lane.enter(1), step).await;
             let parts = reply::elements(&answer).expect("an array");
             for key in reply::elements(parts[1]).expect("an array") {
                 assert!(seen.insert(reply::bulk(key).expect("a key").to_vec()), "no key comes twice");
@@ -199,7 +199,7 @@ fn a_scan_waits_for_the_owner_of_its_slot() {
     with_proxy(Table::new(vec![peer]), |proxy, _| async move {
         let request = request(&["SCAN", "ignored"]);
         let step = Scan { request, cursor: 7 << 32 | 5, count: 10, protocol: Protocol::Resp2 };
-        let answer = scan(proxy, Rc::default(), step).await;
+        let answer = scan(proxy, Rc::new(Lane::default()).enter(1), step).await;
         assert_eq!(text(answer), "*2\r\n$1\r\n0\r\n*1\r\n$1\r\nk\r\n");
     });
 }
