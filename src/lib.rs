@@ -19,6 +19,8 @@ pub mod cluster;
 
 pub mod moves;
 
+pub mod proxy;
+
 pub mod services;
 
 pub mod commands;

@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ("transport", &["base"], "links carry what upper layers mean without knowing it"),
     ("cluster", &["base", "transport"], "protocols of the cluster know no command and no connection"),
     ("moves", &["base", "values", "engine", "transport", "cluster"], "slots move below commands and connections"),
+    ("proxy", &["base", "resp", "config", "cluster"], "forwards bytes to other nodes, knows no command"),
     (
         "services",
         &["base", "resp", "values", "config", "engine", "transport", "cluster"],
@@ -27,7 +28,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "server",
-        &["base", "resp", "values", "config", "engine", "cluster", "services", "commands"],
+        &["base", "resp", "values", "config", "engine", "cluster", "proxy", "services", "commands"],
         "the server does not know who composes it",
     ),
     (
@@ -41,6 +42,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
             "transport",
             "cluster",
             "moves",
+            "proxy",
             "services",
             "commands",
             "server",

@@ -68,7 +68,7 @@ pub fn execute_data(
     command: &'static Command,
     arguments: Arguments<'_>,
     keys: &Keys,
-    session: &Session,
+    database: usize,
     services: &Services,
     now_ms: u64,
     reply: &mut ReplyWriter<'_>,
@@ -76,12 +76,12 @@ pub fn execute_data(
     let slots = &keys.slots[..];
     let engine = &services.engine;
     let mut keyspace = if command.spec.has(ALL_KEYS) {
-        engine.lock_all(session.database, now_ms)
+        engine.lock_all(database, now_ms)
     } else {
         match slots {
-            [] => engine.lock_slots(std::iter::empty(), session.database, now_ms),
-            [slot] => engine.lock_slot(*slot, session.database, now_ms),
-            _ => engine.lock_slots(slots.iter().copied(), session.database, now_ms),
+            [] => engine.lock_slots(std::iter::empty(), database, now_ms),
+            [slot] => engine.lock_slot(*slot, database, now_ms),
+            _ => engine.lock_slots(slots.iter().copied(), database, now_ms),
         }
     };
     match keyspace.slots_state(slots) {

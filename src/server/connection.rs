@@ -6,6 +6,7 @@
 
 use super::ahead::Ahead;
 use super::dispatch::{self, Batch};
+use super::forwarding::Proxied;
 use super::output::{LATER_MAX, Output};
 use super::worker::Worker;
 use crate::base::clock;
@@ -58,6 +59,8 @@ pub struct Connection {
     stage: Stage,
     /// When the output went over its soft limit, in Unix milliseconds.
     over_soft_limit_since: Option<u64>,
+    /// What it has under way on other nodes; made when its requests are first forwarded.
+    proxied: Option<Rc<Proxied>>,
 }
 
 impl Connection {
@@ -73,7 +76,14 @@ impl Connection {
             wait: None,
             stage: Stage::Open,
             over_soft_limit_since: None,
+            proxied: None,
         }
+    }
+
+    /// The connection's side of the proxy, if its requests are forwarded.
+    fn proxied(&mut self) -> Option<Rc<Proxied>> {
+        let proxy = self.worker.proxy.as_ref().filter(|_| self.session.is_proxied)?;
+        Some(Rc::clone(self.proxied.get_or_insert_with(|| Rc::new(Proxied::new(Rc::clone(proxy))))))
     }
 
     /// Serves the connection until it closes.
@@ -114,6 +124,10 @@ impl Connection {
             }
             match ready!(self.poll_receive(context)) {
                 Ok(true) => {}
+                // It sends no more, and may still wait for what is under way.
+                Ok(false) if self.proxied.as_ref().is_some_and(|proxied| proxied.is_answering()) => {
+                    self.stage = Stage::Closing;
+                }
                 Ok(false) | Err(_) => return Poll::Ready(()),
             }
         }
@@ -244,6 +258,7 @@ impl Connection {
             out_of_memory: worker.is_out_of_memory(&config),
             slow_us: services.slowlog.threshold_us().unwrap_or(u64::MAX),
             view: services.cluster.as_ref().map(|cluster| cluster.view()),
+            proxied: self.proxied(),
         };
         self.session.client.active_at_ms.store(batch.now_ms, Ordering::Relaxed);
         self.session.client.input_bytes.store(bytes.len(), Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! The steps of every request, in order. This is the only place that sequences them, and it names no command: what a
 //! command needs is said by the flags of its row.
 
+use super::forwarding::{self, Proxied};
 use super::routing::{self, Elsewhere};
 use crate::base::slot::Slot;
 use crate::commands::context::{Flow, Wait};
@@ -16,9 +17,13 @@ use crate::services::cluster::View;
 use crate::services::pause::Paused;
 use crate::services::statistics::{ThreadCounters, bump};
 use arc_swap::Guard;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+pub(super) const OUT_OF_MEMORY: CommandError =
+    CommandError::text("OOM command not allowed when used memory > 'maxmemory'.");
 
 /// What a thread knows while it works off what a connection has sent.
 pub struct Batch<'a> {
@@ -32,6 +37,8 @@ pub struct Batch<'a> {
     pub slow_us: u64,
     /// Who owns which slot; `None` outside of a cluster.
     pub view: Option<Guard<Arc<View>>>,
+    /// The connection's side of the proxy, if its requests are forwarded.
+    pub proxied: Option<Rc<Proxied>>,
 }
 
 /// A request that was looked at ahead of its turn, so that its key could be fetched into the cache.
@@ -82,13 +89,22 @@ pub fn dispatch(
     }
     // 6: route. A request that does not say what its keys are touches none: its handler says what is wrong with it.
     let keys = keys.unwrap_or_default();
-    if let Some(view) = &batch.view
-        && let Some(elsewhere) = routing::elsewhere(view, session, command, &keys.slots)
-    {
-        return match elsewhere {
-            Elsewhere::Wait => wait_for_slot(batch, session, command, reply),
-            Elsewhere::Redirect(error) => redirect(batch, session, command, error, reply),
-        };
+    let elsewhere = match (&batch.proxied, &batch.view) {
+        (Some(proxied), _) => match forwarding::forward(proxied, batch, session, command, arguments, &keys) {
+            Ok(None) if batch.out_of_memory && needs_memory(session, command) => {
+                return refuse(batch, session, Some(command), OUT_OF_MEMORY, reply);
+            }
+            Ok(None) => None,
+            Ok(Some(flow)) => return flow,
+            Err(elsewhere) => Some(elsewhere),
+        },
+        (None, Some(view)) => routing::elsewhere(view, session, command, &keys.slots),
+        (None, None) => None,
+    };
+    match elsewhere {
+        None => {}
+        Some(Elsewhere::Wait) => return wait_for_slot(batch, session, command, reply),
+        Some(Elsewhere::Redirect(error)) => return redirect(batch, session, command, error, reply),
     }
     if let Some(transaction) = &mut session.transaction
         && !command.spec.has(spec::NOT_QUEUED)
@@ -166,8 +182,9 @@ fn forbidden(batch: &Batch<'_>, session: &Session, command: &'static Command) ->
     if spec.has(spec::IN_CLUSTER) && batch.view.is_none() {
         return Some(CommandError::text("ERR This instance has cluster support disabled"));
     }
-    if batch.out_of_memory && needs_memory(session, command) {
-        return Some(CommandError::text("OOM command not allowed when used memory > 'maxmemory'."));
+    // What is forwarded takes the memory of another node.
+    if batch.out_of_memory && batch.proxied.is_none() && needs_memory(session, command) {
+        return Some(OUT_OF_MEMORY);
     }
     None
 }
@@ -262,7 +279,15 @@ fn execute(
     let waited = session.waiting_since_ms.take();
     let result = match command.spec.handler {
         Handler::Data(_) => {
-            match execution::execute_data(command, arguments, keys, session, batch.services, batch.now_ms, reply) {
+            match execution::execute_data(
+                command,
+                arguments,
+                keys,
+                session.database,
+                batch.services,
+                batch.now_ms,
+                reply,
+            ) {
                 Executed::Done => Ok(()),
                 Executed::Failed(error) => Err(error),
                 // The owner changes in this very moment: routing knows in the next.

@@ -3,6 +3,7 @@
 pub mod ahead;
 pub mod connection;
 pub mod dispatch;
+pub mod forwarding;
 pub mod listener;
 pub mod output;
 mod routing;

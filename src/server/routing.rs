@@ -9,7 +9,7 @@ use crate::commands::spec;
 use crate::commands::table::Command;
 use crate::services::cluster::View;
 
-const CROSS_SLOT: CommandError = CommandError::text("CROSSSLOT Keys in request don't hash to the same slot");
+pub(super) const CROSS_SLOT: CommandError = CommandError::text("CROSSSLOT Keys in request don't hash to the same slot");
 
 /// Why a request is not executed now.
 #[derive(Debug)]

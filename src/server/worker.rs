@@ -2,10 +2,12 @@
 
 use super::ahead::Ahead;
 use super::connection::Connection;
+use super::forwarding;
 use crate::base::clock;
 use crate::commands::session::Session;
 use crate::commands::table;
 use crate::config::Config;
+use crate::proxy::Proxy;
 use crate::services::Services;
 use crate::services::clients::Accepted;
 use crate::services::statistics::ThreadCounters;
@@ -34,6 +36,8 @@ pub struct Worker {
     pub output: RefCell<Vec<u8>>,
     /// Requests that were decoded and wait for their turn.
     pub ahead: RefCell<Ahead>,
+    /// Executes on other nodes; a standalone server has none.
+    pub proxy: Option<Rc<Proxy>>,
 }
 
 /// A socket on its way to a worker.
@@ -67,6 +71,7 @@ pub fn start(services: Arc<Services>, index: usize, count: usize) -> std::io::Re
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let worker = Rc::new(Worker {
+            proxy: forwarding::proxy(&services),
             services,
             counters,
             input: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),

@@ -1,13 +1,14 @@
 //! CLIENT: the connections of this node, and what a client may say about its own.
 
 use crate::base::number;
-use crate::commands::context::Control;
+use crate::commands::context::{Control, Flow};
 use crate::commands::error::CommandError;
 use crate::commands::help;
 use crate::commands::parse::is;
 use crate::commands::session::ReplyMode;
 use crate::commands::spec::{
-    ADMIN, Arity::*, CONNECTION, CommandResult, CommandSpec, LOADING, NOSCRIPT, NOT_PAUSED, SENTINEL, STALE, control,
+    ADMIN, Arity::*, CONNECTION, CommandResult, CommandSpec, HIDDEN, LOADING, NOSCRIPT, NOT_PAUSED, SENTINEL, STALE,
+    control,
 };
 use crate::commands::table;
 use crate::resp::arguments::Arguments;
@@ -30,6 +31,7 @@ pub const CLIENT: &[CommandSpec] = &[
     control("no-evict", Exactly(3), BASIC | ADMIN, CONNECTION, no_evict),
     control("pause", AtLeast(3), BASIC | ADMIN | NOT_PAUSED, CONNECTION, pause),
     control("reply", Exactly(3), BASIC, CONNECTION, reply_mode),
+    control("routing", Exactly(3), BASIC | HIDDEN, CONNECTION, routing),
     control("setinfo", Exactly(4), BASIC, CONNECTION, setinfo)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
     control("setname", Exactly(3), BASIC, CONNECTION, setname),
@@ -83,6 +85,23 @@ fn setinfo(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut Repl
     } else {
         labels.library_version = value;
     }
+    reply.ok();
+    Ok(())
+}
+
+/// Starling's own: what the node does with this connection's requests for keys of other nodes, whatever the listener.
+fn routing(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let is_proxied = match arguments.at(2) {
+        word if is(word, "proxy") => true,
+        word if is(word, "redirect") => false,
+        _ => return Err(CommandError::Syntax),
+    };
+    if control.services.cluster.is_none() {
+        return Err(CommandError::text("ERR This instance has cluster support disabled"));
+    }
+    control.session.is_proxied = is_proxied;
+    // What has already been read behind it goes the new way too.
+    control.flow = Flow::After(Box::pin(std::future::ready(())));
     reply.ok();
     Ok(())
 }

@@ -9,6 +9,7 @@ use crate::commands::spec::{
 };
 use crate::engine::Keyspace;
 use crate::engine::entry::Entry;
+use crate::engine::shard::SlotState;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 
@@ -181,6 +182,9 @@ impl ScanCursor {
 /// What SCAN and its relatives are asked for.
 pub struct ScanOptions<'a> {
     pub count: usize,
+    /// Starling's own, for a walk over several nodes: the last slot of this one's part. It stops before a slot that is
+    /// not served here, where it would otherwise pass it over.
+    until_slot: Option<u16>,
     pattern: Option<&'a [u8]>,
     kind: Option<&'a [u8]>,
 }
@@ -188,7 +192,7 @@ pub struct ScanOptions<'a> {
 impl<'a> ScanOptions<'a> {
     /// Reads the words from the argument `first` on; only SCAN itself knows TYPE.
     pub fn parse(arguments: Arguments<'a>, first: usize) -> Result<ScanOptions<'a>, CommandError> {
-        let mut options = ScanOptions { count: 10, pattern: None, kind: None };
+        let mut options = ScanOptions { count: 10, until_slot: None, pattern: None, kind: None };
         let mut rest = arguments.from(first);
         while let Some(word) = rest.next() {
             let value = rest.next().ok_or(CommandError::Syntax)?;
@@ -202,6 +206,12 @@ impl<'a> ScanOptions<'a> {
                 }
                 _ if is(word, "match") => options.pattern = Some(value).filter(|pattern| *pattern != b"*"),
                 _ if is(word, "type") && first == 2 => options.kind = Some(value),
+                _ if is(word, "until-slot") && first == 2 => {
+                    let slot = parse::integer(value)?;
+                    let slot =
+                        u64::try_from(slot).ok().and_then(Slot::new).ok_or(CommandError::text("ERR Invalid slot"))?;
+                    options.until_slot = Some(slot.number());
+                }
                 _ => return Err(CommandError::Syntax),
             }
         }
@@ -235,6 +245,17 @@ fn scan(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
             continue;
         }
         let Some(slot) = Slot::new(u64::from(at.slot)) else { break };
+        if let Some(until) = options.until_slot {
+            if at.slot > until {
+                break;
+            }
+            if keyspace.slots_state(&[slot]) != SlotState::Serving {
+                if next == cursor {
+                    return Err(CommandError::text("TRYAGAIN The slot of the cursor is not served here"));
+                }
+                break;
+            }
+        }
         let left = options.count.saturating_sub(seen).max(1);
         let position = keyspace.scan_slot(slot, at.position, left, |entry| {
             seen += 1;
