@@ -49,7 +49,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
         ],
         "the composition root knows everything but the command line",
     ),
-    ("cli", &["base", "config", "node", "commands"], "the command line starts nodes"),
+    ("cli", &["base", "config", "node", "commands"], "the command line starts nodes, and talks to them as a client"),
 ];
 
 /// What `commands/data` may import: a data handler runs unchanged in MULTI, behind a proxy, on a copy, in a test.

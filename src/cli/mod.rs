@@ -1,5 +1,10 @@
 //! The command line: `starling [server] [redis.conf] [--directive value]...`, and the other subcommands.
 
+mod client;
+mod demo;
+mod observer;
+mod status;
+
 use crate::config::load::{self, Loaded};
 use crate::node::Node;
 use std::ffi::OsString;
@@ -18,6 +23,9 @@ Usage: starling [server] [/path/to/redis.conf | -] [--directive value]...
   starling --port 7000 --maxmemory 1gb
   starling /etc/redis/redis.conf --requirepass secret
   STARLING_PORT=7000 starling
+
+  starling demo [--help]              a cluster on this machine, with live traffic
+  starling status host:port           a cluster in the terminal
 
 Directives are those of redis.conf; docs/configuration.md lists them all.
 
@@ -38,8 +46,17 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Some("server") => serve(&arguments[1..]),
+        Some("demo") => demo::run(&arguments[1..]),
+        Some("status") => status::run(&arguments[1..]),
         _ => serve(&arguments),
     }
+}
+
+/// Prints what clap has to say: help, or what is wrong with the options.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nowhere to print to is no reason to fail differently.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn serve(arguments: &[String]) -> ExitCode {

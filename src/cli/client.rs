@@ -1,0 +1,173 @@
+//! A client for the command line: blocking, one request at a time, and one that follows a cluster's redirects.
+
+use crate::base::slot::{SLOT_COUNT, Slot};
+use redis_protocol::resp2::decode::decode;
+use redis_protocol::resp2::types::OwnedFrame;
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// For connecting, and for each answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Redirects of one request that are followed.
+const REDIRECTS_MAX: usize = 8;
+
+/// One connection to one node.
+pub(super) struct Connection {
+    stream: TcpStream,
+    input: Vec<u8>,
+}
+
+impl Connection {
+    pub(super) fn open(address: SocketAddr) -> io::Result<Connection> {
+        let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        Ok(Connection { stream, input: Vec::new() })
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) fn call(&mut self, arguments: &[&[u8]]) -> io::Result<OwnedFrame> {
+        let mut request = format!("*{}\r\n", arguments.len()).into_bytes();
+        for argument in arguments {
+            request.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
+            request.extend_from_slice(argument);
+            request.extend_from_slice(b"\r\n");
+        }
+        self.stream.write_all(&request)?;
+        loop {
+            let decoded = decode(&self.input).map_err(|error| io::Error::other(error.to_string()))?;
+            if let Some((frame, length)) = decoded {
+                self.input.drain(..length);
+                return Ok(frame);
+            }
+            let mut piece = [0; 16 * 1024];
+            match self.stream.read(&mut piece)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => self.input.extend_from_slice(&piece[..count]),
+            }
+        }
+    }
+
+    /// The answer as text: of INFO, CLUSTER NODES and the like.
+    pub(super) fn text(&mut self, words: &[&str]) -> io::Result<String> {
+        let arguments: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        match self.call(&arguments)? {
+            OwnedFrame::BulkString(bytes) | OwnedFrame::SimpleString(bytes) => {
+                Ok(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            OwnedFrame::Integer(number) => Ok(number.to_string()),
+            OwnedFrame::Error(text) => Err(io::Error::other(text)),
+            OwnedFrame::Null | OwnedFrame::Array(_) => Ok(String::new()),
+        }
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It was not executed.
+    Refused(String),
+    /// The connection broke behind the request: it may have been executed.
+    Unknown(io::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Refused(text) => f.write_str(text),
+            Failure::Unknown(error) => write!(f, "no answer: {error}"),
+        }
+    }
+}
+
+/// Sends each request to the node that owns its key.
+pub(super) struct ClusterClient {
+    seeds: Vec<SocketAddr>,
+    connections: HashMap<SocketAddr, Connection>,
+    owners: Vec<Option<SocketAddr>>,
+    /// Redirects followed so far.
+    pub(super) redirects: u64,
+}
+
+impl ClusterClient {
+    /// A client that learns the cluster from these nodes, when it is first used.
+    pub(super) fn new(seeds: Vec<SocketAddr>) -> ClusterClient {
+        ClusterClient { seeds, connections: HashMap::new(), owners: vec![None; SLOT_COUNT], redirects: 0 }
+    }
+
+    /// Sends a request about a key.
+    pub(super) fn call(&mut self, key: &[u8], arguments: &[&[u8]]) -> Result<OwnedFrame, Failure> {
+        let slot = Slot::of_key(key);
+        let mut target = match self.owners[slot.index()] {
+            Some(owner) => owner,
+            None => self.learn(slot)?,
+        };
+        for _ in 0..=REDIRECTS_MAX {
+            let answer = match self.ask(target, arguments) {
+                Ok(answer) => answer,
+                Err(failure) => {
+                    self.owners.fill(None);
+                    return Err(failure);
+                }
+            };
+            let OwnedFrame::Error(text) = answer else { return Ok(answer) };
+            let Some(owner) = moved_to(&text) else { return Err(Failure::Refused(text)) };
+            self.redirects += 1;
+            // The others have most likely moved too, but asking for all of them each time would be a storm.
+            self.owners[slot.index()] = Some(owner);
+            target = owner;
+        }
+        Err(Failure::Refused("too many redirects".into()))
+    }
+
+    fn ask(&mut self, target: SocketAddr, arguments: &[&[u8]]) -> Result<OwnedFrame, Failure> {
+        if !self.connections.contains_key(&target) {
+            let connection = Connection::open(target).map_err(|error| Failure::Refused(error.to_string()))?;
+            self.connections.insert(target, connection);
+        }
+        let Some(connection) = self.connections.get_mut(&target) else {
+            return Err(Failure::Refused("not connected".into()));
+        };
+        connection.call(arguments).map_err(|error| {
+            self.connections.remove(&target);
+            Failure::Unknown(error)
+        })
+    }
+
+    /// Asks any node for the whole table; gives the owner of one slot.
+    fn learn(&mut self, slot: Slot) -> Result<SocketAddr, Failure> {
+        for seed in self.seeds.clone() {
+            let Ok(OwnedFrame::Array(ranges)) = self.ask(seed, &[b"CLUSTER", b"SLOTS"]) else { continue };
+            self.owners.fill(None);
+            for range in &ranges {
+                let Some((first, last, owner)) = range_of(range) else { continue };
+                self.owners[first..=last.min(SLOT_COUNT - 1)].fill(Some(owner));
+            }
+            if let Some(owner) = self.owners[slot.index()] {
+                return Ok(owner);
+            }
+        }
+        Err(Failure::Refused(format!("nobody serves slot {slot}")))
+    }
+}
+
+/// `MOVED 3999 127.0.0.1:6381`.
+fn moved_to(text: &str) -> Option<SocketAddr> {
+    text.strip_prefix("MOVED ")?.split(' ').nth(1)?.parse().ok()
+}
+
+/// First and last slot and the owner's address of one entry of CLUSTER SLOTS.
+fn range_of(range: &OwnedFrame) -> Option<(usize, usize, SocketAddr)> {
+    let OwnedFrame::Array(fields) = range else { return None };
+    let [OwnedFrame::Integer(first), OwnedFrame::Integer(last), OwnedFrame::Array(node), ..] = &fields[..] else {
+        return None;
+    };
+    let [OwnedFrame::BulkString(host), OwnedFrame::Integer(port), ..] = &node[..] else { return None };
+    let ip = std::str::from_utf8(host).ok()?.parse().ok()?;
+    let address = SocketAddr::new(ip, u16::try_from(*port).ok()?);
+    Some((usize::try_from(*first).ok()?, usize::try_from(*last).ok()?, address))
+}

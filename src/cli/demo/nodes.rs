@@ -1,0 +1,260 @@
+//! The demo's nodes: processes of this executable, each with a port of its own, in a temporary directory.
+
+use crate::base::slot::SLOT_COUNT;
+use crate::base::slot_ranges::SlotRanges;
+use crate::cli::observer::ClusterReport;
+use crate::config::CLUSTER_PORT_OFFSET;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a node may take to end by itself when the demo is over.
+const END_LIMIT: Duration = Duration::from_secs(2);
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+/// One process, or the place of one that was ended.
+struct DemoNode {
+    port: u16,
+    process: Option<Child>,
+    /// It was told to hand over its slots and end.
+    is_draining: bool,
+}
+
+/// All of them. Dropping this ends them and removes their files.
+pub(super) struct DemoNodes {
+    executable: PathBuf,
+    directory: PathBuf,
+    nodes: Vec<DemoNode>,
+    /// What nodes held that were killed.
+    lost: SlotRanges,
+    events: Vec<String>,
+    began: Instant,
+}
+
+impl DemoNodes {
+    /// Starts the first node, then the others, which join it.
+    pub(super) fn start(count: u16) -> io::Result<DemoNodes> {
+        let directory = std::env::temp_dir().join(format!("starling-demo-{}", std::process::id()));
+        fs::create_dir_all(&directory)?;
+        let executable = std::env::current_exe()?;
+        let mut nodes = DemoNodes {
+            executable,
+            directory,
+            nodes: Vec::new(),
+            lost: SlotRanges::new(),
+            events: Vec::new(),
+            began: Instant::now(),
+        };
+        for _ in 0..count {
+            nodes.add()?;
+        }
+        Ok(nodes)
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where the living nodes are.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.living().map(address).collect()
+    }
+
+    fn living(&self) -> impl Iterator<Item = &DemoNode> {
+        self.nodes.iter().filter(|node| node.process.is_some())
+    }
+
+    /// Slots of which acknowledged writes are lost, because the only node that had them was killed.
+    pub(super) fn lost_slots(&self) -> SlotRanges {
+        self.lost.clone()
+    }
+
+    /// What happened, the latest last.
+    pub(super) fn events(&self) -> &[String] {
+        &self.events
+    }
+
+    pub(super) fn note(&mut self, event: String) {
+        const EVENTS_MAX: usize = 200;
+        if self.events.len() >= EVENTS_MAX {
+            self.events.remove(0);
+        }
+        self.events.push(format!("{:>5.1} s  {event}", self.began.elapsed().as_secs_f64()));
+    }
+
+    /// Another node. The first one creates the cluster.
+    pub(super) fn add(&mut self) -> io::Result<SocketAddr> {
+        let port = free_port()?;
+        self.nodes.push(DemoNode { port, process: None, is_draining: false });
+        self.spawn(self.nodes.len() - 1)?;
+        self.note(format!("127.0.0.1:{port} starts"));
+        Ok((Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    fn spawn(&mut self, index: usize) -> io::Result<()> {
+        let port = self.nodes[index].port;
+        let log = File::options().create(true).append(true).open(self.directory.join(format!("{port}.log")))?;
+        let seeds: Vec<String> = self.living().map(|node| address(node).to_string()).collect();
+        let mut command = Command::new(&self.executable);
+        command.args(["server", "--port", &port.to_string(), "--bind", "127.0.0.1", "--threads", "1"]);
+        command.arg("--dir").arg(&self.directory);
+        if seeds.is_empty() {
+            command.arg("--cluster")
+        } else {
+            command.args(["--join", &seeds.join(",")])
+        };
+        // A group of its own: Ctrl-C ends the demo, and the demo ends its nodes.
+        let process = command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        self.nodes[index].process = Some(process);
+        self.nodes[index].is_draining = false;
+        Ok(())
+    }
+
+    /// Ends a node at once. What it held is lost: nobody has a copy.
+    pub(super) fn kill(&mut self, port: u16) -> io::Result<()> {
+        let held = ClusterReport::look(&self.addresses())?;
+        let slots = held.nodes.iter().find(|node| node.address.port() == port).map(|node| node.slots.clone());
+        self.lost = self.lost.union(&slots.unwrap_or_default());
+        if let Some(mut process) = self.node(port).and_then(|node| node.process.take()) {
+            process.kill()?;
+            process.wait()?;
+            self.note(format!("127.0.0.1:{port} was killed"));
+        }
+        Ok(())
+    }
+
+    /// Starts a node again that was ended.
+    pub(super) fn restart(&mut self, port: u16) -> io::Result<()> {
+        let Some(index) = self.nodes.iter().position(|node| node.port == port && node.process.is_none()) else {
+            return Ok(());
+        };
+        self.spawn(index)?;
+        self.note(format!("127.0.0.1:{port} starts again"));
+        Ok(())
+    }
+
+    /// Tells a node to hand over its slots and end.
+    pub(super) fn drain(&mut self, port: u16) -> io::Result<()> {
+        let Some(node) = self.node(port) else { return Ok(()) };
+        if let Some(process) = &node.process {
+            terminate(process);
+            node.is_draining = true;
+            self.note(format!("127.0.0.1:{port} hands over its slots"));
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, port: u16) -> Option<&mut DemoNode> {
+        self.nodes.iter_mut().find(|node| node.port == port)
+    }
+
+    /// The nodes that were ended and not started again.
+    pub(super) fn ended(&self) -> Vec<u16> {
+        self.nodes.iter().filter(|node| node.process.is_none()).map(|node| node.port).collect()
+    }
+
+    /// Notices nodes that have ended by themselves. Whether one was not told to.
+    pub(super) fn reap(&mut self) -> bool {
+        let mut gone = Vec::new();
+        for node in &mut self.nodes {
+            if let Some(process) = &mut node.process
+                && let Ok(Some(status)) = process.try_wait()
+            {
+                node.process = None;
+                gone.push((node.port, node.is_draining, status));
+            }
+        }
+        let mut unexpected = false;
+        for (port, was_draining, status) in gone {
+            unexpected |= !was_draining || !status.success();
+            self.note(format!("127.0.0.1:{port} has ended ({status})"));
+        }
+        unexpected
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.nodes.iter().any(|node| node.is_draining && node.process.is_some())
+    }
+
+    /// Waits until all nodes know each other, every slot that is not lost is served, and shares are equal.
+    pub(super) fn until_whole(&mut self, limit: Duration, stop: &AtomicBool) -> io::Result<()> {
+        let until = Instant::now() + limit;
+        loop {
+            if self.reap() {
+                return Err(io::Error::other(format!("a node has ended: see {}", self.directory.display())));
+            }
+            let living = self.living().count();
+            let addresses = self.addresses();
+            let agrees = |address: &SocketAddr| {
+                ClusterReport::look(&[*address]).is_ok_and(|report| is_whole(&report, living, self.ended().is_empty()))
+            };
+            if !self.is_draining() && addresses.iter().all(agrees) {
+                return Ok(());
+            }
+            if stop.load(Ordering::Acquire) || Instant::now() > until {
+                let what = ClusterReport::look(&addresses).map_or_else(|error| error.to_string(), |r| r.health().1);
+                return Err(io::Error::other(format!("the cluster is not whole: {what}")));
+            }
+            std::thread::sleep(LOOK_PAUSE);
+        }
+    }
+}
+
+/// Whether this many nodes serve equal shares of all slots.
+fn is_whole(report: &ClusterReport, living: usize, all_live: bool) -> bool {
+    let served: Vec<usize> =
+        report.nodes.iter().filter(|node| node.own.is_some()).map(|node| node.slots.len()).collect();
+    let shares_equal = served.iter().max().unwrap_or(&0) - served.iter().min().unwrap_or(&0) <= 1;
+    served.len() == living && (!all_live || (report.served() == SLOT_COUNT && shares_equal))
+}
+
+impl Drop for DemoNodes {
+    fn drop(&mut self) {
+        // They need not hand over: the whole cluster ends.
+        self.nodes.iter().filter_map(|node| node.process.as_ref()).for_each(terminate);
+        let until = Instant::now() + END_LIMIT;
+        for process in self.nodes.iter_mut().filter_map(|node| node.process.as_mut()) {
+            while Instant::now() < until && matches!(process.try_wait(), Ok(None)) {
+                std::thread::sleep(LOOK_PAUSE);
+            }
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn address(node: &DemoNode) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, node.port).into()
+}
+
+fn terminate(process: &Child) {
+    if let Ok(id) = i32::try_from(process.id())
+        && let Some(pid) = Pid::from_raw(id)
+    {
+        let _ = kill_process(pid, Signal::TERM);
+    }
+}
+
+/// A port that is free, and whose cluster port is.
+fn free_port() -> io::Result<u16> {
+    const TRIES: usize = 1000;
+    for _ in 0..TRIES {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        // Below or above: one of the two ports is the one that the system gave.
+        for client in [port.checked_sub(CLUSTER_PORT_OFFSET), Some(port)].into_iter().flatten() {
+            let cluster = client.checked_add(CLUSTER_PORT_OFFSET);
+            let is_free = |port: u16| port > 1024 && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+            if is_free(client) && cluster.is_some_and(is_free) {
+                return Ok(client);
+            }
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no free ports were found"))
+}
