@@ -10,14 +10,15 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 /// Requests that one client may have under way.
-const WINDOW_MAX: usize = 1024;
+const WINDOW_MAX: usize = 512;
 /// Requests that it may have under way, however large their replies are.
 const WINDOW_MIN: usize = 8;
-/// Bytes of replies that may be on their way to one client, judged by the largest so far.
-const REPLY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of replies that may be on their way to one client, judged by those before.
+const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What a reply is taken for before one has come.
+const REPLY_BYTES_FIRST: usize = 128 * 1024;
 
 /// What one client has under way.
-#[derive(Default)]
 pub struct Lane {
     under_way: Cell<usize>,
     /// Of the view by which the requests under way were sent.
@@ -29,8 +30,24 @@ pub struct Lane {
     /// One of them may never be answered.
     blocks: Cell<bool>,
     submitted: Cell<u64>,
-    largest_reply: Cell<usize>,
+    /// How large the next reply may be: it follows large ones at once and small ones slowly.
+    expected_reply: Cell<usize>,
     waiting: RefCell<Option<Waker>>,
+}
+
+impl Default for Lane {
+    fn default() -> Lane {
+        Lane {
+            under_way: Cell::new(0),
+            version: Cell::new(0),
+            disturbed: Cell::new(false),
+            closed: Cell::new(false),
+            blocks: Cell::new(false),
+            submitted: Cell::new(0),
+            expected_reply: Cell::new(REPLY_BYTES_FIRST),
+            waiting: RefCell::new(None),
+        }
+    }
 }
 
 impl Lane {
@@ -80,7 +97,8 @@ impl Lane {
 
     /// Notes the size of a reply: with large ones, fewer requests may be under way.
     pub fn note_reply(&self, bytes: usize) {
-        self.largest_reply.set(self.largest_reply.get().max(bytes));
+        let expected = self.expected_reply.get();
+        self.expected_reply.set(bytes.max(expected - expected / 8));
     }
 
     /// Enters a request that is sent by the view of this version.
@@ -104,7 +122,7 @@ impl Lane {
     }
 
     fn window(&self) -> usize {
-        (REPLY_BYTES_MAX / self.largest_reply.get().max(1)).clamp(WINDOW_MIN, WINDOW_MAX)
+        (REPLY_BYTES_MAX / self.expected_reply.get().max(1)).clamp(WINDOW_MIN, WINDOW_MAX)
     }
 }
 
@@ -139,7 +157,6 @@ impl Drop for Ticket {
             self.lane.disturbed.set(false);
             self.lane.closed.set(false);
             self.lane.blocks.set(false);
-            self.lane.largest_reply.set(0);
         }
         if let Some(waker) = self.lane.waiting.borrow_mut().take() {
             waker.wake();
@@ -182,14 +199,17 @@ mod tests {
     #[test]
     fn large_replies_narrow_the_window() {
         let lane = Rc::new(Lane::default());
-        let mut tickets: Vec<Ticket> = (0..WINDOW_MAX - 1).map(|_| lane.enter(1)).collect();
+        let mut tickets: Vec<Ticket> = (0..REPLY_BYTES_MAX / REPLY_BYTES_FIRST).map(|_| lane.enter(1)).collect();
+        assert!(lane.must_wait(1), "nothing is known of its replies");
+        (0..100).for_each(|_| lane.note_reply(10));
+        tickets.extend((tickets.len()..WINDOW_MAX - 1).map(|_| lane.enter(1)));
         assert!(!lane.must_wait(1));
         tickets.push(lane.enter(1));
         assert!(lane.must_wait(1));
         tickets.truncate(10);
         lane.note_reply(1024 * 1024);
         assert!(!lane.must_wait(1));
-        tickets.extend((0..22).map(|_| lane.enter(1)));
-        assert!(lane.must_wait(1), "32 replies of 1 MiB may be under way");
+        tickets.extend((0..6).map(|_| lane.enter(1)));
+        assert!(lane.must_wait(1), "16 replies of 1 MiB may be under way");
     }
 }

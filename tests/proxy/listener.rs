@@ -284,6 +284,58 @@ fn transactions_are_executed_by_the_owner() {
     }
 }
 
+/// A random request, which has the same reply on one server as on several.
+fn random_request(random: &mut impl FnMut(usize) -> usize) -> Vec<String> {
+    let mut key = || format!("key:{}", random(30));
+    let (a, b, c) = (key(), key(), key());
+    let number = random(100);
+    match random(14) {
+        0 => vec![format!("SET {a} {number}")],
+        1 => vec![format!("GET {a}")],
+        2 => vec![format!("INCRBY {a} {number}")],
+        3 => vec![format!("APPEND {a} {number}")],
+        4 => vec![format!("MSET {a} {number} {b} x {c} y")],
+        5 => vec![format!("MGET {a} {b} {c} {a}")],
+        6 => vec![format!("DEL {a} {b}")],
+        7 => vec![format!("EXISTS {a} {b} {c}")],
+        8 => vec![format!("LPUSH {a} {number}")],
+        9 => vec!["DBSIZE".into()],
+        10 => vec![format!("WATCH {a}"), "MULTI".into(), format!("INCR {a}"), format!("GET {a}"), "EXEC".into()],
+        11 => vec!["MULTI".into(), format!("SET {{{a}}} 1"), format!("INCR {{{a}}}"), "PING".into(), "EXEC".into()],
+        12 => vec![format!("OBJECT ENCODING {a}")],
+        _ => vec!["ECHO hello".into()],
+    }
+}
+
+#[test]
+fn three_nodes_answer_as_one_does() {
+    let (trio, alone) = (Trio::start(), Node::start(&["--databases", "1"]));
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        now.as_nanos() as u64 | 1
+    });
+    println!("SEED={seed}");
+    let mut state: u64 = seed;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as usize % below
+    };
+    let (mut forwarded, mut direct) = (trio.client(), Client::connect(alone.peer));
+    for hello in ["HELLO 2", "HELLO 3"] {
+        assert!(forwarded.ask(hello).len() > 100 && direct.ask(hello).len() > 100);
+        for _ in 0..150 {
+            let requests: Vec<String> = (0..=random(40)).flat_map(|_| random_request(&mut random)).collect();
+            forwarded.send(&requests);
+            direct.send(&requests);
+            for request in requests {
+                assert_eq!(forwarded.receive(), direct.receive(), "{request} (SEED={seed})");
+            }
+        }
+    }
+}
+
 #[test]
 fn order_is_kept_while_slots_change_hands() {
     let trio = Trio::start();

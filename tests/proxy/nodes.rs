@@ -40,6 +40,17 @@ impl Node {
         panic!("a node does not start");
     }
 
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn terminate(&mut self) {
+        let process = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("it runs");
+        let asked = Instant::now();
+        while matches!(self.process.try_wait(), Ok(None)) {
+            assert!(asked.elapsed() < 2 * LIMIT, "it ends when it is asked to");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// `None`: it has ended, most likely because the port is taken.
     pub(crate) fn try_start(port: u16, directives: &[&str]) -> Option<Node> {
         let process = Command::new(env!("CARGO_BIN_EXE_starling"))
