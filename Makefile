@@ -14,6 +14,9 @@ build: ## the release binary
 run: build ## a server on 127.0.0.1:6379
 	$(STARLING)
 
+demo: build ## a cluster of three on this machine with live traffic; without a terminal: twenty seconds of it, checked
+	$(STARLING) demo
+
 check: ## types only, in seconds
 	$(CARGO) check --all-targets
 
@@ -63,4 +66,4 @@ memcheck: ## the files with unsafe code, under valgrind
 clean: ## remove what was built
 	$(CARGO) clean && rm -rf redis-compat-tests/.work
 
-.PHONY: help build run check test-tools unit compat compat-long test sim bench bench-memory fmt fix lint docs verify memcheck clean
+.PHONY: help build run demo check test-tools unit compat compat-long test sim bench bench-memory fmt fix lint docs verify memcheck clean

@@ -4,6 +4,7 @@ use crate::base::slot::{SLOT_COUNT, Slot};
 use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::types::OwnedFrame;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -125,12 +126,11 @@ impl ClusterClient {
     }
 
     fn ask(&mut self, target: SocketAddr, arguments: &[&[u8]]) -> Result<OwnedFrame, Failure> {
-        if !self.connections.contains_key(&target) {
-            let connection = Connection::open(target).map_err(|error| Failure::Refused(error.to_string()))?;
-            self.connections.insert(target, connection);
-        }
-        let Some(connection) = self.connections.get_mut(&target) else {
-            return Err(Failure::Refused("not connected".into()));
+        let connection = match self.connections.entry(target) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Connection::open(target).map_err(|error| Failure::Refused(error.to_string()))?)
+            }
         };
         connection.call(arguments).map_err(|error| {
             self.connections.remove(&target);

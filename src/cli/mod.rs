@@ -26,6 +26,8 @@ Usage: starling [server] [/path/to/redis.conf | -] [--directive value]...
 
   starling demo [--help]              a cluster on this machine, with live traffic
   starling status host:port           a cluster in the terminal
+  starling check [redis.conf] [--directive value]...
+                                      reads a configuration, starts nothing
 
 Directives are those of redis.conf; docs/configuration.md lists them all.
 
@@ -48,6 +50,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Some("server") => serve(&arguments[1..]),
         Some("demo") => demo::run(&arguments[1..]),
         Some("status") => status::run(&arguments[1..]),
+        Some("check") => check(&arguments[1..]),
         _ => serve(&arguments),
     }
 }
@@ -57,6 +60,23 @@ fn usage(error: &clap::Error) -> ExitCode {
     // Nowhere to print to is no reason to fail differently.
     let _ = error.print();
     if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Reads the configuration as a start would, says what is wrong with it or has no effect, and starts nothing.
+fn check(arguments: &[String]) -> ExitCode {
+    match load::load(arguments, std::env::vars()) {
+        Ok(loaded) => {
+            for name in &loaded.without_effect {
+                println!("{name}: accepted, has no effect here");
+            }
+            println!("the configuration is good: port {}, dir {}", loaded.config.port, loaded.config.dir);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn serve(arguments: &[String]) -> ExitCode {

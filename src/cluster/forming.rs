@@ -217,7 +217,7 @@ mod tests {
         check(fresh(1, 3, &[2, 3]), &[two.clone(), three.clone()], Some(Found::Create));
         check(fresh(2, 3, &[1, 3]), &[fresh(1, 3, &[2, 3]), three.clone()], None);
         check(fresh(1, 3, &[2, 3]), &[two.clone(), fresh(3, 3, &[1])], None);
-        check(fresh(1, 3, &[2]), &[two.clone()], None);
+        check(fresh(1, 3, &[2]), std::slice::from_ref(&two), None);
         // Who only joins neither creates nor counts.
         check(fresh(1, 0, &[2, 3]), &[two.clone(), three.clone()], None);
         check(fresh(1, 2, &[2]), &[fresh(2, 0, &[1])], None);
