@@ -23,6 +23,8 @@ import tools  # noqa: E402
 from harness.topology import Cluster, Single, primaries  # noqa: E402
 
 CLIENT_SECONDS = 180
+# How long a working client may take to come to its end once it is told to.
+END_SECONDS = 30
 
 
 def judge(client, text, errors, count):
@@ -56,13 +58,18 @@ class Worker:
         self.name = name
         self.process = subprocess.Popen(words, env=dict(os.environ, **environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, text=True)
-        self.killer = threading.Timer(CLIENT_SECONDS, self.process.kill)
-        self.killer.start()
+        guard = threading.Timer(CLIENT_SECONDS, self.process.kill)
+        guard.start()
         self.first = self.process.stdout.readline()
+        guard.cancel()
 
     def end(self, count):
-        text, errors = self.process.communicate()
-        self.killer.cancel()
+        try:
+            text, errors = self.process.communicate(timeout=END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            text, errors = self.process.communicate()
+            errors += "\nit did not end within %d s: a request was never answered" % END_SECONDS
         judge(self.name, self.first + text, errors, count)
 
 
@@ -93,6 +100,9 @@ def while_slots_move(cluster, clients, count):
             print("%-10s %s: settled after %.1f s, slots %s" % ("moving", name, seconds, sorted(primaries(cluster.ports[0]).values())), flush=True)
     except RuntimeError as error:
         count.case("cluster", "join and drain", str(error))
+    for worker in workers:
+        worker.process.stdin.close()
+        worker.process.stdin = None
     for worker in workers:
         worker.end(count)
     print("%-10s %-18s %d passed, %d failed" % ("moving", "%d clients" % len(workers), count.passed - before[0], count.failed - before[1]), flush=True)
