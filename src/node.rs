@@ -96,7 +96,7 @@ impl Node {
         if let Some(cluster) = self.cluster {
             let patience = std::time::Duration::from_secs(config.cluster.shutdown_timeout);
             tokio::select! {
-                () = cluster.leave(patience) => {}
+                () = cluster.leave(patience, &self.services.clients) => {}
                 _ = terminate.recv() => tracing::warn!("Received SIGTERM again, ending at once"),
             }
         }

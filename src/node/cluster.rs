@@ -24,6 +24,7 @@ use crate::cluster::view::ViewOptions;
 use crate::config::{CLUSTER_PORT_OFFSET, Config};
 use crate::engine::Engine;
 use crate::moves::{Moves, MovesOptions};
+use crate::services::clients::Clients;
 use crate::services::cluster::{Cluster, ClusterParts};
 use crate::transport::handshake::LocalIdentity;
 use crate::transport::tcp::{TcpOptions, TcpTransport, system_nonces};
@@ -208,8 +209,9 @@ impl Joined {
 }
 
 impl ClusterSide {
-    /// Gives away what this node holds and says goodbye. `patience`: how long it waits while nothing moves.
-    pub(super) async fn leave(self, patience: Duration) {
+    /// Gives away what this node holds, tells its clients where that is, and says goodbye. `patience`: how long it waits
+    /// while nothing moves.
+    pub(super) async fn leave(self, patience: Duration, clients: &Clients) {
         let consensus: Arc<dyn Consensus> = Arc::new(self.raft.clone());
         let incarnation = *self.incarnation.borrow();
         self.leaving.store(true, Ordering::Release);
@@ -217,7 +219,10 @@ impl ClusterSide {
             let node = self.node;
             let drained = self.control.run(async move { leader::drain(node, incarnation, &consensus, patience).await });
             match drained.await {
-                Some(true) => tracing::info!("all slots are with other nodes"),
+                Some(true) => {
+                    tracing::info!("all slots are with other nodes");
+                    linger(clients).await;
+                }
                 _ => tracing::warn!("this node ends with slots that nobody else has"),
             }
         }
@@ -225,6 +230,17 @@ impl ClusterSide {
         let raft = self.raft.clone();
         let _ = self.control.run(async move { raft.shutdown().await }).await;
         self.transport.close();
+    }
+}
+
+/// Clients learn by MOVED that a slot has left, each when it next asks for it. Those that are connected have a moment to
+/// do so; who comes later would find nobody.
+async fn linger(clients: &Clients) {
+    const MOMENT: Duration = Duration::from_secs(2);
+    const LOOK_AGAIN: Duration = Duration::from_millis(50);
+    let until = tokio::time::Instant::now() + MOMENT;
+    while clients.count() > 0 && tokio::time::Instant::now() < until {
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
