@@ -13,6 +13,7 @@ use crate::resp::arguments::OwnedArguments;
 use crate::resp::reply::Protocol;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// What a client is told of a write on a broken link.
 pub const UNKNOWN_OUTCOME: &str =
@@ -21,6 +22,10 @@ pub const UNKNOWN_OUTCOME: &str =
 const UNREACHABLE: &str = "CLUSTERDOWN The node that owns the key cannot be reached; the command was not executed";
 const UNSETTLED: &str = "TRYAGAIN The slot is changing hands; the command was not executed";
 const ASTRAY: &str = "CLUSTERDOWN The nodes do not agree on who owns the slot; the command was not executed";
+/// How long a request may look for a node that can be reached. Those behind it have looked meanwhile, by the same view.
+const REACH: Duration = Duration::from_millis(400);
+/// How long a hand-off that this node takes part in may last.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
 /// The pause before the second attempt; it doubles.
 const PAUSE: Duration = Duration::from_millis(25);
 
@@ -51,11 +56,13 @@ pub struct Forward {
     job: Job,
     ticket: Ticket,
     sent: Sent,
+    started: Instant,
 }
 
 /// An attempt.
 struct Sent {
     answer: Answer,
+    peer: Peer,
     version: u64,
     /// A link of its own is kept as long as the answer is awaited.
     _link: Option<Rc<Link>>,
@@ -65,7 +72,7 @@ impl Forward {
     /// Sends a job to a peer, for now.
     pub fn start(proxy: &Rc<Proxy>, ticket: Ticket, peer: Peer, job: Job) -> Forward {
         let sent = send(proxy, &job, &ticket, peer, proxy.home.version());
-        Forward { proxy: Rc::clone(proxy), job, ticket, sent }
+        Forward { proxy: Rc::clone(proxy), job, ticket, sent, started: Instant::now() }
     }
 
     /// The reply, in the end.
@@ -80,6 +87,7 @@ impl Forward {
                     Some(Elsewhere::TryAgain) if !self.ticket.is_last() => return outcome.unwrap_or_default(),
                     Some(Elsewhere::TryAgain) => None,
                 },
+                Err(LinkError::NotSent) if self.is_hopeless() => return super::error(UNREACHABLE),
                 Err(LinkError::NotSent) => None,
                 Err(LinkError::Lost) if !self.job.writes && self.ticket.is_last() => None,
                 Err(LinkError::Lost) => return super::error(UNKNOWN_OUTCOME),
@@ -98,9 +106,9 @@ impl Forward {
             let pause = PAUSE * 2u32.pow(hop - 1);
             // Who has just handed over a slot knows where it is; nodes that send a request in a circle need time.
             if hop > 1 || moved_to.is_none() {
-                self.proxy.home.until_newer(self.sent.version, pause).await;
+                self.until_not(Place::At(self.sent.peer), pause).await;
             }
-            self.sent = match self.resend(moved_to, pause).await {
+            self.sent = match self.resend(moved_to).await {
                 Ok(sent) => sent,
                 Err(reply) => return reply,
             };
@@ -108,8 +116,15 @@ impl Forward {
         super::error(ASTRAY)
     }
 
+    /// Whether a node that could not be reached will not be in the next moment.
+    fn is_hopeless(&self) -> bool {
+        let is_given_up =
+            self.started.elapsed() > REACH || self.proxy.links.is_given_up(self.sent.peer, self.job.protocol);
+        is_given_up && self.proxy.home.version() == self.sent.version
+    }
+
     /// Another attempt, or the reply that makes one superfluous.
-    async fn resend(&self, moved_to: Option<Peer>, pause: Duration) -> Result<Sent, Vec<u8>> {
+    async fn resend(&self, moved_to: Option<Peer>) -> Result<Sent, Vec<u8>> {
         let home = &self.proxy.home;
         let version = home.version();
         let peer = match self.job.goal {
@@ -117,12 +132,12 @@ impl Forward {
             Goal::Owner(slot) => {
                 let mut place = home.place(slot, self.job.writes);
                 if place == Place::Soon {
-                    home.until_newer(version, pause).await;
+                    self.until_not(Place::Soon, SETTLED_AFTER).await;
                     place = home.place(slot, self.job.writes);
                 }
                 match (moved_to, place) {
-                    // Who owned it a moment ago knows better than a view that has not changed.
-                    (Some(peer), _) if version == self.sent.version => peer,
+                    // Who owned it a moment ago knows better than a view that still has it there.
+                    (Some(peer), Place::At(former)) if former == self.sent.peer => peer,
                     (_, Place::At(peer)) => peer,
                     (_, Place::Here) => self.bring_home()?,
                     (_, Place::Soon) => return Err(super::error(UNSETTLED)),
@@ -131,6 +146,19 @@ impl Forward {
             }
         };
         Ok(send(&self.proxy, &self.job, &self.ticket, peer, version))
+    }
+
+    /// Waits until the slot is not at this place, at most this long. A newer view may be about other slots.
+    async fn until_not(&self, place: Place, at_most: Duration) {
+        let home = &self.proxy.home;
+        let is_there = || match self.job.goal {
+            Goal::Owner(slot) => home.place(slot, self.job.writes) == place,
+            Goal::Node(_) => true,
+        };
+        let until = Instant::now() + at_most;
+        while is_there() && Instant::now() < until {
+            home.until_newer(home.version(), until.saturating_duration_since(Instant::now())).await;
+        }
     }
 
     /// The slot has come here. What cannot be executed directly goes over a link to this very node.
@@ -151,7 +179,7 @@ fn send(proxy: &Proxy, job: &Job, ticket: &Ticket, peer: Peer, version: u64) -> 
     } else {
         proxy.links.get(&*proxy.home, peer, job.protocol)
     };
-    Sent { answer: link.submit(&job.requests, ticket.lane()), version, _link: job.blocks.then_some(link) }
+    Sent { answer: link.submit(&job.requests, ticket.lane()), peer, version, _link: job.blocks.then_some(link) }
 }
 
 /// Why the node did not execute the requests: of a transaction, any of them may say so.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 /// The shortest and the longest time between two attempts to connect.
 const BACKOFF_MIN: Duration = Duration::from_millis(25);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Nodes that are gone for this long are forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
@@ -57,6 +57,13 @@ impl Links {
             }
         }
         Rc::clone(&pooled.link)
+    }
+
+    /// Whether a node has not let links in several times in a row.
+    pub fn is_given_up(&self, peer: Peer, protocol: Protocol) -> bool {
+        const FAILURES: u32 = 3;
+        let links = self.links.borrow();
+        links.get(&(peer, protocol == Protocol::Resp3)).is_some_and(|pooled| pooled.failures >= FAILURES)
     }
 
     /// A link that nobody else uses, for a client whose requests leave a state behind (WATCH) or may take forever.

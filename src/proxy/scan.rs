@@ -7,19 +7,22 @@
 use super::forward::{Forward, Goal, Job};
 use super::lane::Ticket;
 use super::reply;
-use super::{HOPS_MAX, Place, Proxy};
+use super::{Place, Proxy};
 use crate::base::slot::{SLOT_COUNT, Slot};
 use crate::resp::arguments::OwnedArguments;
 use crate::resp::reply::{Protocol, ReplyWriter};
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The word that bounds a SCAN: the number of the last slot stands behind it.
 pub const UNTIL_SLOT: &[u8] = b"UNTIL-SLOT";
 /// Runs of slots that one call passes at most: each costs a round trip.
 const RUNS_MAX: usize = 64;
-/// How long a slot may be without an owner before the call fails.
-const PAUSE: Duration = Duration::from_millis(50);
+/// How long a slot may be without an owner before the call fails: as long as other requests may wait for a hand-off.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
+/// How long to wait for a newer view before the next try.
+const PAUSE: Duration = Duration::from_millis(20);
 const UNSETTLED: &str = "TRYAGAIN The slot of the cursor is changing hands";
 const INCOMPREHENSIBLE: &str = "ERR a node has answered SCAN with something else";
 
@@ -38,20 +41,21 @@ pub struct Scan {
 pub async fn scan(proxy: Rc<Proxy>, ticket: Ticket, scan: Scan) -> Vec<u8> {
     let mut cursor = scan.cursor;
     let mut found: Vec<u8> = Vec::new();
-    let (mut count, mut tries) = (0, 0);
-    for _ in 0..RUNS_MAX {
+    let mut count = 0;
+    let mut unsettled_since = None;
+    let mut runs = 0;
+    while runs < RUNS_MAX {
         let Some(slot) = Slot::new(cursor >> 32) else { break };
         let last = proxy.home.run_end(slot);
         let reply = match ask(&proxy, &ticket, &scan, cursor, slot, last).await {
             Ok(reply) => reply,
-            Err(wait) if tries < HOPS_MAX && wait.is_none() => {
-                tries += 1;
+            Err(error) if unsettled_since.get_or_insert_with(Instant::now).elapsed() > SETTLED_AFTER => return error,
+            Err(_) => {
                 proxy.home.until_newer(proxy.home.version(), PAUSE).await;
                 continue;
             }
-            Err(error) => return error.unwrap_or_else(|| super::error(UNSETTLED)),
         };
-        tries = 0;
+        (unsettled_since, runs) = (None, runs + 1);
         if reply::error_text(&reply).is_some() {
             return reply;
         }
@@ -78,7 +82,7 @@ pub async fn scan(proxy: Rc<Proxy>, ticket: Ticket, scan: Scan) -> Vec<u8> {
     bytes
 }
 
-/// One step of the walk. Without an error's reply: nobody serves the slot yet.
+/// One step of the walk. An error may pass: nobody serves the slot, or its owner is not the one that we know.
 async fn ask(
     proxy: &Rc<Proxy>,
     ticket: &Ticket,
@@ -86,7 +90,7 @@ async fn ask(
     cursor: u64,
     slot: Slot,
     last: Slot,
-) -> Result<Vec<u8>, Option<Vec<u8>>> {
+) -> Result<Vec<u8>, Vec<u8>> {
     let mut digits = itoa::Buffer::new();
     let mut request = OwnedArguments::default();
     for (place, argument) in scan.request.borrow().from(0).enumerate() {
@@ -95,14 +99,17 @@ async fn ask(
     request.push(UNTIL_SLOT);
     request.push(digits.format(last.index()).as_bytes());
     let reply = match proxy.home.place(slot, false) {
-        Place::Here => proxy.home.execute(request.borrow(), scan.protocol).ok_or(None)?,
-        Place::Soon => return Err(None),
-        Place::Nowhere(text) => return Err(Some(super::error(text))),
+        Place::Here => {
+            let done = proxy.home.execute(request.borrow(), scan.protocol);
+            done.ok_or_else(|| super::error(UNSETTLED))?
+        }
+        Place::Soon => return Err(super::error(UNSETTLED)),
+        Place::Nowhere(text) => return Err(super::error(text)),
         Place::At(peer) => {
             let link = proxy.links.get(&*proxy.home, peer, scan.protocol);
             link.until_room().await;
             let job = Job {
-                goal: Goal::Node(peer),
+                goal: Goal::Owner(slot),
                 requests: vec![request],
                 protocol: scan.protocol,
                 writes: false,
@@ -111,8 +118,8 @@ async fn ask(
             Forward::start(proxy, ticket.another(), peer, job).finish().await
         }
     };
-    // It does not serve the slot of the cursor: our view is behind.
-    if reply::error_text(&reply).is_some_and(|text| text.starts_with(b"TRYAGAIN")) { Err(None) } else { Ok(reply) }
+    let is_passing = |text: &[u8]| text.starts_with(b"TRYAGAIN") || text.starts_with(b"CLUSTERDOWN");
+    if reply::error_text(&reply).is_some_and(is_passing) { Err(reply) } else { Ok(reply) }
 }
 
 /// Cursor and elements of a reply to SCAN.

@@ -295,6 +295,12 @@ fn a_node_that_is_gone_executes_nothing() {
     with_proxy(Table::new(vec![peer]), |proxy, _| async move {
         let reply = ask(&proxy, &["SET", "k", "1"]).await;
         assert!(reply.starts_with("-CLUSTERDOWN") && reply.contains("not executed"), "{reply}");
+        // What has been sent behind it does not look for the node all over again.
+        let lane = Rc::new(Lane::default());
+        let under_way: Vec<Forward> = (0..1000).map(|_| start(&proxy, &lane, &["SET", "k", "1"])).collect();
+        for forward in under_way {
+            assert!(text(forward.finish().await).starts_with("-CLUSTERDOWN"));
+        }
     });
 }
 
