@@ -32,9 +32,11 @@ pub enum TopologyChange {
     AbortHandoff { slots: SlotRanges, to: NodeId, begun: u64 },
     /// The former primary has forgotten them.
     CopyRemove { slots: SlotRanges, node: NodeId, begun: u64 },
-    /// Their primary is gone: they are served by nobody.
+    /// Their primary is down: they are served by nobody. Only while it is down, so that what comes late does not take
+    /// slots from a member that is back in the same life.
     MarkDead { slots: SlotRanges, node: NodeId, incarnation: Incarnation },
-    /// They begin anew, empty, on this node.
+    /// They begin anew, empty, on this node. Only slots that are nobody's: what a member owns, dead or not, is its own
+    /// until it is removed.
     Revive { slots: SlotRanges, to: NodeId },
     /// A setting for all nodes; an empty value takes it back.
     SetConfig { name: String, value: String },
@@ -64,6 +66,8 @@ pub enum Refused {
     NotActive,
     /// Nothing would change.
     NoChange,
+    /// The node is not down.
+    NotDown,
 }
 
 /// What applying a change came to: the same on every node.

@@ -6,8 +6,9 @@
 //!     ^                    |                   |                       |               (new primary,
 //!     +--------------------+-------------------+-----------------------+                new epoch)
 //!                                AbortHandoff
-//!  any of these --MarkDead--> Dead --Revive, or its primary registers again (new epoch, empty)--> Normal
+//!  any of these --MarkDead--> Dead --its primary registers again (new epoch, empty)--> Normal
 //!                             Dead --its primary was alive all the time (same epoch, with its keys)--> Normal
+//!                             Dead --RemoveNode: nobody's --Revive (new epoch, empty)--> Normal
 //! ```
 //!
 //! A move has a number, the index of its `CopyAdd`, and every step of it must name that number: steps of an earlier move
@@ -383,8 +384,14 @@ impl Topology {
 
     fn mark_dead(&mut self, slots: &SlotRanges, node: NodeId, incarnation: Incarnation) -> Result<(), Refused> {
         self.current(node, incarnation)?;
+        if self.nodes.get(&node).is_none_or(|node| node.state != NodeState::Down) {
+            return Err(Refused::NotDown);
+        }
         if slots.slots().any(|slot| self.slot(slot).primary != Some(node)) {
             return Err(Refused::NotThePrimary);
+        }
+        if slots.slots().all(|slot| self.slot(slot).phase == Phase::Dead) {
+            return Err(Refused::NoChange);
         }
         for slot in slots.slots() {
             self.slots[slot.index()].phase = Phase::Dead;
@@ -397,6 +404,9 @@ impl Topology {
         let target = self.nodes.get(&to).ok_or(Refused::UnknownNode)?;
         if target.state != NodeState::Active {
             return Err(Refused::NotActive);
+        }
+        if slots.slots().any(|slot| self.slot(slot).primary.is_some()) {
+            return Err(Refused::NotThePrimary);
         }
         if slots.is_empty() || slots.slots().any(|slot| self.slot(slot).phase != Phase::Dead) {
             return Err(Refused::WrongPhase);

@@ -112,14 +112,33 @@ fn a_restarted_node_begins_its_slots_anew_and_stale_messages_do_nothing() {
 }
 
 #[test]
-fn dead_slots_come_back_only_by_a_revival() {
+fn slots_of_a_member_that_may_come_back_are_given_to_nobody_else() {
     let (mut log, first, _) = Log::of_two();
-    log.apply(TopologyChange::MarkDead { slots: slots(0, 9), node: NodeId(1), incarnation: first });
+    let (node, incarnation) = (NodeId(1), first);
+    log.apply(TopologyChange::SetMemberState { node, incarnation, state: NodeState::Down });
+    log.apply(TopologyChange::MarkDead { slots: slots(0, 9), node, incarnation });
     assert_eq!(log.topology.slot(Slot::default()).phase, Phase::Dead);
-    let living = TopologyChange::Revive { slots: slots(0, 10), to: NodeId(2) };
-    assert_eq!(log.apply(living), Applied::Refused(Refused::WrongPhase), "slot 10 lives");
-    assert_eq!(log.apply(TopologyChange::Revive { slots: slots(0, 9), to: NodeId(2) }), Applied::Done);
+    let revive = TopologyChange::Revive { slots: slots(0, 9), to: NodeId(2) };
+    assert_eq!(log.apply(revive.clone()), Applied::Refused(Refused::NotThePrimary), "it may be alive, with its keys");
+    assert_eq!(log.apply(TopologyChange::RemoveNode { node, incarnation }), Applied::Done);
+    assert_eq!(log.apply(revive.clone()), Applied::Done);
     assert_eq!(log.topology.owned_by(NodeId(2)), slots(0, 9));
+    assert_eq!(log.apply(revive), Applied::Refused(Refused::NotThePrimary), "said twice it would empty them");
+}
+
+#[test]
+fn a_late_word_of_its_death_does_nothing_to_a_node_that_is_back() {
+    let (mut log, first, _) = Log::of_two();
+    let (node, incarnation) = (NodeId(1), first);
+    let state = |state| TopologyChange::SetMemberState { node, incarnation, state };
+    let dead = TopologyChange::MarkDead { slots: SlotRanges::all(), node, incarnation };
+    assert_eq!(log.apply(dead.clone()), Applied::Refused(Refused::NotDown));
+    log.apply(state(NodeState::Down));
+    assert_eq!(log.apply(dead.clone()), Applied::Done);
+    assert_eq!(log.apply(dead.clone()), Applied::Refused(Refused::NoChange), "and no second event");
+    log.apply(state(NodeState::Active));
+    assert_eq!(log.apply(dead), Applied::Refused(Refused::NotDown));
+    assert_eq!(log.topology.slot(Slot::default()).phase, Phase::Normal);
 }
 
 #[test]
@@ -238,6 +257,10 @@ proptest! {
             for record in log.topology.slots().iter().filter(|record| record.phase != Phase::Dead) {
                 let primary = record.primary.expect("a living slot has a primary");
                 prop_assert!(log.topology.nodes.contains_key(&primary));
+            }
+            for record in log.topology.slots().iter().filter(|record| record.phase == Phase::Dead) {
+                let down = |id| log.topology.nodes.get(&id).is_some_and(|node| node.state == NodeState::Down);
+                prop_assert!(record.primary.is_none_or(down), "a dead slot is nobody's, or of a member that is down");
             }
         }
         let mut other = start;
