@@ -20,13 +20,14 @@ WORDS = [b"a", b"b", b"c", b"d", b"alpha", b"beta", b"1", b"2", b"10", b"-5", b"
          b"9223372036854775807", b"q" * 300]
 FIELDS = [b"a", b"b", b"c", b"d", b"e", b"1", b"2", b"3", b"", b"f" * 64, b"g" * 65]
 SCORES = ["0", "1", "2", "-1.5", "3.25", "1e3", "inf", "-inf", "0.1", "2.3333", "+inf", "1.7976931348623157e308"]
-FAR = ["100", "1000", "5000", "100000", "10000000"]
 BAD_TIMES = ["0", "-1", "abc", "9223372036854775807", "-9223372036854775808", "9223372036854775", "99999999999999999999"]
 
 # By argument name: (usual values, odd values). Deadlines are far or past, never near: what expires is under the
-# generator's control (see units.elapse). Offsets and counts are bounded, since a single one can cost 512 MB.
+# generator's control (see units.elapse). Relative deadlines are drawn from wide ranges: of two equal ones GT and LT
+# would compare the milliseconds between the two commands, which differ between the servers. Offsets and counts are
+# bounded, since a single one can cost 512 MB.
 BY_NAME = {
-    "seconds": (FAR, BAD_TIMES), "milliseconds": (["100000", "5000000"], BAD_TIMES),
+    "seconds": (range(100, 10_000_000), BAD_TIMES), "milliseconds": (range(100_000, 10_000_000_000), BAD_TIMES),
     "unix-time-seconds": (["4102444800", "1", "4102444801"], BAD_TIMES),
     "unix-time-milliseconds": (["4102444800000", "1", "4102444800999"], BAD_TIMES),
     "timeout": (["0.001", "0.002"], ["-1", "abc", "", "nan"]),
@@ -204,7 +205,7 @@ class Grammar:
 
     def pick(self, pool):
         chosen = self.random.choice(pool)
-        return chosen.encode() if isinstance(chosen, str) else chosen
+        return chosen if isinstance(chosen, bytes) else str(chosen).encode()
 
     def mutate(self, words, arity_only):
         """Break an invocation: arity, order, types, unknown words."""
