@@ -1,6 +1,6 @@
 //! The state of one client: who it is, what it has selected, what it has begun.
 
-use crate::engine::shard::Watch;
+use crate::engine::watches::Watch;
 use crate::resp::arguments::OwnedArguments;
 use crate::resp::reply::Protocol;
 use crate::services::clients::Client;

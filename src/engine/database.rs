@@ -2,10 +2,10 @@
 
 use super::effect::Effect;
 use super::entry::Entry;
-use super::keyspace::{Garbage, Keyspace, hash_of_entry};
-use super::shard::{Placement, Shard, SlotTable, add};
+use super::keyspace::Keyspace;
+use super::reclaim::Garbage;
+use super::shard::{Placement, Shard, SlotTable, add, hash_of_entry};
 use crate::base::slot::Slot;
-use crate::values::hashing::table_hash;
 
 impl Keyspace<'_> {
     /// Deletes every key of a database in the locked shards. Returns how many.
@@ -16,10 +16,7 @@ impl Keyspace<'_> {
             let placement = self.engine.placement();
             let cause = self.cause;
             let shard = self.locks.shard(index);
-            let mut watched = Vec::new();
-            if shard.is_watched() {
-                watched = watched_and_present(shard, database, now_ms, placement);
-            }
+            raise_present(shard, now_ms, placement, |watched_in| watched_in as usize == database, &[database]);
             for slot_in_shard in 0..shard.slot_count() {
                 if !shard.is_held(slot_in_shard) {
                     continue;
@@ -32,7 +29,6 @@ impl Keyspace<'_> {
                 shard.log.publish(slot, position, cause, database as u32, None, &Effect::FlushSlot);
                 self.garbage.push(Garbage::Slot(taken));
             }
-            shard.raise_watches_where(|db, key| db as usize == database && watched.iter().any(|w| **w == *key));
         }
         self.changes += count;
         count
@@ -43,21 +39,15 @@ impl Keyspace<'_> {
         let (now_ms, placement) = (self.now_ms, self.engine.placement());
         for index in self.locks.indexes() {
             let shard = self.locks.shard(index);
-            if shard.is_watched() {
-                // A watched key changes where it exists before or after.
-                let exists = |shard: &Shard, key: &[u8]| {
-                    [first, second].iter().any(|&database| is_present(shard, database, key, now_ms, placement))
-                };
-                let watched: Vec<Box<[u8]>> = [first, second]
-                    .iter()
-                    .flat_map(|&database| shard.watched_keys(database as u32))
-                    .filter(|key| exists(shard, key))
-                    .map(Box::from)
-                    .collect();
-                shard.raise_watches_where(|database, key| {
-                    [first, second].contains(&(database as usize)) && watched.iter().any(|w| **w == *key)
-                });
-            }
+            // A watched key changes where it exists before or after.
+            let exchanged = [first, second];
+            raise_present(
+                shard,
+                now_ms,
+                placement,
+                |watched_in| exchanged.contains(&(watched_in as usize)),
+                &exchanged,
+            );
             shard.swap(first, second);
             add(&shard.counters.changes, 1);
         }
@@ -141,20 +131,88 @@ impl Keyspace<'_> {
     }
 }
 
+/// Tells those who watch keys of the databases chosen that exist, unexpired, in one of `databases`: only those change.
+fn raise_present(
+    shard: &mut Shard,
+    now_ms: u64,
+    placement: Placement,
+    is_chosen: impl Fn(u32) -> bool,
+    databases: &[usize],
+) {
+    if !shard.is_watched() {
+        return;
+    }
+    let mut watches = std::mem::take(&mut shard.watches);
+    watches.raise_where(|watched_in, key, hash| {
+        is_chosen(watched_in)
+            && databases.iter().any(|&database| is_present(shard, database, key, hash, now_ms, placement))
+    });
+    shard.watches = watches;
+}
+
 /// Whether a key is there, and has not expired.
-fn is_present(shard: &Shard, database: usize, key: &[u8], now_ms: u64, placement: Placement) -> bool {
+fn is_present(shard: &Shard, database: usize, key: &[u8], hash: u64, now_ms: u64, placement: Placement) -> bool {
     let slot_in_shard = placement.slot_in_shard(Slot::of_key(key));
     shard
         .table(database, slot_in_shard)
-        .and_then(|table| table.entries.find(table_hash(key), |entry| entry.key() == key))
+        .and_then(|table| table.entries.find(hash, |entry| entry.key() == key))
         .is_some_and(|entry| !entry.is_expired(now_ms))
 }
 
-/// The watched keys that exist: only those change when the database is flushed.
-fn watched_and_present(shard: &Shard, database: usize, now_ms: u64, placement: Placement) -> Vec<Box<[u8]>> {
-    shard
-        .watched_keys(database as u32)
-        .filter(|key| is_present(shard, database, key, now_ms, placement))
-        .map(Box::from)
-        .collect()
+#[cfg(test)]
+mod tests {
+    use crate::base::slot::Slot;
+    use crate::engine::effect::Side;
+    use crate::engine::{Deadline, Engine};
+
+    /// Bytes of entries and of tables, walked.
+    fn walk(engine: &Engine, databases: usize) -> (u64, u64) {
+        // At time 0 nothing has expired: what is there is seen.
+        let mut keyspace = engine.lock_all(0, 0);
+        let (mut entries, mut tables) = (0, 0);
+        for (database, slot) in (0..databases).flat_map(|database| Slot::all().map(move |slot| (database, slot))) {
+            keyspace.select(database);
+            keyspace.visit_slot(slot, |entry| entries += entry.memory_bytes() as u64);
+            let place = keyspace.place_in(slot, 0);
+            tables += keyspace.table(place).map_or(0, |table| table.entries.allocation_bytes() as u64);
+        }
+        (entries, tables)
+    }
+
+    /// Whatever happens to keys, the bytes counted by deltas are those that a walk finds, and the total follows.
+    #[test]
+    fn bytes_counted_are_those_of_the_entries() {
+        const DATABASES: usize = 2;
+        let engine = Engine::new(DATABASES);
+        for round in 0..20_000u64 {
+            let bits = engine.random();
+            // One slot in three rounds, so that its table is split into segments.
+            let tag = if bits.is_multiple_of(3) { "{a}" } else { "" };
+            let key = format!("{tag}{}", (bits >> 8) % 4000).into_bytes();
+            let value = vec![b'x'; (bits >> 32) as usize % 6000 / (1 + (bits >> 16) as usize % 50)];
+            let mut keyspace = engine.lock_slot(Slot::of_key(&key), (bits >> 60) as usize % DATABASES, 1);
+            match (bits >> 48) % 8 {
+                0 | 1 => drop(keyspace.set_string(&key, &value, Deadline::At(1 + bits % 5))),
+                2 => drop(keyspace.append(&key, &value)),
+                3 => drop(keyspace.list_push(&key, Side::Back, std::iter::repeat_n(&value[..], 5))),
+                4 => drop(keyspace.set_add(&key, [&value[..], &key].into_iter())),
+                5 => drop(keyspace.set_deadline(&key, Some(100))),
+                6 => drop(keyspace.delete(&key)),
+                _ => keyspace.set_integer(&key, bits as i64),
+            }
+            drop(keyspace);
+            if round % 5000 == 4999 {
+                let counted = engine.statistics();
+                assert_eq!((counted.entry_bytes, counted.table_bytes), walk(&engine, DATABASES), "round {round}");
+                let all = counted.entry_bytes + counted.table_bytes;
+                assert!(engine.memory_bytes().abs_diff(all) <= 2 << 20, "{} of {all}", engine.memory_bytes());
+            }
+        }
+        for database in 0..DATABASES {
+            engine.lock_all(0, 1).flush(database);
+        }
+        let counted = engine.statistics();
+        assert_eq!((counted.entry_bytes, counted.table_bytes), walk(&engine, DATABASES), "after the flush");
+        assert_eq!(counted.entry_bytes, 0);
+    }
 }

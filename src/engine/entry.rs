@@ -318,6 +318,11 @@ impl Entry {
         layout(header).size() + outside
     }
 
+    /// Allocations to free when it goes, about: what is better dropped on another thread has many.
+    pub fn allocation_count(&self) -> usize {
+        1 + self.as_value().map_or(0, Value::allocation_count)
+    }
+
     /// What OBJECT ENCODING calls it (Redis 7.2).
     pub fn encoding(&self) -> &'static str {
         let header = self.header();

@@ -6,12 +6,13 @@
 
 use super::effect::{Cause, Effect};
 use super::entry::{Entry, Kind, StringRef};
-use super::shard::{Shard, SlotState, SlotTable, Watch, add};
+use super::reclaim::{Discarded, Garbage};
+use super::shard::{Shard, SlotState, SlotTable, add};
+use super::watches::Watch;
 use super::{Engine, lock::Locks};
 use crate::base::slot::Slot;
 use crate::values::Limits;
 use crate::values::hashing::table_hash;
-use std::sync::Arc;
 
 /// The key holds a value of another kind than the command works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub struct Keyspace<'e> {
     pub(super) engine: &'e Engine,
     pub(super) locks: Locks<'e>,
     /// Values that were replaced or deleted: dropped behind `locks`, so that freeing them holds nobody up.
-    pub(super) garbage: Vec<Garbage>,
+    pub(super) garbage: Discarded<'e>,
     pub(super) database: usize,
     pub(super) now_ms: u64,
     pub(super) cause: Cause,
@@ -56,17 +57,13 @@ pub struct Keyspace<'e> {
     pub(super) changes: u64,
 }
 
-pub(super) enum Garbage {
-    Entry(#[allow(dead_code)] Entry),
-    Slot(#[allow(dead_code)] SlotTable),
-}
-
 /// Values smaller than this are freed on the spot.
 const GARBAGE_BYTES_MIN: usize = 4096;
 
 impl<'e> Keyspace<'e> {
     pub(super) fn new(engine: &'e Engine, locks: Locks<'e>, database: usize, now_ms: u64) -> Keyspace<'e> {
-        Keyspace { engine, locks, garbage: Vec::new(), database, now_ms, cause: Cause::Client, hint: None, changes: 0 }
+        let garbage = Discarded::new(&engine.reclaimer);
+        Keyspace { engine, locks, garbage, database, now_ms, cause: Cause::Client, hint: None, changes: 0 }
     }
 
     /// The moment of this command, in Unix milliseconds: the same for all its keys.
@@ -101,7 +98,7 @@ impl<'e> Keyspace<'e> {
     }
 
     /// Thresholds of the packed encodings.
-    pub fn limits(&self) -> Arc<Limits> {
+    pub fn limits(&self) -> Limits {
         self.engine.limits()
     }
 
@@ -179,11 +176,8 @@ impl<'e> Keyspace<'e> {
         self.expire_if_due(place, key);
         let clock = self.engine.access_clock();
         let database = self.database;
-        let shard = self.locks.shard(place.shard);
-        let counters = Arc::clone(&shard.counters);
-        let entry = shard
-            .table_mut(database, place.slot_in_shard)
-            .and_then(|table| table.entries.find_mut(place.hash, |entry| entry.key() == key));
+        let (table, counters) = self.locks.shard(place.shard).split(database, place.slot_in_shard);
+        let entry = table.and_then(|table| table.entries.find_mut(place.hash, |entry| entry.key() == key));
         match entry {
             Some(entry) => {
                 add(&counters.hits, 1);
@@ -202,8 +196,9 @@ impl<'e> Keyspace<'e> {
     pub fn look(&mut self, key: &[u8]) -> Option<&Entry> {
         let place = self.place(key);
         self.expire_if_due(place, key);
-        let counters = Arc::clone(&self.locks.shard(place.shard).counters);
-        let entry = self.table(place).and_then(|table| table.entries.find(place.hash, |entry| entry.key() == key));
+        let database = self.database;
+        let (table, counters) = self.locks.shard(place.shard).split(database, place.slot_in_shard);
+        let entry = table.and_then(|table| table.entries.find(place.hash, |entry| entry.key() == key));
         add(if entry.is_some() { &counters.hits } else { &counters.misses }, 1);
         entry
     }
@@ -266,19 +261,16 @@ impl<'e> Keyspace<'e> {
                     entry.set_string(bytes, set);
                     entry.set_access(clock);
                 }
-                add(&counters.entry_bytes, entry.memory_bytes() as i64 - before as i64);
-                let change = i64::from(set.is_some()) - i64::from(was.is_some());
-                if change != 0 {
-                    table.volatile = table.volatile.wrapping_add_signed(change as i32);
-                    add(&counters.databases[database].volatile, change);
-                }
+                let now = entry.memory_bytes();
+                table.resize(counters, before, now);
+                table.count_deadline(counters, database, was.is_some(), set.is_some());
                 set
             }
             None => {
                 is_new = true;
                 let set = if let Deadline::At(at) = deadline { Some(at) } else { None };
                 let entry = Entry::string(key, bytes, set, clock);
-                insert(table, counters, database, place.hash, entry);
+                table.insert(counters, database, place.hash, entry);
                 set
             }
         };
@@ -299,11 +291,12 @@ impl<'e> Keyspace<'e> {
                 let before = entry.memory_bytes();
                 entry.set_integer(value);
                 entry.set_access(clock);
-                add(&counters.entry_bytes, entry.memory_bytes() as i64 - before as i64);
-                entry.deadline()
+                let (now, deadline) = (entry.memory_bytes(), entry.deadline());
+                table.resize(counters, before, now);
+                deadline
             }
             None => {
-                insert(table, counters, database, place.hash, Entry::integer(key, value, None, clock));
+                table.insert(counters, database, place.hash, Entry::integer(key, value, None, clock));
                 None
             }
         };
@@ -353,12 +346,13 @@ impl<'e> Keyspace<'e> {
             let before = entry.memory_bytes();
             let length = modify(entry.as_buffer_mut().ok_or(WrongKind)?);
             entry.set_access(clock);
-            add(&counters.entry_bytes, entry.memory_bytes() as i64 - before as i64);
+            let now = entry.memory_bytes();
+            table.resize(counters, before, now);
             return Ok(length);
         }
         let mut buffer = Vec::new();
         let length = modify(&mut buffer);
-        insert(table, counters, database, place.hash, Entry::buffer(key, buffer, None, clock));
+        table.insert(counters, database, place.hash, Entry::buffer(key, buffer, None, clock));
         Ok(length)
     }
 
@@ -373,14 +367,13 @@ impl<'e> Keyspace<'e> {
         self.expire_if_due(place, key);
         let database = self.database;
         let shard = self.locks.shard(place.shard);
-        let Some((table, counters)) = shard.split(database, place.slot_in_shard) else { return false };
+        let (Some(table), counters) = shard.split(database, place.slot_in_shard) else { return false };
         let Some(entry) = table.entries.find_mut(place.hash, |entry| entry.key() == key) else { return false };
-        let before = entry.memory_bytes();
-        let change = i64::from(deadline.is_some()) - i64::from(entry.deadline().is_some());
+        let (before, had) = (entry.memory_bytes(), entry.deadline().is_some());
         entry.set_deadline(deadline);
-        add(&counters.entry_bytes, entry.memory_bytes() as i64 - before as i64);
-        table.volatile = table.volatile.wrapping_add_signed(change as i32);
-        add(&counters.databases[database].volatile, change);
+        let now = entry.memory_bytes();
+        table.resize(counters, before, now);
+        table.count_deadline(counters, database, had, deadline.is_some());
         self.changed(place, key, |key| Effect::SetDeadline { key, deadline });
         true
     }
@@ -398,7 +391,7 @@ impl<'e> Keyspace<'e> {
     pub fn put(&mut self, entry: Entry) {
         let place = self.place(entry.key());
         if let Some(old) = self.remove(place, entry.key()) {
-            self.garbage.push(Garbage::Entry(old));
+            self.discard(old);
         }
         let database = self.database;
         let shard = self.locks.shard(place.shard);
@@ -415,7 +408,7 @@ impl<'e> Keyspace<'e> {
             _ => None,
         };
         let (table, counters) = shard.split_for_write(database, place.slot_in_shard);
-        insert(table, counters, database, place.hash, entry);
+        table.insert(counters, database, place.hash, entry);
         self.changed(place, &key, |key| match &string {
             Some(bytes) => Effect::SetString { key, bytes, deadline },
             None => Effect::PutValue { key, image: &image, deadline },
@@ -426,14 +419,15 @@ impl<'e> Keyspace<'e> {
     fn remove(&mut self, place: Place, key: &[u8]) -> Option<Entry> {
         let database = self.database;
         let shard = self.locks.shard(place.shard);
-        let (table, counters) = shard.split(database, place.slot_in_shard)?;
-        let entry = table.entries.remove(place.hash, |entry| entry.key() == key, hash_of_entry)?;
-        let volatile = i64::from(entry.deadline().is_some());
-        table.volatile = table.volatile.wrapping_add_signed(-volatile as i32);
-        add(&counters.databases[database].keys, -1);
-        add(&counters.databases[database].volatile, -volatile);
-        add(&counters.entry_bytes, -(entry.memory_bytes() as i64));
-        Some(entry)
+        let (table, counters) = shard.split(database, place.slot_in_shard);
+        table?.remove(counters, database, place.hash, key)
+    }
+
+    /// Frees an entry that was taken out: a small one now, others when the locks are released.
+    fn discard(&mut self, entry: Entry) {
+        if entry.memory_bytes() >= GARBAGE_BYTES_MIN {
+            self.garbage.push(Garbage::Entry(entry));
+        }
     }
 
     /// Removes the key if its deadline has passed.
@@ -458,7 +452,7 @@ impl<'e> Keyspace<'e> {
             let cause = std::mem::replace(&mut self.cause, Cause::Expire);
             self.publish(place, key, |key| Effect::Delete { key });
             self.cause = cause;
-            self.garbage.push(Garbage::Entry(entry));
+            self.discard(entry);
         }
     }
 
@@ -479,7 +473,7 @@ impl<'e> Keyspace<'e> {
             shard.log.publish(place.slot, position, cause, database, Some(place.hash), &effect(key));
         }
         if shard.is_watched() {
-            shard.raise_watches(database, key);
+            shard.watches.raise(place.hash, database, key);
         }
     }
 
@@ -487,14 +481,14 @@ impl<'e> Keyspace<'e> {
     pub fn watch(&mut self, key: &[u8], watch: Watch) {
         let place = self.place(key);
         let database = self.database as u32;
-        self.shard(place).watch(database, key, watch);
+        self.shard(place).watches.add(place.hash, database, key, watch);
     }
 
     /// Forgets a watch.
     pub fn unwatch(&mut self, key: &[u8], watch: &Watch) {
         let place = self.place(key);
         let database = self.database as u32;
-        self.shard(place).unwatch(database, key, watch);
+        self.shard(place).watches.remove(place.hash, database, key, watch);
     }
 
     /// Changes the key's collection of this kind through `edit`, which says whether it changed anything.
@@ -524,7 +518,8 @@ impl<'e> Keyspace<'e> {
                 let result = edit(value, &limits);
                 emptied = is_empty(value);
                 entry.set_access(clock);
-                add(&counters.entry_bytes, entry.memory_bytes() as i64 - before as i64);
+                let now = entry.memory_bytes();
+                table.resize(counters, before, now);
                 Some(result)
             }
             None => match create {
@@ -533,14 +528,14 @@ impl<'e> Keyspace<'e> {
                     let mut value = create();
                     let result = edit(&mut value, &limits);
                     if !is_empty(&value) {
-                        insert(table, counters, database, place.hash, Entry::value(key, value, None, clock));
+                        table.insert(counters, database, place.hash, Entry::value(key, value, None, clock));
                     }
                     Some(result)
                 }
             },
         };
         if emptied && let Some(entry) = self.remove(place, key) {
-            self.garbage.push(Garbage::Entry(entry));
+            self.discard(entry);
         }
         Ok(result)
     }
@@ -561,27 +556,8 @@ impl TakenEntry<'_, '_> {
 
 impl Drop for TakenEntry<'_, '_> {
     fn drop(&mut self) {
-        if let Some(entry) = self.entry.take()
-            && entry.memory_bytes() >= GARBAGE_BYTES_MIN
-        {
-            self.keyspace.garbage.push(Garbage::Entry(entry));
+        if let Some(entry) = self.entry.take() {
+            self.keyspace.discard(entry);
         }
     }
-}
-
-/// The table hash of an entry's key.
-#[inline]
-pub(super) fn hash_of_entry(entry: &Entry) -> u64 {
-    table_hash(entry.key())
-}
-
-#[inline]
-fn insert(table: &mut SlotTable, counters: &super::shard::Counters, database: usize, hash: u64, entry: Entry) {
-    add(&counters.databases[database].keys, 1);
-    if entry.deadline().is_some() {
-        table.volatile += 1;
-        add(&counters.databases[database].volatile, 1);
-    }
-    add(&counters.entry_bytes, entry.memory_bytes() as i64);
-    table.entries.insert_unique(hash, entry, hash_of_entry);
 }

@@ -20,9 +20,9 @@ impl<'e> Locks<'e> {
         match self {
             Locks::One(locked, guard) if *locked == index => guard,
             Locks::One(..) => not_locked(),
-            Locks::Some(guards) => match guards.iter_mut().find(|(locked, _)| *locked == index) {
-                Some((_, guard)) => guard,
-                None => not_locked(),
+            Locks::Some(guards) => match guards.binary_search_by_key(&index, |(locked, _)| *locked) {
+                Ok(at) => &mut guards[at].1,
+                Err(_) => not_locked(),
             },
             Locks::All(guards) => &mut guards[index],
         }

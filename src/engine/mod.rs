@@ -12,8 +12,10 @@ pub mod expiry;
 pub mod keyspace;
 mod lock;
 mod prefetch;
+mod reclaim;
 pub mod shard;
 pub mod transfer;
+pub mod watches;
 
 pub use keyspace::{Deadline, Keyspace, WrongKind};
 
@@ -24,7 +26,8 @@ use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 use lock::Locks;
 use parking_lot::Mutex;
-use shard::{Counters, Placement, Shard, SlotState};
+use reclaim::Reclaimer;
+use shard::{Counters, Placement, Shard, SlotState, TotalBytes};
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::sync::Arc;
@@ -37,7 +40,9 @@ const SHARD_COUNT: usize = 128;
 #[derive(Debug)]
 pub struct Engine {
     shards: Box<[CachePadded<Mutex<Shard>>]>,
-    counters: Box<[Arc<Counters>]>,
+    counters: Box<[Arc<CachePadded<Counters>>]>,
+    total_bytes: Arc<TotalBytes>,
+    reclaimer: Reclaimer,
     placement: Placement,
     databases: usize,
     limits: ArcSwap<Limits>,
@@ -53,6 +58,8 @@ pub struct Statistics {
     pub expired: u64,
     pub changes: u64,
     pub entry_bytes: u64,
+    /// Bytes of the tables in which the entries stand.
+    pub table_bytes: u64,
     /// Keys, and keys with a deadline, by database.
     pub databases: Vec<(u64, u64)>,
 }
@@ -62,12 +69,15 @@ impl Engine {
     pub fn new(databases: usize) -> Engine {
         let placement = Placement::new(SHARD_COUNT);
         let slots = crate::base::slot::SLOT_COUNT / SHARD_COUNT;
-        let shards: Box<[_]> =
-            (0..SHARD_COUNT).map(|_| CachePadded::new(Mutex::new(Shard::new(databases, slots)))).collect();
+        let total_bytes = Arc::new(TotalBytes::default());
+        let shard = || CachePadded::new(Mutex::new(Shard::new(databases, slots, Arc::clone(&total_bytes))));
+        let shards: Box<[_]> = (0..SHARD_COUNT).map(|_| shard()).collect();
         let counters = shards.iter().map(|shard| Arc::clone(&shard.lock().counters)).collect();
         let engine = Engine {
             shards,
             counters,
+            total_bytes,
+            reclaimer: Reclaimer::start(),
             placement,
             databases,
             limits: ArcSwap::from_pointee(Limits::default()),
@@ -90,8 +100,9 @@ impl Engine {
     }
 
     /// Thresholds of the packed encodings.
-    pub fn limits(&self) -> Arc<Limits> {
-        self.limits.load_full()
+    pub fn limits(&self) -> Limits {
+        // A copy: the guard would be one more thing to hold, a counted reference a word that all cores write.
+        **self.limits.load()
     }
 
     /// Changes the thresholds of the packed encodings; values change their encoding when they are next written.
@@ -146,12 +157,25 @@ impl Engine {
             sum.expired += counters.expired.load(Ordering::Relaxed);
             sum.changes += counters.changes.load(Ordering::Relaxed);
             sum.entry_bytes += counters.entry_bytes.load(Ordering::Relaxed);
+            sum.table_bytes += counters.table_bytes.load(Ordering::Relaxed);
             for (database, counted) in sum.databases.iter_mut().zip(&counters.databases) {
                 database.0 += counted.keys.load(Ordering::Relaxed);
                 database.1 += counted.volatile.load(Ordering::Relaxed);
             }
         }
         sum
+    }
+
+    /// Bytes of all entries and their tables, to within 2 MB: kept by every change, never added up.
+    #[inline]
+    pub fn memory_bytes(&self) -> u64 {
+        // Shards tell the total what they took and what they gave back at different times.
+        self.total_bytes.load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
+    }
+
+    /// Allocations that were given up and wait to be freed, and those that were freed in the background.
+    pub fn reclaimed_objects(&self) -> (u64, u64) {
+        self.reclaimer.objects()
     }
 
     /// Sets hits, misses and expired keys to zero (CONFIG RESETSTAT). Takes no lock, because a transaction may hold

@@ -2,12 +2,14 @@
 
 use super::effect_log::EffectLog;
 use super::entry::Entry;
+use super::watches::Watches;
 use crate::base::identity::{Epoch, Position};
 use crate::base::slot::Slot;
+use crate::values::hashing::table_hash;
 use crate::values::segments::Segments;
-use std::collections::HashMap;
+use crossbeam::utils::CachePadded;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The keys of one slot in one database.
 #[derive(Debug, Default)]
@@ -15,6 +17,69 @@ pub struct SlotTable {
     pub entries: Segments<Entry>,
     /// How many of them have a deadline.
     pub volatile: u32,
+    /// Bytes of the entries and of what hangs on them; the table's own are not in it.
+    pub bytes: u64,
+}
+
+impl SlotTable {
+    /// Adds an entry whose key is known to be absent, and counts it.
+    #[inline]
+    pub(super) fn insert(&mut self, counters: &Counters, database: usize, hash: u64, entry: Entry) {
+        let volatile = u32::from(entry.deadline().is_some());
+        let bytes = entry.memory_bytes();
+        let before = self.entries.allocation_bytes();
+        self.entries.insert_unique(hash, entry, hash_of_entry);
+        let table_change = self.entries.allocation_bytes() as i64 - before as i64;
+        self.volatile += volatile;
+        self.bytes += bytes as u64;
+        add(&counters.databases[database].keys, 1);
+        if volatile != 0 {
+            add(&counters.databases[database].volatile, 1);
+        }
+        counters.count_bytes(bytes as i64, table_change);
+    }
+
+    /// Takes the entry of a key out, and counts it.
+    #[inline]
+    pub(super) fn remove(&mut self, counters: &Counters, database: usize, hash: u64, key: &[u8]) -> Option<Entry> {
+        let before = self.entries.allocation_bytes();
+        let entry = self.entries.remove(hash, |entry| entry.key() == key, hash_of_entry)?;
+        let table_change = self.entries.allocation_bytes() as i64 - before as i64;
+        let volatile = u32::from(entry.deadline().is_some());
+        let bytes = entry.memory_bytes();
+        self.volatile -= volatile;
+        self.bytes -= bytes as u64;
+        add(&counters.databases[database].keys, -1);
+        if volatile != 0 {
+            add(&counters.databases[database].volatile, -1);
+        }
+        counters.count_bytes(-(bytes as i64), table_change);
+        Some(entry)
+    }
+
+    /// Counts what a change of an entry has made of its bytes.
+    #[inline]
+    pub(super) fn resize(&mut self, counters: &Counters, before: usize, now: usize) {
+        let change = now as i64 - before as i64;
+        self.bytes = self.bytes.wrapping_add_signed(change);
+        counters.count_bytes(change, 0);
+    }
+
+    /// Counts what a change of an entry has made of its deadline.
+    #[inline]
+    pub(super) fn count_deadline(&mut self, counters: &Counters, database: usize, had: bool, has: bool) {
+        if had != has {
+            let change = i64::from(has) - i64::from(had);
+            self.volatile = self.volatile.wrapping_add_signed(change as i32);
+            add(&counters.databases[database].volatile, change);
+        }
+    }
+}
+
+/// The table hash of an entry's key.
+#[inline]
+pub(super) fn hash_of_entry(entry: &Entry) -> u64 {
+    table_hash(entry.key())
 }
 
 /// The slots of one shard in one database.
@@ -66,10 +131,37 @@ pub struct Counters {
     pub changes: AtomicU64,
     /// Bytes of entries and of what hangs on them.
     pub entry_bytes: AtomicU64,
+    /// Bytes of the tables in which they stand.
+    pub table_bytes: AtomicU64,
+    /// Bytes that the total has not been told of yet: a signed number.
+    untold_bytes: AtomicU64,
+    total_bytes: Arc<TotalBytes>,
 }
 
+/// Bytes of all shards together: written seldom, read by every batch of commands.
+pub type TotalBytes = CachePadded<AtomicU64>;
+
+/// So far may a shard's bytes be from what the total knows: with 128 shards at most 2 MB in all.
+const UNTOLD_BYTES_MAX: u64 = 16 * 1024;
+
 impl Counters {
-    fn new(databases: usize) -> Counters {
+    /// Counts bytes of entries, and of the tables in which they stand.
+    #[inline]
+    fn count_bytes(&self, entries: i64, tables: i64) {
+        add(&self.entry_bytes, entries);
+        if tables != 0 {
+            add(&self.table_bytes, tables);
+        }
+        let untold = self.untold_bytes.load(Ordering::Relaxed).cast_signed() + entries + tables;
+        if untold.unsigned_abs() < UNTOLD_BYTES_MAX {
+            self.untold_bytes.store(untold.cast_unsigned(), Ordering::Relaxed);
+        } else {
+            self.untold_bytes.store(0, Ordering::Relaxed);
+            self.total_bytes.fetch_add(untold.cast_unsigned(), Ordering::Relaxed);
+        }
+    }
+
+    fn new(databases: usize, total_bytes: Arc<TotalBytes>) -> Counters {
         Counters {
             databases: (0..databases).map(|_| DatabaseCounters::default()).collect(),
             hits: AtomicU64::new(0),
@@ -77,12 +169,12 @@ impl Counters {
             expired: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             entry_bytes: AtomicU64::new(0),
+            table_bytes: AtomicU64::new(0),
+            untold_bytes: AtomicU64::new(0),
+            total_bytes,
         }
     }
 }
-
-/// A flag that is raised when a watched key changes (WATCH).
-pub type Watch = Arc<AtomicBool>;
 
 /// What the lock of a shard protects.
 #[derive(Debug)]
@@ -94,17 +186,14 @@ pub struct Shard {
     frozen: usize,
     elsewhere: usize,
     pub log: EffectLog,
-    watches: HashMap<(u32, Box<[u8]>), Vec<Watch>>,
-    pub counters: Arc<Counters>,
+    pub(super) watches: Watches,
+    pub counters: Arc<CachePadded<Counters>>,
     /// Where the active expiry goes on: database, slot, hash position.
     pub expiry_cursor: (usize, usize, u32),
 }
 
-/// Watches per key that are kept before dead ones are looked for.
-const WATCHES_PER_KEY_BEFORE_SWEEP: usize = 16;
-
 impl Shard {
-    pub fn new(databases: usize, slots_per_shard: usize) -> Shard {
+    pub fn new(databases: usize, slots_per_shard: usize, total_bytes: Arc<TotalBytes>) -> Shard {
         Shard {
             databases: (0..databases).map(|_| None).collect(),
             slots_per_shard,
@@ -112,8 +201,8 @@ impl Shard {
             frozen: 0,
             elsewhere: 0,
             log: EffectLog::default(),
-            watches: HashMap::new(),
-            counters: Arc::new(Counters::new(databases)),
+            watches: Watches::default(),
+            counters: Arc::new(CachePadded::new(Counters::new(databases, total_bytes))),
             expiry_cursor: (0, 0, 0),
         }
     }
@@ -132,9 +221,9 @@ impl Shard {
 
     /// The keys of a slot, and the counters beside them.
     #[inline]
-    pub fn split(&mut self, database: usize, slot_in_shard: usize) -> Option<(&mut SlotTable, &Counters)> {
-        let database = self.databases.get_mut(database)?.as_mut()?;
-        Some((&mut database.slots[slot_in_shard], &self.counters))
+    pub fn split(&mut self, database: usize, slot_in_shard: usize) -> (Option<&mut SlotTable>, &Counters) {
+        let database = self.databases.get_mut(database).and_then(Option::as_mut);
+        (database.map(|database| &mut database.slots[slot_in_shard]), &self.counters)
     }
 
     /// The same for writing: makes the database if need be.
@@ -235,58 +324,13 @@ impl Shard {
         let counters = &self.counters.databases[database];
         add(&counters.keys, -(taken.entries.len() as i64));
         add(&counters.volatile, -i64::from(taken.volatile));
-        let bytes: usize = taken.entries.iter().map(Entry::memory_bytes).sum();
-        add(&self.counters.entry_bytes, -(bytes as i64));
+        self.counters.count_bytes(-(taken.bytes as i64), -(taken.entries.allocation_bytes() as i64));
         Some(taken)
     }
 
     #[inline]
     pub fn is_watched(&self) -> bool {
         !self.watches.is_empty()
-    }
-
-    /// Raises the flag when this key changes.
-    pub fn watch(&mut self, database: u32, key: &[u8], watch: Watch) {
-        let watches = self.watches.entry((database, key.into())).or_default();
-        if watches.len() >= WATCHES_PER_KEY_BEFORE_SWEEP {
-            // A flag that nobody else holds belongs to a connection that is gone.
-            watches.retain(|watch| Arc::strong_count(watch) > 1);
-        }
-        watches.push(watch);
-    }
-
-    /// The keys of this database that somebody watches.
-    pub fn watched_keys(&self, database: u32) -> impl Iterator<Item = &[u8]> {
-        self.watches.keys().filter(move |(watched, _)| *watched == database).map(|(_, key)| &**key)
-    }
-
-    /// Forgets a watch.
-    pub fn unwatch(&mut self, database: u32, key: &[u8], watch: &Watch) {
-        let at = (database, key.into());
-        if let Some(watches) = self.watches.get_mut(&at) {
-            watches.retain(|other| !Arc::ptr_eq(other, watch));
-            if watches.is_empty() {
-                self.watches.remove(&at);
-            }
-        }
-    }
-
-    /// Tells those who watch the key.
-    pub fn raise_watches(&mut self, database: u32, key: &[u8]) {
-        if let Some(watches) = self.watches.remove(&(database, key.into())) {
-            watches.iter().for_each(|watch| watch.store(true, Ordering::Release));
-        }
-    }
-
-    /// Tells those who watch a key for which `changed` is true.
-    pub fn raise_watches_where(&mut self, changed: impl Fn(u32, &[u8]) -> bool) {
-        self.watches.retain(|(database, key), watches| {
-            let raised = changed(*database, key);
-            if raised {
-                watches.iter().for_each(|watch| watch.store(true, Ordering::Release));
-            }
-            !raised
-        });
     }
 }
 

@@ -12,8 +12,10 @@ use super::Engine;
 use super::effect::{Cause, Effect};
 use super::effect_log::ExportQueue;
 use super::entry::Entry;
-use super::keyspace::{Deadline, Garbage, Keyspace, WrongKind, hash_of_entry};
+use super::keyspace::{Deadline, Keyspace, WrongKind};
+use super::reclaim::Garbage;
 use super::shard::SlotState;
+use super::shard::hash_of_entry;
 use crate::base::identity::{Epoch, Position};
 use crate::base::slot::Slot;
 use crate::values::Value;
@@ -104,7 +106,7 @@ impl Engine {
         let mut keyspace = self.lock_slot(slot, 0, 0);
         let shard = keyspace.locks.shard(self.placement().shard(slot));
         let Some(table) = shard.take_slot(0, slot_in_shard) else { return 0 };
-        shard.raise_watches_where(|_, key| Slot::of_key(key) == slot);
+        shard.watches.raise_where(|_, key, _| Slot::of_key(key) == slot);
         let count = table.entries.len();
         keyspace.garbage.push(Garbage::Slot(table));
         count
@@ -182,7 +184,9 @@ impl Keyspace<'_> {
             Effect::FlushSlot => {
                 let slot_in_shard = self.engine.placement().slot_in_shard(slot);
                 let taken = self.locks.shard(self.engine.placement().shard(slot)).take_slot(0, slot_in_shard);
-                self.garbage.extend(taken.map(Garbage::Slot));
+                if let Some(taken) = taken {
+                    self.garbage.push(Garbage::Slot(taken));
+                }
             }
         }
         Ok(())

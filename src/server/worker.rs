@@ -23,8 +23,11 @@ use tokio::sync::mpsc;
 
 /// Bytes that one read may take in, as in Redis.
 const READ_BYTES: usize = 64 * 1024;
-/// Share of a thread's time that active expiry may take: 1 ms of every cycle of 100 ms at `hz 10`, more with more effort.
+/// What one cycle of active expiry may take, more with more effort: connections wait so long at most.
 const EXPIRE_BUDGET_US: u64 = 1000;
+/// While many keys are found expired, cycles follow each other with pauses of this many times their own length: a
+/// quarter of the thread's time, as in Redis. Else there are `hz` of them a second.
+const EXPIRE_PAUSES: u32 = 3;
 
 /// What the connections of a thread share.
 pub struct Worker {
@@ -114,29 +117,29 @@ impl Worker {
     /// Whether memory is over `maxmemory`.
     #[inline]
     pub fn is_out_of_memory(&self, config: &Config) -> bool {
-        config.maxmemory != 0 && self.services.engine.statistics().entry_bytes > config.maxmemory
+        config.maxmemory != 0 && self.services.engine.memory_bytes() > config.maxmemory
     }
 }
 
-/// Removes expired keys of this thread's share of the shards, `hz` times a second.
+/// Removes expired keys of this thread's share of the shards, the more often the more of them are found.
 async fn expire(services: Arc<Services>, index: usize, count: usize) {
     let mut turn = 0;
+    let mut pause = Duration::ZERO;
     loop {
+        tokio::time::sleep(pause).await;
         let config = services.settings.load_full();
-        tokio::time::sleep(Duration::from_millis(1000 / config.hz.clamp(1, 500))).await;
+        pause = Duration::from_millis(1000 / config.hz.clamp(1, 500));
         let now_ms = clock::unix_us() / 1000;
         services.engine.wind_access_clock(now_ms);
         if services.settings.is_active_expire_on() {
             let started = clock::boot_us();
-            services.engine.expire_cycle(
-                index,
-                count,
-                &mut turn,
-                now_ms,
-                EXPIRE_BUDGET_US * config.active_expire_effort,
-            );
-            let took_ms = (clock::boot_us() - started) / 1000;
-            services.latency.observe("expire-cycle", now_ms / 1000, took_ms);
+            let budget_us = EXPIRE_BUDGET_US * config.active_expire_effort;
+            let cycle = services.engine.expire_cycle(index, count, &mut turn, now_ms, budget_us);
+            let took = Duration::from_micros(clock::boot_us() - started);
+            services.latency.observe("expire-cycle", now_ms / 1000, took.as_millis() as u64);
+            if cycle.is_behind {
+                pause = pause.min(took * EXPIRE_PAUSES);
+            }
         }
     }
 }

@@ -193,7 +193,10 @@ fn memory_section(section: &mut Section<'_>) {
     section.field("mem_clients_normal", of_clients);
     section.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
     section.field("mem_allocator", "jemalloc-5.3.1");
-    section.zeros(&["active_defrag_running", "lazyfree_pending_objects", "lazyfreed_objects"]);
+    section.zeros(&["active_defrag_running"]);
+    let (pending, freed) = services.engine.reclaimed_objects();
+    section.field("lazyfree_pending_objects", pending);
+    section.field("lazyfreed_objects", freed);
 }
 
 fn persistence(section: &mut Section<'_>) {

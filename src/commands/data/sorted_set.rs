@@ -11,6 +11,7 @@ use crate::resp::arguments::Arguments;
 use crate::resp::reply::{Protocol, ReplyWriter};
 use crate::values::sorted_set::SortedSet;
 use smallvec::SmallVec;
+use std::collections::HashMap;
 
 use super::keyspace::{ScanOptions, collection_cursor, write_scan};
 
@@ -107,6 +108,35 @@ fn zincrby(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Re
     add(keyspace, arguments.at(1), &[pair], options, reply)
 }
 
+/// The scores that one command gives. Few are searched one by one, many by their hash: the cost stays in proportion to
+/// what the client sends.
+#[derive(Default)]
+struct Puts<'a> {
+    in_order: SmallVec<[(&'a [u8], f64); 8]>,
+    /// The newest score of each member, once there are more than [`Puts::SEARCHED_MAX`].
+    by_member: HashMap<&'a [u8], f64>,
+}
+
+impl<'a> Puts<'a> {
+    const SEARCHED_MAX: usize = 8;
+
+    fn score(&self, member: &[u8]) -> Option<f64> {
+        if self.by_member.is_empty() {
+            return self.in_order.iter().rev().find(|(put, _)| *put == member).map(|(_, score)| *score);
+        }
+        self.by_member.get(member).copied()
+    }
+
+    fn push(&mut self, member: &'a [u8], score: f64) {
+        self.in_order.push((member, score));
+        if !self.by_member.is_empty() {
+            self.by_member.insert(member, score);
+        } else if self.in_order.len() > Self::SEARCHED_MAX {
+            self.by_member.extend(self.in_order.iter().copied());
+        }
+    }
+}
+
 fn add(
     keyspace: &mut Keyspace<'_>,
     key: &[u8],
@@ -116,12 +146,11 @@ fn add(
 ) -> CommandResult {
     let (mut added, mut changed) = (0, 0);
     let mut result = None;
-    let mut puts: SmallVec<[(&[u8], f64); 8]> = SmallVec::new();
+    let mut puts = Puts::default();
     let sorted = keyspace.peek_collection::<SortedSet>(key)?;
     for &(given, member) in pairs {
         // A member named twice meets the score it was just given.
-        let pending = puts.iter().rev().find(|(put, _)| *put == member).map(|(_, score)| *score);
-        let old = pending.or_else(|| sorted.and_then(|sorted| sorted.score(member)));
+        let old = puts.score(member).or_else(|| sorted.and_then(|sorted| sorted.score(member)));
         let Some(new) = options.score(old, given)? else { continue };
         result = Some(new);
         match old {
@@ -129,10 +158,10 @@ fn add(
             Some(old) if old != new => changed += 1,
             Some(_) => continue,
         }
-        puts.push((member, new));
+        puts.push(member, new);
     }
-    if !puts.is_empty() {
-        keyspace.sorted_set_put(key, &puts)?;
+    if !puts.in_order.is_empty() {
+        keyspace.sorted_set_put(key, &puts.in_order)?;
     }
     match result {
         Some(score) if options.increment => reply.double(score),

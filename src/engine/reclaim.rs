@@ -1,0 +1,180 @@
+//! Freeing: what was deleted or replaced is dropped after the locks are released, and what takes long on a thread of its
+//! own, so that neither the worker nor anybody who waits for a shard pays for it.
+//!
+//! Redis calls this lazy freeing and leaves the choice to the command (UNLINK, FLUSHALL ASYNC); here every command frees
+//! so. The memory counts as free at once for `maxmemory`, and is free a little later for the allocator.
+
+use super::entry::Entry;
+use super::shard::SlotTable;
+use crate::values::segments::Segments;
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What has so many allocations is freed on the thread; handing it over costs as much as freeing a few dozen (Redis: 64).
+const ALLOCATIONS_MIN: usize = 64;
+/// Bytes that may wait to be freed before whoever makes more of it frees by itself: the thread must not be outrun.
+const PENDING_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Something that nobody can reach any more.
+#[derive(Debug)]
+pub(super) enum Garbage {
+    Entry(Entry),
+    Slot(SlotTable),
+}
+
+impl Garbage {
+    /// About how many allocations it has.
+    fn allocations(&self) -> usize {
+        match self {
+            Garbage::Entry(entry) => entry.allocation_count(),
+            Garbage::Slot(table) => table.entries.len(),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Garbage::Entry(entry) => entry.memory_bytes() as u64,
+            Garbage::Slot(table) => table.bytes + table.entries.allocation_bytes() as u64,
+        }
+    }
+}
+
+/// A lot of garbage, and what is counted of it.
+struct Load {
+    garbage: Vec<Garbage>,
+    objects: u64,
+    bytes: u64,
+}
+
+/// What waits to be freed, and what has been freed by the thread.
+#[derive(Debug, Default)]
+struct Progress {
+    objects: AtomicU64,
+    bytes: AtomicU64,
+    freed: AtomicU64,
+}
+
+/// The way to the thread that frees. The thread ends with it.
+#[derive(Debug)]
+pub(super) struct Reclaimer {
+    /// `None` where the system gave no thread: everybody frees by himself then.
+    loads: Option<Sender<Load>>,
+    progress: Arc<Progress>,
+}
+
+impl Reclaimer {
+    pub(super) fn start() -> Reclaimer {
+        let progress = Arc::new(Progress::default());
+        let (sender, loads) = unbounded();
+        let counted = Arc::clone(&progress);
+        let thread = std::thread::Builder::new().name("reclaim".into()).spawn(move || reclaim(&loads, &counted));
+        Reclaimer { loads: thread.ok().map(|_| sender), progress }
+    }
+
+    /// Frees all of it, here or on the thread. No lock may be held.
+    fn free(&self, garbage: &mut Vec<Garbage>) {
+        let objects: usize = garbage.iter().map(Garbage::allocations).sum();
+        let pending = self.progress.bytes.load(Ordering::Relaxed);
+        let Some(loads) = self.loads.as_ref().filter(|_| objects >= ALLOCATIONS_MIN && pending < PENDING_BYTES_MAX)
+        else {
+            return garbage.clear();
+        };
+        let load = Load {
+            objects: objects as u64,
+            bytes: garbage.iter().map(Garbage::bytes).sum(),
+            garbage: std::mem::take(garbage),
+        };
+        self.progress.objects.fetch_add(load.objects, Ordering::Relaxed);
+        self.progress.bytes.fetch_add(load.bytes, Ordering::Relaxed);
+        // The thread lives as long as the sender; a load that it cannot take is dropped here.
+        let _ = loads.send(load);
+    }
+
+    /// Allocations that wait to be freed, and those that the thread has freed.
+    pub(super) fn objects(&self) -> (u64, u64) {
+        (self.progress.objects.load(Ordering::Relaxed), self.progress.freed.load(Ordering::Relaxed))
+    }
+}
+
+/// The thread: one piece after the other, and shows how far it is.
+fn reclaim(loads: &Receiver<Load>, progress: &Progress) {
+    yield_to_workers();
+    for load in loads {
+        for garbage in load.garbage {
+            match garbage {
+                Garbage::Slot(table) => free_table(table.entries),
+                Garbage::Entry(entry) => drop(entry),
+            }
+        }
+        progress.objects.fetch_sub(load.objects, Ordering::Relaxed);
+        progress.bytes.fetch_sub(load.bytes, Ordering::Relaxed);
+        progress.freed.fetch_add(load.objects, Ordering::Relaxed);
+    }
+}
+
+/// One segment at a time: each table's memory is given back before the next is walked.
+fn free_table(entries: Segments<Entry>) {
+    entries.into_segments().for_each(drop);
+}
+
+/// Where there are fewer cores than threads, those that serve clients go first.
+fn yield_to_workers() {
+    const NICE: i32 = 10;
+    let own = rustix::thread::gettid();
+    // Refused at worst: then it competes as everybody does.
+    let _ = rustix::process::setpriority_process(Some(own), NICE);
+}
+
+/// What the holder of some locks throws away. Stands behind the locks in their holder, so that it is dropped after them.
+pub(super) struct Discarded<'e> {
+    reclaimer: &'e Reclaimer,
+    garbage: Vec<Garbage>,
+}
+
+impl<'e> Discarded<'e> {
+    #[inline]
+    pub(super) fn new(reclaimer: &'e Reclaimer) -> Discarded<'e> {
+        Discarded { reclaimer, garbage: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, garbage: Garbage) {
+        self.garbage.push(garbage);
+    }
+}
+
+impl Drop for Discarded<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.garbage.is_empty() {
+            self.reclaimer.free(&mut self.garbage);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::base::slot::Slot;
+    use crate::engine::Engine;
+    use std::time::{Duration, Instant};
+
+    /// A large value is handed to the thread, and what waits there is counted until it is gone.
+    #[test]
+    fn large_values_are_freed_by_the_thread() {
+        let engine = Engine::new(1);
+        let members: Vec<String> = (0..50_000).map(|number| format!("member {number}")).collect();
+        let slot = Slot::of_key(b"set");
+        let mut keyspace = engine.lock_slot(slot, 0, 1);
+        keyspace.set_add(b"set", members.iter().map(|member| member.as_bytes())).expect("a set");
+        keyspace.set_string(b"{set}small", b"value", crate::engine::Deadline::Clear);
+        keyspace.delete(b"{set}small");
+        drop(keyspace);
+        assert_eq!(engine.reclaimed_objects(), (0, 0), "what is small is freed on the spot");
+        assert!(engine.lock_slot(slot, 0, 1).delete(b"set"));
+        let until = Instant::now() + Duration::from_secs(20);
+        while engine.reclaimed_objects().0 > 0 || engine.reclaimed_objects().1 < 50_000 {
+            assert!(Instant::now() < until, "pending and freed: {:?}", engine.reclaimed_objects());
+            std::thread::yield_now();
+        }
+    }
+}
