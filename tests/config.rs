@@ -1,5 +1,5 @@
-//! Compares the table of parameters with an installed redis-server: every name that it shows is known here,
-//! with the same default, except the few listed with a reason.
+//! The table of parameters against an installed redis-server (every name that it shows is known here, with the same
+//! default, except the few listed with a reason), and what other servers' configurations and words do to a start.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,6 +18,65 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("cluster-require-full-coverage", "a node that is down takes only its own slots out of service"),
     ("jemalloc-bg-thread", "depends on how redis-server was built"),
 ];
+
+/// What the default configuration files of other servers set.
+const DEFAULT_FILES: &str = include_str!("data/default_files.tsv");
+
+#[test]
+fn the_default_files_of_redis_and_valkey_are_read_unchanged() {
+    for file in ["r7", "r8", "v9"] {
+        let mut text = String::new();
+        for line in DEFAULT_FILES.lines().filter(|line| !line.starts_with('#')) {
+            let columns: Vec<&str> = line.split('\t').collect();
+            if columns[0].split(' ').any(|mark| mark == file) {
+                text.push_str(&format!("{} {}\n", columns[1], columns[2]));
+            }
+        }
+        assert!(text.lines().count() > 60, "{file}");
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("default.conf");
+        std::fs::write(&path, text).expect("a file");
+        let (code, output) = starling(&["check", &path.display().to_string()], &[]);
+        assert_eq!(code, 0, "{file}: {output}");
+        assert!(output.contains("the configuration is good: port 6379"), "{file}: {output}");
+    }
+}
+
+#[test]
+fn variables_of_a_service_do_not_stop_a_start() {
+    let variables = [("STARLING_PORT", "tcp://10.0.0.1:6379"), ("STARLING_SERVICE_PORT", "6379"), ("STARLING_X", "1")];
+    let (code, output) = starling(&["check"], &variables);
+    assert_eq!(code, 0, "{output}");
+    assert!(output.contains("STARLING_X: names no directive"), "{output}");
+    assert!(!output.contains("SERVICE"), "{output}");
+}
+
+#[test]
+fn help_is_help_and_a_mistyped_word_is_named() {
+    for words in [&["--help"][..], &["check", "--help"], &["server", "-h"], &["help"]] {
+        let (code, output) = starling(words, &[]);
+        assert_eq!(code, 0, "{words:?}: {output}");
+        assert!(output.contains("Usage: starling"), "{words:?}: {output}");
+    }
+    for words in [&["serverx"][..], &["check", "serverx"], &["-x"]] {
+        let (code, output) = starling(words, &[]);
+        assert_eq!(code, 1, "{words:?}: {output}");
+        assert!(output.contains("no such subcommand or file"), "{words:?}: {output}");
+    }
+}
+
+/// Runs the program to its end, with no variables but these: its code, and all it said.
+fn starling(words: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_starling"))
+        .args(words)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+}
 
 struct RedisServer(Child);
 

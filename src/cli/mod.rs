@@ -47,11 +47,27 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             println!("starling {} (redis {})", env!("CARGO_PKG_VERSION"), crate::commands::REDIS_VERSION);
             ExitCode::SUCCESS
         }
-        Some("server") => serve(&arguments[1..]),
+        Some("server") => configured(&arguments[1..], serve),
         Some("demo") => demo::run(&arguments[1..]),
         Some("status") => status::run(&arguments[1..]),
-        Some("check") => check(&arguments[1..]),
-        _ => serve(&arguments),
+        Some("check") => configured(&arguments[1..], check),
+        _ => configured(&arguments, serve),
+    }
+}
+
+/// Runs what takes a configuration: `[file | -] [--directive value]...`, or a word that asks for help.
+fn configured(arguments: &[String], run: fn(&[String]) -> ExitCode) -> ExitCode {
+    match arguments.first().map(String::as_str) {
+        Some("--help" | "-h" | "help") => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        // Mistyped, most likely; as a configuration that cannot be read it would say less.
+        Some(word) if word != "-" && !word.starts_with("--") && !std::path::Path::new(word).exists() => {
+            eprintln!("starling: no such subcommand or file: '{word}' (starling --help lists what there is)");
+            ExitCode::FAILURE
+        }
+        _ => run(arguments),
     }
 }
 
@@ -66,6 +82,9 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn check(arguments: &[String]) -> ExitCode {
     match load::load(arguments, std::env::vars()) {
         Ok(loaded) => {
+            for name in &loaded.unknown_variables {
+                println!("{name}: names no directive, ignored");
+            }
             for name in &loaded.without_effect {
                 println!("{name}: accepted, has no effect here");
             }
@@ -90,6 +109,10 @@ fn serve(arguments: &[String]) -> ExitCode {
     if let Err(error) = start_log(&loaded) {
         eprintln!("cannot write the log: {error}");
         return ExitCode::FAILURE;
+    }
+    if !loaded.unknown_variables.is_empty() {
+        let names = loaded.unknown_variables.join(", ");
+        tracing::warn!("these variables of the environment name no directive and are ignored: {names}");
     }
     if !loaded.without_effect.is_empty() {
         let names = loaded.without_effect.join(", ");
@@ -129,10 +152,12 @@ fn start_log(loaded: &Loaded) -> std::io::Result<()> {
     let level = match config.loglevel.as_str() {
         "debug" => "debug",
         "warning" => "warn",
+        "nothing" => "off",
         _ => "info",
     };
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},openraft=error")));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new(format!("{level},openraft={}", if level == "off" { "off" } else { "error" }))
+    });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     if config.logfile.is_empty() {
         let builder = builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout()));

@@ -1,10 +1,11 @@
 //! Where a configuration comes from: a file in redis.conf's syntax, `STARLING_*` variables, the command line. The later
 //! one wins.
 
-use super::parameters::{DIRECTIVES_WITHOUT_EFFECT, PARAMETERS, find};
-use super::{Config, value};
+use super::parameters::{PARAMETERS, find};
+use super::{Config, directives, environment, value};
+use crate::base::glob;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Files that include files that include files: more is a circle.
 const INCLUDE_DEPTH_MAX: usize = 16;
@@ -37,8 +38,10 @@ impl std::error::Error for LoadError {}
 #[derive(Debug)]
 pub struct Loaded {
     pub config: Config,
-    /// Directives that were set, and have no effect here.
+    /// Directives that were set, and have no effect here. Each once.
     pub without_effect: Vec<String>,
+    /// Variables that begin as directives do and name none.
+    pub unknown_variables: Vec<String>,
 }
 
 /// Collects directives.
@@ -49,7 +52,7 @@ struct Loader {
 }
 
 /// Loads the configuration of a node from its command line (without the program's name) and the environment.
-pub fn load(arguments: &[String], environment: impl Iterator<Item = (String, String)>) -> Result<Loaded, LoadError> {
+pub fn load(arguments: &[String], variables: impl Iterator<Item = (String, String)>) -> Result<Loaded, LoadError> {
     let mut loader = Loader {
         texts: PARAMETERS.iter().map(|parameter| parameter.default.to_owned()).collect(),
         without_effect: Vec::new(),
@@ -67,18 +70,53 @@ pub fn load(arguments: &[String], environment: impl Iterator<Item = (String, Str
         }
         rest = &rest[1..];
     }
-    let mut variables: Vec<(String, String)> = environment.filter(|(name, _)| name.starts_with("STARLING_")).collect();
+    let mut unknown_variables = Vec::new();
+    let is_meant = |(name, text): &(String, String)| {
+        name.starts_with(environment::PREFIX) && !environment::is_of_a_service(name, text)
+    };
+    let mut variables: Vec<(String, String)> = variables.filter(is_meant).collect();
     variables.sort();
     for (name, text) in variables {
-        let directive = name["STARLING_".len()..].to_ascii_lowercase().replace('_', "-");
+        let directive = name[environment::PREFIX.len()..].to_ascii_lowercase().replace('_', "-");
+        // What shares the prefix by chance is no reason not to start: the environment is not written for us alone.
+        if !is_known(&directive) {
+            unknown_variables.push(name);
+            continue;
+        }
         loader.set(&directive, &split(&text).unwrap_or_else(|| vec![text.clone()]), &name, &text)?;
     }
     loader.read_command_line(rest)?;
-    Ok(Loaded { config: Config::from_texts(loader.texts, loader.file), without_effect: loader.without_effect })
+    let config = Config::from_texts(loader.texts, loader.file);
+    Ok(Loaded { config, without_effect: loader.without_effect, unknown_variables })
+}
+
+/// Whether a directive is one of Redis's, Valkey's or our own.
+fn is_known(directive: &str) -> bool {
+    find(directives::canonical(directive).as_bytes()).is_some() || directives::is_without_effect(directive)
 }
 
 fn unreadable(place: &str, error: &std::io::Error) -> LoadError {
     LoadError { place: place.to_owned(), line: String::new(), reason: format!("cannot be read: {error}") }
+}
+
+/// The files that `include` means. The last part of the path may be a pattern, which may match nothing.
+fn included(pattern: &str) -> Vec<PathBuf> {
+    let path = Path::new(pattern);
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return vec![path.to_owned()];
+    };
+    if !name.contains(['*', '?', '[']) {
+        return vec![path.to_owned()];
+    }
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_meant = |path: &PathBuf| {
+        let found = path.file_name().and_then(|found| found.to_str()).unwrap_or_default();
+        !found.starts_with('.') && glob::matches(name.as_bytes(), found.as_bytes())
+    };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_meant).collect();
+    paths.sort();
+    paths
 }
 
 /// The words of a line, quotes and escapes resolved as in the inline protocol; `None` where quotes do not close.
@@ -142,8 +180,10 @@ impl Loader {
                 if depth >= INCLUDE_DEPTH_MAX {
                     return Err(fail("Files include each other too deeply"));
                 }
-                for path in values {
-                    self.read_file(Path::new(path), depth + 1)?;
+                for pattern in values {
+                    for path in included(pattern) {
+                        self.read_file(&path, depth + 1)?;
+                    }
                 }
                 continue;
             }
@@ -185,10 +225,11 @@ impl Loader {
 
     fn set(&mut self, directive: &str, values: &[String], place: &str, line: &str) -> Result<(), LoadError> {
         let fail = |reason: String| LoadError { place: place.to_owned(), line: line.to_owned(), reason };
-        if DIRECTIVES_WITHOUT_EFFECT.contains(&directive.to_ascii_lowercase().as_str()) {
-            self.without_effect.push(directive.to_ascii_lowercase());
+        if directives::is_without_effect(directive) {
+            self.name_once(&directive.to_ascii_lowercase());
             return Ok(());
         }
+        let directive = directives::canonical(directive);
         let index =
             find(directive.as_bytes()).ok_or_else(|| fail("Bad directive or wrong number of arguments".to_owned()))?;
         let parameter = &PARAMETERS[index];
@@ -199,10 +240,16 @@ impl Loader {
         }
         let text = value::check(parameter.kind, &values, &self.texts[index]).map_err(fail)?;
         if !parameter.is_honoured && text != parameter.default {
-            self.without_effect.push(parameter.name.to_owned());
+            self.name_once(parameter.name);
         }
         self.texts[index] = text;
         Ok(())
+    }
+
+    fn name_once(&mut self, directive: &str) {
+        if !self.without_effect.iter().any(|named| named == directive) {
+            self.without_effect.push(directive.to_owned());
+        }
     }
 }
 
@@ -239,7 +286,47 @@ mod tests {
         let error = loaded(&["--nonsense", "1"], &[]).expect_err("an unknown directive").to_string();
         assert!(error.contains("Bad directive"), "{error}");
         assert!(error.contains("--nonsense 1"), "{error}");
-        assert!(loaded(&[], &[("STARLING_NONSENSE", "1")]).is_err());
         assert!(loaded(&["--port", "abc"], &[]).is_err());
+        assert!(loaded(&[], &[("STARLING_PORT", "abc")]).is_err());
+    }
+
+    #[test]
+    fn variables_of_services_and_unknown_ones_do_not_stop_the_start() {
+        let variables = [
+            ("STARLING_PORT", "tcp://10.0.0.1:6379"),
+            ("STARLING_PORT_6379_TCP_ADDR", "10.0.0.1"),
+            ("STARLING_SERVICE_HOST", "10.0.0.1"),
+            ("STARLING_NONSENSE", "1"),
+            ("STARLING_HIDE_USER_DATA_FROM_LOG", "yes"),
+        ];
+        let service = loaded(&[], &variables).expect("a configuration");
+        assert_eq!(service.config.port, 6379);
+        assert_eq!(service.unknown_variables, ["STARLING_NONSENSE"]);
+        assert_eq!(service.without_effect, ["hide-user-data-from-log"]);
+        assert_eq!(loaded(&[], &[("STARLING_PORT", "7000")]).expect("a configuration").config.port, 7000);
+    }
+
+    #[test]
+    fn second_names_mean_the_same_parameter() {
+        let loaded = loaded(&["--commandlog-slow-execution-max-len", "7"], &[]).expect("a configuration");
+        assert_eq!(loaded.config.slowlog_max_len, 7);
+    }
+
+    #[test]
+    fn include_takes_a_pattern_that_may_match_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).expect("a file");
+            path.display().to_string()
+        };
+        write("b.conf", "port 7004\n");
+        write("a.conf", "port 7003\nmaxmemory 1gb\n");
+        let folder = directory.path().display();
+        let main = write("main", &format!("include {folder}/*.conf\ninclude {folder}/none-*.conf\n"));
+        let config = loaded(&[&main], &[]).expect("a configuration").config;
+        assert_eq!((config.port, config.maxmemory), (7004, 1 << 30));
+        let main = write("main", &format!("include {folder}/missing.conf\n"));
+        assert!(loaded(&[&main], &[]).is_err());
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! A [`Config`] is a snapshot: the text of every parameter, and the values that the node reads often, ready to read.
 
+pub mod directives;
+mod environment;
 pub mod load;
 pub mod parameters;
 pub mod value;
@@ -306,9 +308,10 @@ pub fn documentation() -> String {
         "# Configuration\n\n\
          Generated from the table of parameters (`src/config/parameters.rs`); `tests/tidy.rs` compares.\n\n\
          Starling reads `redis.conf` (`starling /path/redis.conf`), environment variables (`STARLING_MAXMEMORY=1gb`) and \
-         the command line (`--maxmemory 1gb`); the later one wins. Every directive of Redis 7 is known: it is honoured, or \
-         accepted and named once in the log because it has no effect here. A name that Redis does not know stops the \
-         start.\n\n\
+         the command line (`--maxmemory 1gb`); the later one wins. Every directive of Redis 7.0, Redis 8.0 and Valkey 9.1 is \
+         known: it is honoured, or accepted and named once in the log because it has no effect here. A name that they do \
+         not know stops the start; a variable of such a name is only a warning, and variables that Kubernetes sets for a \
+         service named `starling` (`STARLING_PORT=tcp://...`, `STARLING_SERVICE_HOST`) are ignored.\n\n\
          | parameter | default | changed by CONFIG SET | here |\n|---|---|---|---|\n",
     );
     for parameter in PARAMETERS {
@@ -321,6 +324,11 @@ pub fn documentation() -> String {
         let default = if parameter.default.is_empty() { "(empty)" } else { parameter.default };
         let alias = parameter.alias.map_or(String::new(), |alias| format!(" (`{alias}`)"));
         let _ = writeln!(page, "| `{}`{alias} | `{default}` | {change} | {here} |", parameter.name);
+    }
+    page.push_str("\n## Directives of later versions\n\nAccepted, named once in the log, and without effect.\n\n");
+    page.push_str("| directive | since |\n|---|---|\n");
+    for (name, _, since) in directives::rows() {
+        let _ = writeln!(page, "| `{name}` | {since} |");
     }
     page
 }

@@ -51,9 +51,6 @@ impl Parameter {
     }
 }
 
-/// Directives of redis.conf that are no parameters and change nothing here.
-pub const DIRECTIVES_WITHOUT_EFFECT: &[&str] = &["loadmodule", "rename-command", "user"];
-
 /// All parameters, by name.
 pub const PARAMETERS: &[Parameter] = &[
     accepted("acl-pubsub-default", Kind::Choice(&["allchannels", "resetchannels"]), "resetchannels", Change::Anytime),
@@ -170,9 +167,14 @@ pub const PARAMETERS: &[Parameter] = &[
         Change::Anytime,
     )
     .alias("list-max-ziplist-size"),
-    own("log-format", Kind::Choice(&["text", "json"]), "text", Change::Never),
+    own("log-format", Kind::Choice(&["text", "json", "legacy"]), "text", Change::Never),
     honoured("logfile", Kind::Text, "", Change::Never),
-    honoured("loglevel", Kind::Choice(&["debug", "verbose", "notice", "warning"]), "notice", Change::Anytime),
+    honoured(
+        "loglevel",
+        Kind::Choice(&["debug", "verbose", "notice", "warning", "nothing"]),
+        "notice",
+        Change::Anytime,
+    ),
     honoured("masterauth", Kind::Text, "", Change::Anytime),
     honoured("masteruser", Kind::Text, "", Change::Anytime),
     honoured("maxclients", Kind::Integer { least: 1, greatest: 4294967295 }, "10000", Change::Anytime),
@@ -222,7 +224,12 @@ pub const PARAMETERS: &[Parameter] = &[
     accepted("repl-backlog-size", Kind::Memory { least: 1, greatest: i64::MAX }, "1048576", Change::Anytime),
     accepted("repl-backlog-ttl", Kind::Integer { least: 0, greatest: i64::MAX }, "3600", Change::Anytime),
     accepted("repl-disable-tcp-nodelay", Kind::Bool, "no", Change::Anytime),
-    accepted("repl-diskless-load", Kind::Choice(&["disabled", "on-empty-db", "swapdb"]), "disabled", Change::Anytime),
+    accepted(
+        "repl-diskless-load",
+        Kind::Choice(&["disabled", "on-empty-db", "swapdb", "flush-before-load"]),
+        "disabled",
+        Change::Anytime,
+    ),
     accepted("repl-diskless-sync", Kind::Bool, "yes", Change::Anytime),
     accepted("repl-diskless-sync-delay", Kind::Integer { least: 0, greatest: 2147483647 }, "5", Change::Anytime),
     accepted("repl-diskless-sync-max-replicas", Kind::Integer { least: 0, greatest: 2147483647 }, "0", Change::Anytime),
