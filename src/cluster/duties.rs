@@ -87,7 +87,8 @@ pub fn leader_duties(topology: &Topology, hints: &BTreeMap<NodeId, Hint>) -> Vec
 fn members(topology: &Topology, hints: &BTreeMap<NodeId, Hint>) -> Vec<TopologyChange> {
     let change = |node: &Node| {
         let state = match (node.state, hints.get(&node.id)?) {
-            (NodeState::Active | NodeState::Draining, Hint::Down) => NodeState::Down,
+            (NodeState::Active, Hint::Down) => NodeState::Down,
+            // It may still want to leave: that stands apart.
             (NodeState::Down, Hint::Alive { start_ms }) if *start_ms == node.start_ms => NodeState::Active,
             _ => return None,
         };
@@ -111,13 +112,14 @@ fn dead(topology: &Topology) -> Vec<TopologyChange> {
 
 /// How a move ends of which an end is gone.
 fn end_of(topology: &Topology, one: &SlotMove) -> Option<TopologyChange> {
-    let state = |node: NodeId| topology.nodes.get(&node).map(|node| node.state);
+    let is_gone = |node: NodeId| topology.nodes.get(&node).is_none_or(|node| node.state == NodeState::Down);
+    let takes_slots = |node: NodeId| topology.nodes.get(&node).is_some_and(Node::takes_slots);
     let SlotMove { begun, stage, from, to, ref slots } = *one;
     match stage {
-        Stage::Releasing if state(from).is_none_or(|state| state == NodeState::Down) => {
+        Stage::Releasing if is_gone(from) => {
             Some(TopologyChange::CopyRemove { slots: slots.clone(), node: from, begun })
         }
-        Stage::Copying | Stage::Ready | Stage::HandingOff if state(to) != Some(NodeState::Active) => {
+        Stage::Copying | Stage::Ready | Stage::HandingOff if !takes_slots(to) => {
             Some(TopologyChange::AbortHandoff { slots: slots.clone(), to, begun })
         }
         _ => None,
@@ -133,7 +135,7 @@ fn plan_input(topology: &Topology) -> PlanInput {
         id: node.id,
         weight: node.weight,
         zone: node.zone.clone(),
-        state: if node.state == NodeState::Active { planner::NodeState::Live } else { planner::NodeState::Draining },
+        state: if node.takes_slots() { planner::NodeState::Live } else { planner::NodeState::Draining },
     };
     // A slot that is on its way counts as being there: a plan must not send it again.
     let holder = |record: &SlotRecord| record.phase.target().or(record.primary);
@@ -153,8 +155,8 @@ fn next_moves(topology: &Topology, moves: &[SlotMove]) -> Vec<TopologyChange> {
         *busy.entry(one.to).or_default() += 1;
     }
     let mut changes = Vec::new();
-    let is_active = |node: NodeId| topology.nodes.get(&node).is_some_and(|node| node.state == NodeState::Active);
-    for one in planned.moves.into_iter().filter(|one| is_active(one.to)) {
+    let takes_slots = |node: NodeId| topology.nodes.get(&node).is_some_and(Node::takes_slots);
+    for one in planned.moves.into_iter().filter(|one| takes_slots(one.to)) {
         let is_still = |slot: &Slot| {
             let record = topology.slot(*slot);
             match one.from {

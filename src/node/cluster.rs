@@ -362,6 +362,7 @@ fn describe(config: &Config, id: NodeId, address: SocketAddr, start_ms: u64) -> 
         proxy_port: config.proxy_port,
         start_ms,
         state: NodeState::Active,
+        leaving: false,
     }
 }
 

@@ -163,14 +163,11 @@ pub(super) async fn drain(
     patience: Duration,
 ) -> bool {
     let mut topologies = consensus.subscribe();
-    let state = NodeState::Draining;
     let mut progress = (usize::MAX, Instant::now());
-    let mut announced = false;
     loop {
         let topology = Arc::clone(&topologies.borrow_and_update());
         let Some(own) = topology.nodes.get(&node) else { return true };
-        let others =
-            topology.nodes.values().filter(|other| other.id != node && other.state == NodeState::Active).count();
+        let others = topology.nodes.values().filter(|other| other.id != node && other.takes_slots()).count();
         let held = held(&topology, node);
         if others == 0 {
             return held == 0;
@@ -180,11 +177,19 @@ pub(super) async fn drain(
         } else if progress.1.elapsed() > patience {
             return false;
         }
-        if own.state == NodeState::Active && !announced {
-            announced = consensus.propose(TopologyChange::SetMemberState { node, incarnation, state }).await.is_ok();
+        if !own.leaving {
+            // Said again for as long as the topology does not show it: the outcome of a proposal may be unknown, and said
+            // twice it does nothing.
+            if let Err(error) = consensus.propose(TopologyChange::Leaving { node, incarnation }).await {
+                tracing::info!(%error, "that this node leaves was not agreed on");
+            }
         } else if held == 0 && consensus.group().voters.iter().all(|voter| voter.node != node) {
-            let left = consensus.propose(TopologyChange::RemoveNode { node, incarnation }).await;
-            return left.is_ok();
+            match consensus.propose(TopologyChange::RemoveNode { node, incarnation }).await {
+                Ok(proposal) if proposal.applied == Applied::Done => return true,
+                // It has been given something meanwhile, or was removed already: the topology shows which.
+                Ok(proposal) => tracing::info!(applied = ?proposal.applied, "this node was not removed"),
+                Err(error) => tracing::info!(%error, "that this node is gone was not agreed on"),
+            }
         }
         // The voters change without a change of the topology.
         let _ = tokio::time::timeout(RETRY_PAUSE / 2, topologies.changed()).await;

@@ -132,6 +132,7 @@ fn node(number: usize, peer: Peer) -> topology::Node {
         proxy_port: 0,
         start_ms: 1,
         state: NodeState::Active,
+        leaving: false,
     }
 }
 

@@ -152,12 +152,11 @@ impl World {
         let all_live = active.clone().all(|node| node.id == node_id(leader) || believed.contains(&node.id));
         let balanced = self.balanced_at == topology.version;
         if moving.is_empty() && all_live && self.to_forget.is_none() && !balanced {
-            let state = |state| match state {
-                NodeState::Active => planner::NodeState::Live,
-                NodeState::Draining | NodeState::Down => planner::NodeState::Draining,
+            let state = |node: &Node| match node.takes_slots() {
+                true => planner::NodeState::Live,
+                false => planner::NodeState::Draining,
             };
-            let as_planned =
-                |node: &Node| PlanNode { id: node.id, weight: 1, zone: String::new(), state: state(node.state) };
+            let as_planned = |node: &Node| PlanNode { id: node.id, weight: 1, zone: String::new(), state: state(node) };
             let input = PlanInput {
                 nodes: active.map(as_planned).collect(),
                 copies: 1,
@@ -203,7 +202,7 @@ impl World {
         let (id, incarnation) = (node.id, node.incarnation);
         if node.state == NodeState::Down {
             changes.push(TopologyChange::MarkDead { slots: topology.owned_by(id), node: id, incarnation });
-            changes.push(TopologyChange::RemoveNode { node: id, incarnation });
+            changes.push(TopologyChange::ForgetNode { node: id, incarnation });
         } else {
             changes.push(TopologyChange::SetMemberState { node: id, incarnation, state: NodeState::Down });
         }
@@ -232,7 +231,9 @@ pub(crate) fn incarnation_in(change: &TopologyChange) -> Option<(NodeId, Incarna
         TopologyChange::CopyReady { to, incarnation, .. } => Some((*to, *incarnation)),
         TopologyChange::Handoff { to, incarnation, .. } => Some((*to, *incarnation)),
         TopologyChange::MarkDead { node, incarnation, .. } => Some((*node, *incarnation)),
-        TopologyChange::RemoveNode { node, incarnation } => Some((*node, *incarnation)),
+        TopologyChange::RemoveNode { node, incarnation }
+        | TopologyChange::Leaving { node, incarnation }
+        | TopologyChange::ForgetNode { node, incarnation } => Some((*node, *incarnation)),
         _ => None,
     }
 }

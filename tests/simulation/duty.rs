@@ -79,14 +79,9 @@ impl World {
         let keeper = &process.keeper;
         let Some((incarnation, _)) = keeper.registered else { return };
         let own = keeper.own;
-        match keeper.topology.nodes.get(&own).map(|node| node.state) {
-            Some(NodeState::Active) => {
-                self.propose(
-                    number,
-                    TopologyChange::SetMemberState { node: own, incarnation, state: NodeState::Draining },
-                );
-            }
-            Some(NodeState::Draining) if keeper.work.owned == 0 && keeper.work.releasing.is_empty() => {
+        match keeper.topology.nodes.get(&own).map(|node| node.leaving) {
+            Some(false) => self.propose(number, TopologyChange::Leaving { node: own, incarnation }),
+            Some(true) if keeper.work.owned == 0 && keeper.work.releasing.is_empty() => {
                 self.propose(number, TopologyChange::RemoveNode { node: own, incarnation });
             }
             Some(_) | None => {}
@@ -190,6 +185,7 @@ fn description(number: usize, start_ms: u64) -> Node {
         proxy_port: 0,
         start_ms,
         state: NodeState::Active,
+        leaving: false,
     }
 }
 

@@ -44,6 +44,7 @@ impl Cluster {
             proxy_port: 0,
             start_ms,
             state: NodeState::Active,
+            leaving: false,
         };
         self.hints.insert(id, Hint::Alive { start_ms });
         assert!(matches!(self.apply(&TopologyChange::RegisterNode { node }), Applied::Registered(_)));
@@ -92,10 +93,10 @@ impl Cluster {
         self.topology.nodes.keys().map(live).collect()
     }
 
-    fn state(&mut self, number: u8, state: NodeState) {
-        let id = NodeId(u128::from(number));
-        let incarnation = self.topology.nodes[&id].incarnation;
-        assert_eq!(self.apply(&TopologyChange::SetMemberState { node: id, incarnation, state }), Applied::Done);
+    fn leave(&mut self, number: u8) {
+        let node = NodeId(u128::from(number));
+        let incarnation = self.topology.nodes[&node].incarnation;
+        assert_eq!(self.apply(&TopologyChange::Leaving { node, incarnation }), Applied::Done);
     }
 }
 
@@ -112,11 +113,23 @@ fn nodes_that_join_one_by_one_end_with_equal_shares() {
 #[test]
 fn a_draining_node_gives_everything_away() {
     let mut cluster = Cluster::of(4);
-    cluster.state(2, NodeState::Draining);
+    cluster.leave(2);
     cluster.settle();
     let owned = cluster.owned();
     assert_eq!(owned[1], 0);
     assert_eq!(owned.iter().sum::<usize>(), SLOT_COUNT);
+}
+
+#[test]
+fn a_draining_node_that_was_believed_dead_goes_on_draining_when_it_is_back() {
+    let mut cluster = Cluster::of(4);
+    cluster.leave(2);
+    cluster.kill(2);
+    cluster.settle();
+    cluster.hints.insert(NodeId(2), Hint::Alive { start_ms: 1 });
+    cluster.settle();
+    let owned = cluster.owned();
+    assert_eq!((owned[1], owned.iter().sum::<usize>()), (0, SLOT_COUNT));
 }
 
 #[test]
@@ -150,7 +163,7 @@ fn a_forgotten_nodes_slots_begin_anew_on_the_others() {
     cluster.kill(3);
     cluster.settle();
     let (node, incarnation) = (NodeId(2), cluster.topology.nodes[&NodeId(2)].incarnation);
-    assert_eq!(cluster.apply(&TopologyChange::RemoveNode { node, incarnation }), Applied::Done);
+    assert_eq!(cluster.apply(&TopologyChange::ForgetNode { node, incarnation }), Applied::Done);
     cluster.settle();
     let owned = cluster.owned();
     assert_eq!(owned.len(), 2);

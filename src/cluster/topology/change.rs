@@ -40,8 +40,13 @@ pub enum TopologyChange {
     Revive { slots: SlotRanges, to: NodeId },
     /// A setting for all nodes; an empty value takes it back.
     SetConfig { name: String, value: String },
-    /// A member leaves for good; it must own nothing that lives.
+    /// A member that wanted to leave is gone for good. It must own nothing, dead or not, and nothing may be on its way to
+    /// it: proposed by the member itself, this may be committed long after it looked.
     RemoveNode { node: NodeId, incarnation: Incarnation },
+    /// A member gives its slots away from now on, and wants to leave. Stands for the rest of this life.
+    Leaving { node: NodeId, incarnation: Incarnation },
+    /// A person gives up a member that is down, and the keys of its slots with it.
+    ForgetNode { node: NodeId, incarnation: Incarnation },
 }
 
 /// Why a change was not made. Nothing was changed.
@@ -68,6 +73,8 @@ pub enum Refused {
     NoChange,
     /// The node is not down.
     NotDown,
+    /// The node has not said that it leaves.
+    NotLeaving,
 }
 
 /// What applying a change came to: the same on every node.

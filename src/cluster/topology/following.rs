@@ -115,6 +115,7 @@ async fn step(shared: &Shared, avoided: &mut BTreeMap<NodeId, Instant>) {
             id: node.id,
             zone: node.zone.clone(),
             state: node.state,
+            leaving: node.leaving,
             avoided: avoided.contains_key(&node.id),
         })
         .collect();

@@ -8,7 +8,7 @@
 //!                                AbortHandoff
 //!  any of these --MarkDead--> Dead --its primary registers again (new epoch, empty)--> Normal
 //!                             Dead --its primary was alive all the time (same epoch, with its keys)--> Normal
-//!                             Dead --RemoveNode: nobody's --Revive (new epoch, empty)--> Normal
+//!                             Dead --ForgetNode: nobody's --Revive (new epoch, empty)--> Normal
 //! ```
 //!
 //! A move has a number, the index of its `CopyAdd`, and every step of it must name that number: steps of an earlier move
@@ -30,10 +30,8 @@ const EVENTS_MAX: usize = 1024;
 /// What the cluster expects of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeState {
-    /// It may own slots.
+    /// It takes part.
     Active,
-    /// It gives its slots away and will leave.
-    Draining,
     /// It is gone; what it owned is dead until it is back or forgotten.
     Down,
 }
@@ -57,7 +55,18 @@ pub struct Node {
     pub proxy_port: u16,
     /// When its process started, ms since 1970: greater than in any life before.
     pub start_ms: u64,
+    /// Given by the topology, like the incarnation.
     pub state: NodeState,
+    /// It gives its slots away and will leave. Apart from the state, because a member that is believed to be down and comes
+    /// back still wants to go. Its next life does not: that registers without it.
+    pub leaving: bool,
+}
+
+impl Node {
+    /// Whether slots may be given to it.
+    pub fn takes_slots(&self) -> bool {
+        self.state == NodeState::Active && !self.leaving
+    }
 }
 
 /// Where a slot stands in its life.
@@ -252,6 +261,8 @@ impl Topology {
             TopologyChange::Revive { slots, to } => self.revive(slots, *to)?,
             TopologyChange::SetConfig { name, value } => self.set_config(name, value)?,
             TopologyChange::RemoveNode { node, incarnation } => self.remove(*node, *incarnation)?,
+            TopologyChange::Leaving { node, incarnation } => self.leave(*node, *incarnation)?,
+            TopologyChange::ForgetNode { node, incarnation } => self.forget(*node, *incarnation)?,
         }
         Ok(Applied::Done)
     }
@@ -283,7 +294,8 @@ impl Topology {
         }
         self.last_incarnation += 1;
         let incarnation = Incarnation(self.last_incarnation);
-        let known = self.nodes.insert(node.id, Node { incarnation, state: NodeState::Active, ..node.clone() });
+        let known =
+            self.nodes.insert(node.id, Node { incarnation, state: NodeState::Active, leaving: false, ..node.clone() });
         // Moves to it are off: what it had copied is gone.
         let moving: SlotRanges = Slot::all().filter(|slot| self.target(*slot) == Some(node.id)).collect();
         for slot in moving.slots() {
@@ -326,10 +338,19 @@ impl Topology {
         }
         let kind = match state {
             NodeState::Active => EventKind::NodeJoined,
-            NodeState::Draining => EventKind::NodeDraining,
             NodeState::Down => EventKind::NodeDown,
         };
         self.record(kind, Some(id), SlotRanges::default());
+        Ok(())
+    }
+
+    fn leave(&mut self, id: NodeId, incarnation: Incarnation) -> Result<(), Refused> {
+        self.current(id, incarnation)?;
+        let node = self.nodes.get_mut(&id).ok_or(Refused::UnknownNode)?;
+        if std::mem::replace(&mut node.leaving, true) {
+            return Err(Refused::NoChange);
+        }
+        self.record(EventKind::NodeDraining, Some(id), SlotRanges::default());
         Ok(())
     }
 
@@ -350,7 +371,7 @@ impl Topology {
 
     fn copy_add(&mut self, slots: &SlotRanges, from: NodeId, to: NodeId) -> Result<(), Refused> {
         let target = self.nodes.get(&to).ok_or(Refused::UnknownNode)?;
-        if target.state != NodeState::Active {
+        if !target.takes_slots() {
             return Err(Refused::NotActive);
         }
         if from == to || slots.slots().any(|slot| self.slot(slot).primary != Some(from)) {
@@ -402,7 +423,7 @@ impl Topology {
 
     fn revive(&mut self, slots: &SlotRanges, to: NodeId) -> Result<(), Refused> {
         let target = self.nodes.get(&to).ok_or(Refused::UnknownNode)?;
-        if target.state != NodeState::Active {
+        if !target.takes_slots() {
             return Err(Refused::NotActive);
         }
         if slots.slots().any(|slot| self.slot(slot).primary.is_some()) {
@@ -431,11 +452,27 @@ impl Topology {
 
     fn remove(&mut self, id: NodeId, incarnation: Incarnation) -> Result<(), Refused> {
         self.current(id, incarnation)?;
-        let node = self.nodes.get(&id).ok_or(Refused::UnknownNode)?;
-        let lives = |record: &SlotRecord| record.primary == Some(id) && record.phase != Phase::Dead;
-        if node.state != NodeState::Down && self.slots.iter().any(lives) {
+        if !self.nodes.get(&id).ok_or(Refused::UnknownNode)?.leaving {
+            return Err(Refused::NotLeaving);
+        }
+        if self.slots.iter().any(|record| record.primary == Some(id) || record.phase.target() == Some(id)) {
             return Err(Refused::OwnsSlots);
         }
+        self.take_out(id);
+        Ok(())
+    }
+
+    fn forget(&mut self, id: NodeId, incarnation: Incarnation) -> Result<(), Refused> {
+        self.current(id, incarnation)?;
+        if self.nodes.get(&id).ok_or(Refused::UnknownNode)?.state != NodeState::Down {
+            return Err(Refused::NotDown);
+        }
+        self.take_out(id);
+        Ok(())
+    }
+
+    /// It is no member any more; what it owned is nobody's.
+    fn take_out(&mut self, id: NodeId) {
         self.nodes.remove(&id);
         for record in &mut self.slots {
             if record.primary == Some(id) {
@@ -445,7 +482,6 @@ impl Topology {
             }
         }
         self.record(EventKind::NodeRemoved, Some(id), SlotRanges::default());
-        Ok(())
     }
 
     /// Takes all slots from one phase to the next, or none of them.

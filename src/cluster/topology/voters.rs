@@ -14,6 +14,8 @@ pub struct VoterCandidate {
     pub id: NodeId,
     pub zone: String,
     pub state: NodeState,
+    /// It gives its vote away.
+    pub leaving: bool,
     /// It did not answer when it was to become a voter: others come first for a while.
     pub avoided: bool,
 }
@@ -29,8 +31,8 @@ pub fn voters_count(members: usize) -> usize {
 
 /// Who should vote. `leader` stays where somebody has to go. Never empty while anybody votes now.
 pub fn desired_voters(members: &[VoterCandidate], current: &BTreeSet<NodeId>, leader: NodeId) -> BTreeSet<NodeId> {
-    let able = |member: &&VoterCandidate| member.state == NodeState::Active;
-    let staying = members.iter().filter(|member| member.state != NodeState::Draining).count();
+    let able = |member: &&VoterCandidate| member.state == NodeState::Active && !member.leaving;
+    let staying = members.iter().filter(|member| !member.leaving).count();
     let count = voters_count(staying);
     let mut chosen = Chosen::default();
     // Who votes and can stays; the raft leader first.
@@ -43,7 +45,7 @@ pub fn desired_voters(members: &[VoterCandidate], current: &BTreeSet<NodeId>, le
     chosen.fill(&ready, count);
     // Nobody to replace them with: they keep their vote. One who may come back before one who leaves.
     let mut rest: Vec<_> = members.iter().filter(|m| !able(m) && current.contains(&m.id)).collect();
-    rest.sort_by_key(|member| (member.state == NodeState::Draining, member.id));
+    rest.sort_by_key(|member| (member.leaving, member.id));
     chosen.fill(&rest, count);
     if chosen.ids.is_empty() {
         chosen.fill(&avoided, count);
@@ -87,13 +89,10 @@ mod tests {
             .split_whitespace()
             .map(|word| {
                 let (id, rest) = word.split_at(1);
-                let state = match &rest[..1] {
-                    "d" => NodeState::Down,
-                    "l" => NodeState::Draining,
-                    _ => NodeState::Active,
-                };
+                let state = if rest.starts_with('d') { NodeState::Down } else { NodeState::Active };
+                let (leaving, avoided) = (rest.starts_with('l'), rest.starts_with('x'));
                 let id = NodeId(id.parse().expect("a digit"));
-                VoterCandidate { id, zone: rest[1..].into(), state, avoided: rest.starts_with('x') }
+                VoterCandidate { id, zone: rest[1..].into(), state, leaving, avoided }
             })
             .collect();
         let ids = |ids: &[u128]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();

@@ -319,14 +319,15 @@ fn forget(control: &mut Control<'_>, arguments: Arguments<'_>, _: &mut ReplyWrit
     Ok(())
 }
 
-/// Declares a node down, then removes it: only what is down may own slots and go.
+/// Declares a node down, then forgets it: only what is down may own slots and go. Where the outcome of either is unknown the
+/// client is told, and may say it again: both name the life that was seen, and do nothing twice.
 async fn remove(consensus: &dyn Consensus, node: &Node) -> Result<Applied, ProposeError> {
     let incarnation = node.incarnation;
     if node.state != NodeState::Down {
         let down = TopologyChange::SetMemberState { node: node.id, incarnation, state: NodeState::Down };
         consensus.propose(down).await?;
     }
-    let proposal = consensus.propose(TopologyChange::RemoveNode { node: node.id, incarnation }).await?;
+    let proposal = consensus.propose(TopologyChange::ForgetNode { node: node.id, incarnation }).await?;
     Ok(proposal.applied)
 }
 

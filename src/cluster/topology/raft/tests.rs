@@ -82,6 +82,7 @@ impl TestNode {
             proxy_port: 0,
             start_ms: crate::base::clock::unix_us(),
             state: NodeState::Active,
+            leaving: false,
         };
         match self.propose(TopologyChange::RegisterNode { node }).await.applied {
             Applied::Registered(incarnation) => incarnation,

@@ -17,6 +17,7 @@ fn node(number: u8) -> Node {
         proxy_port: 0,
         start_ms: 1,
         state: NodeState::Active,
+        leaving: false,
     }
 }
 
@@ -120,7 +121,7 @@ fn slots_of_a_member_that_may_come_back_are_given_to_nobody_else() {
     assert_eq!(log.topology.slot(Slot::default()).phase, Phase::Dead);
     let revive = TopologyChange::Revive { slots: slots(0, 9), to: NodeId(2) };
     assert_eq!(log.apply(revive.clone()), Applied::Refused(Refused::NotThePrimary), "it may be alive, with its keys");
-    assert_eq!(log.apply(TopologyChange::RemoveNode { node, incarnation }), Applied::Done);
+    assert_eq!(log.apply(TopologyChange::ForgetNode { node, incarnation }), Applied::Done);
     assert_eq!(log.apply(revive.clone()), Applied::Done);
     assert_eq!(log.topology.owned_by(NodeId(2)), slots(0, 9));
     assert_eq!(log.apply(revive), Applied::Refused(Refused::NotThePrimary), "said twice it would empty them");
@@ -145,11 +146,11 @@ fn a_late_word_of_its_death_does_nothing_to_a_node_that_is_back() {
 fn a_member_that_owns_slots_is_not_forgotten_by_mistake() {
     let (mut log, first, _) = Log::of_two();
     assert_eq!(
-        log.apply(TopologyChange::RemoveNode { node: NodeId(1), incarnation: first }),
-        Applied::Refused(Refused::OwnsSlots)
+        log.apply(TopologyChange::ForgetNode { node: NodeId(1), incarnation: first }),
+        Applied::Refused(Refused::NotDown)
     );
     log.apply(TopologyChange::SetMemberState { node: NodeId(1), incarnation: first, state: NodeState::Down });
-    assert_eq!(log.apply(TopologyChange::RemoveNode { node: NodeId(1), incarnation: first }), Applied::Done);
+    assert_eq!(log.apply(TopologyChange::ForgetNode { node: NodeId(1), incarnation: first }), Applied::Done);
     assert_eq!(log.topology.slot(Slot::default()).primary, None);
 }
 
@@ -201,6 +202,37 @@ fn a_node_that_was_alive_all_the_time_has_its_slots_back() {
 }
 
 #[test]
+fn a_member_that_is_down_and_comes_back_still_wants_to_leave() {
+    let (mut log, first, _) = Log::of_two();
+    let (node, incarnation) = (NodeId(1), first);
+    let leaving = TopologyChange::Leaving { node, incarnation };
+    assert_eq!(log.apply(leaving.clone()), Applied::Done);
+    assert_eq!(log.apply(leaving), Applied::Refused(Refused::NoChange));
+    for state in [NodeState::Down, NodeState::Active] {
+        assert_eq!(log.apply(TopologyChange::SetMemberState { node, incarnation, state }), Applied::Done);
+        assert!(log.topology.nodes[&node].leaving && !log.topology.nodes[&node].takes_slots());
+    }
+    let to_it = TopologyChange::CopyAdd { slots: slots(0, 9), from: NodeId(2), to: node };
+    assert_eq!(log.apply(to_it), Applied::Refused(Refused::NotActive));
+    log.register(1);
+    assert!(!log.topology.nodes[&node].leaving, "its next life has not said so");
+}
+
+#[test]
+fn a_late_removal_takes_no_slots_with_it() {
+    let (mut log, first, _) = Log::of_two();
+    let (node, incarnation) = (NodeId(1), first);
+    let remove = TopologyChange::RemoveNode { node, incarnation };
+    assert_eq!(log.apply(remove.clone()), Applied::Refused(Refused::NotLeaving));
+    log.apply(TopologyChange::Leaving { node, incarnation });
+    assert_eq!(log.apply(remove.clone()), Applied::Refused(Refused::OwnsSlots));
+    log.apply(TopologyChange::SetMemberState { node, incarnation, state: NodeState::Down });
+    log.apply(TopologyChange::MarkDead { slots: SlotRanges::all(), node, incarnation });
+    assert_eq!(log.apply(remove), Applied::Refused(Refused::OwnsSlots), "it may come back, with its keys");
+    assert_eq!(log.topology.owned_by(node), SlotRanges::all());
+}
+
+#[test]
 fn an_address_has_one_member() {
     let (mut log, ..) = Log::of_two();
     let impostor = Node { ip: node(1).ip, ..node(3) };
@@ -221,7 +253,7 @@ fn nothing_happens_before_there_is_a_cluster() {
 /// Changes that mostly make sense, and often come too late, too early or twice.
 fn any_change() -> impl Strategy<Value = TopologyChange> {
     let range = (0u16..40, 0u16..10).prop_map(|(first, more)| slots(first, first + more));
-    (0u8..13, range, 1u8..4, 1u8..4, (1u64..8, 4u64..64)).prop_map(|(kind, slots, a, b, (life, begun))| {
+    (0u8..15, range, 1u8..4, 1u8..4, (1u64..8, 4u64..64)).prop_map(|(kind, slots, a, b, (life, begun))| {
         let (from, to) = (NodeId(u128::from(a)), NodeId(u128::from(b)));
         let incarnation = Incarnation(life);
         match kind {
@@ -239,6 +271,8 @@ fn any_change() -> impl Strategy<Value = TopologyChange> {
                 incarnation,
                 state: if begun % 2 == 0 { NodeState::Down } else { NodeState::Active },
             },
+            12 => TopologyChange::Leaving { node: from, incarnation },
+            13 => TopologyChange::ForgetNode { node: from, incarnation },
             _ => TopologyChange::RemoveNode { node: from, incarnation },
         }
     })
