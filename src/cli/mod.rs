@@ -3,6 +3,7 @@
 mod client;
 mod demo;
 mod observer;
+mod panics;
 mod status;
 
 use crate::config::load::{self, Loaded};
@@ -110,6 +111,7 @@ fn serve(arguments: &[String]) -> ExitCode {
         eprintln!("cannot write the log: {error}");
         return ExitCode::FAILURE;
     }
+    panics::end_the_process();
     if !loaded.unknown_variables.is_empty() {
         let names = loaded.unknown_variables.join(", ");
         tracing::warn!("these variables of the environment name no directive and are ignored: {names}");

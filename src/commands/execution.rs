@@ -13,7 +13,17 @@ use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
 use crate::values::hashing::table_hash;
 use smallvec::SmallVec;
+use std::cell::Cell;
 use std::sync::Arc;
+
+thread_local! {
+    static BEGUN: Cell<Option<&'static Command>> = const { Cell::new(None) };
+}
+
+/// The command that this thread has begun last: what a panic's last words name.
+pub fn last_begun() -> Option<&'static Command> {
+    BEGUN.get()
+}
 
 /// The slots of a command's keys.
 pub type Slots = SmallVec<[Slot; 4]>;
@@ -110,6 +120,7 @@ pub fn run_data(
     reply: &mut ReplyWriter<'_>,
 ) -> Result<(), CommandError> {
     let Handler::Data(handler) = command.spec.handler else { return Ok(()) };
+    BEGUN.set(Some(command));
     let mark = reply.len();
     handler(keyspace, arguments, reply).inspect_err(|error| {
         reply.truncate(mark);
@@ -128,6 +139,7 @@ pub fn run_control(
     in_transaction: bool,
 ) -> (Flow, Result<(), CommandError>) {
     let Handler::Control(handler) = command.spec.handler else { return (Flow::Continue, Ok(())) };
+    BEGUN.set(Some(command));
     let mark = reply.len();
     let mut control = Control { session, services, command, now_ms, flow: Flow::Continue, in_transaction };
     let result = handler(&mut control, arguments, reply);

@@ -11,8 +11,9 @@ use super::arguments::{Arguments, Span};
 
 /// Longest inline request, and longest line that announces a count or a length.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
-/// Most arguments of one request.
-pub const ARGUMENTS_MAX: i64 = 1024 * 1024;
+/// Most arguments of one request, as in Redis. What bounds a request's memory is the limit on the bytes that a connection
+/// may hold of it, the decoder's own among them.
+pub const ARGUMENTS_MAX: i64 = i32::MAX as i64;
 /// Most arguments of one request before authentication.
 const ARGUMENTS_MAX_UNAUTHENTICATED: i64 = 10;
 /// Longest argument before authentication.

@@ -8,7 +8,7 @@ use super::ahead::Ahead;
 use super::dispatch::{self, Batch};
 use super::forwarding::Proxied;
 use super::output::{LATER_MAX, Output};
-use super::worker::Worker;
+use super::worker::{Seat, Worker};
 use crate::base::clock;
 use crate::commands::context::{Flow, Wait};
 use crate::commands::session::{ReplyMode, Session};
@@ -61,10 +61,11 @@ pub struct Connection {
     over_soft_limit_since: Option<u64>,
     /// What it has under way on other nodes; made when its requests are first forwarded.
     proxied: Option<Rc<Proxied>>,
+    _seat: Seat,
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream, worker: Rc<Worker>, session: Session) -> Connection {
+    pub fn new(stream: TcpStream, worker: Rc<Worker>, session: Session, seat: Seat) -> Connection {
         Connection {
             stream,
             worker,
@@ -77,6 +78,7 @@ impl Connection {
             stage: Stage::Open,
             over_soft_limit_since: None,
             proxied: None,
+            _seat: seat,
         }
     }
 
@@ -89,7 +91,6 @@ impl Connection {
     /// Serves the connection until it closes.
     pub async fn run(mut self) {
         poll_fn(|context| self.poll(context)).await;
-        self.leave();
     }
 
     /// One wake: everything that can be done now. Ready when the connection is over.
@@ -395,7 +396,7 @@ impl Connection {
 
     /// Closes a connection that has sent more of one request than the query buffer may hold.
     fn check_input_limit(&mut self) {
-        let held = self.input.len() - self.consumed;
+        let held = self.input.len() - self.consumed + self.decoder.memory_bytes();
         self.session.client.input_bytes.store(held, Ordering::Relaxed);
         if held as u64 > self.worker.services.settings.load().client_query_buffer_limit {
             self.worker.services.statistics.input_limit_disconnections.fetch_add(1, Ordering::Relaxed);
@@ -431,19 +432,19 @@ impl Connection {
         }
     }
 
-    /// Strikes the client out everywhere.
-    fn leave(mut self) {
+    /// Whom others know it as.
+    pub fn client(&self) -> &Client {
+        &self.session.client
+    }
+}
+
+/// However it ends, the client is struck out everywhere.
+impl Drop for Connection {
+    fn drop(&mut self) {
         self.set_wait(None);
         let services = &self.worker.services;
         crate::commands::control::connection::forget(&mut self.session, services);
         services.clients.leave(self.session.client.id);
-        let connections = &self.worker.counters.connections;
-        connections.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Whom others know it as.
-    pub fn client(&self) -> &Client {
-        &self.session.client
     }
 }
 

@@ -69,8 +69,8 @@ async fn welcome(stream: TcpStream, peer: SocketAddr, services: &Services, worke
     }
     statistics.connections_received.fetch_add(1, Ordering::Relaxed);
     let Some(worker) = workers.iter().min_by_key(|worker| worker.connections()) else { return };
-    worker.counters.connections.fetch_add(1, Ordering::Relaxed);
-    if worker.arrivals.send(Arrival { stream, is_proxied }).await.is_err() {
+    let seat = worker.seat();
+    if worker.arrivals.send(Arrival { stream, is_proxied, seat }).await.is_err() {
         tracing::warn!("a worker has ended");
     }
 }

@@ -43,11 +43,29 @@ pub struct Worker {
     pub proxy: Option<Rc<Proxy>>,
 }
 
+/// A connection as its worker counts it: from its accept on, until this is dropped.
+#[derive(Debug)]
+pub struct Seat(Arc<CachePadded<ThreadCounters>>);
+
+impl Seat {
+    fn take(counters: &Arc<CachePadded<ThreadCounters>>) -> Seat {
+        counters.connections.fetch_add(1, Ordering::Relaxed);
+        Seat(Arc::clone(counters))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A socket on its way to a worker.
 #[derive(Debug)]
 pub struct Arrival {
     pub stream: TcpStream,
     pub is_proxied: bool,
+    pub seat: Seat,
 }
 
 /// A worker as the listener sees it.
@@ -61,6 +79,11 @@ impl WorkerHandle {
     /// How many connections it has.
     pub fn connections(&self) -> u64 {
         self.counters.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more, which is on its way to it.
+    pub fn seat(&self) -> Seat {
+        Seat::take(&self.counters)
     }
 }
 
@@ -98,7 +121,7 @@ async fn serve(worker: Rc<Worker>, mut arrivals: mpsc::Receiver<Arrival>, index:
 
 impl Worker {
     fn accept(self: &Rc<Worker>, arrival: Arrival) -> std::io::Result<()> {
-        let stream = arrival.stream;
+        let Arrival { stream, is_proxied, seat } = arrival;
         let accepted = Accepted {
             address: stream.peer_addr()?,
             local_address: stream.local_addr()?,
@@ -109,8 +132,8 @@ impl Worker {
         let client = self.services.clients.enter(accepted);
         let is_authenticated = self.services.settings.load().requirepass.is_empty();
         let mut session = Session::new(client, is_authenticated);
-        session.is_proxied = arrival.is_proxied;
-        tokio::task::spawn_local(Connection::new(stream, Rc::clone(self), session).run());
+        session.is_proxied = is_proxied;
+        tokio::task::spawn_local(Connection::new(stream, Rc::clone(self), session, seat).run());
         Ok(())
     }
 
@@ -141,5 +164,24 @@ async fn expire(services: Arc<Services>, index: usize, count: usize) {
                 pause = pause.min(took * EXPIRE_PAUSES);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::statistics::Statistics;
+
+    #[test]
+    fn a_connection_that_never_begins_is_not_counted() {
+        let (arrivals, receiver) = mpsc::channel(1);
+        let worker = WorkerHandle { arrivals, counters: Statistics::default().add_thread(0) };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let arrival = Arrival { stream, is_proxied: false, seat: worker.seat() };
+        assert_eq!(worker.connections(), 1);
+        worker.arrivals.try_send(arrival).expect("room for one");
+        drop(receiver);
+        assert_eq!(worker.connections(), 0, "its worker has ended");
     }
 }

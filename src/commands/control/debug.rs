@@ -1,7 +1,7 @@
 //! DEBUG: what tests need to look inside and to provoke. Only the subcommands that mean something here are known.
 //!
 //! `enable-debug-command` is `local` by default, where Redis says `no`: a client on the same machine may use it, others
-//! not. Nothing here can crash the process or read its memory.
+//! not. Nothing here reads the process's memory; DEBUG PANIC ends it, as a fault in a handler would.
 
 use crate::base::slot::Slot;
 use crate::commands::context::Control;
@@ -31,6 +31,7 @@ fn debug(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
     let (word, count) = (arguments.at(1), arguments.len());
     match word {
         _ if is(word, "help") && count == 2 => debug_help(reply),
+        _ if is(word, "panic") && count == 2 => panic!("DEBUG PANIC"),
         _ if is(word, "sleep") && count == 3 => sleep(arguments.at(2), reply),
         _ if is(word, "set-active-expire") && count == 3 => {
             control.services.settings.set_active_expire(arguments.at(2) == b"1");
@@ -169,6 +170,8 @@ fn debug_help(reply: &mut ReplyWriter<'_>) {
             "    Write <message> to the server's log.",
             "OBJECT <key>",
             "    Show how the value of <key> is held.",
+            "PANIC",
+            "    End the server as a fault in it would: with a last line in its log, and no chance to clean up.",
             "PROTOCOL <type>",
             "    Answer with a value of this type: string, integer, double, bignum, null, array, set, map, attrib,",
             "    push, verbatim, true, false.",
