@@ -18,6 +18,9 @@ pub type DataHandler = fn(&mut Keyspace<'_>, Arguments<'_>, &mut ReplyWriter<'_>
 /// Sees the session and the node's services.
 pub type ControlHandler = fn(&mut Control<'_>, Arguments<'_>, &mut ReplyWriter<'_>) -> CommandResult;
 
+/// What is wrong with a request whatever its keys hold.
+pub type Check = fn(Arguments<'_>) -> CommandResult;
+
 /// The function that executes a command.
 #[derive(Clone, Copy)]
 pub enum Handler {
@@ -180,6 +183,9 @@ pub struct CommandSpec {
     pub tips: &'static [&'static str],
     pub subcommands: &'static [CommandSpec],
     pub handler: Handler,
+    /// Of a command whose keys may be on several nodes: asked by the proxy before it looks for them, so that a malformed
+    /// request is answered alike wherever they are. The handler asks it too.
+    pub check: Option<Check>,
     /// Whether the one key is the first argument: the common case, decided when the row is compiled.
     pub(crate) first_key_only: bool,
 }
@@ -295,7 +301,18 @@ const fn row(
     }
     categories |= if flags & FAST != 0 { FASTS } else { SLOW };
     let first_key_only = matches!(keys, [KeySpec { begin: Begin::Index(1), find: Find::Range { last: 0, .. }, .. }]);
-    CommandSpec { name, arity, flags, categories, keys, tips: &[], subcommands: &[], handler, first_key_only }
+    CommandSpec {
+        name,
+        arity,
+        flags,
+        categories,
+        keys,
+        tips: &[],
+        subcommands: &[],
+        handler,
+        check: None,
+        first_key_only,
+    }
 }
 
 impl CommandSpec {
@@ -314,6 +331,12 @@ impl CommandSpec {
     /// The row with subcommands: for commands that can also be executed by themselves (COMMAND).
     pub const fn subcommands(mut self, subcommands: &'static [CommandSpec]) -> CommandSpec {
         self.subcommands = subcommands;
+        self
+    }
+
+    /// The row with a check of the request itself.
+    pub const fn check(mut self, check: Check) -> CommandSpec {
+        self.check = Some(check);
         self
     }
 

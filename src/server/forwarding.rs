@@ -115,6 +115,10 @@ fn decide(
     if session.transaction.is_some() && !row.has(spec::NOT_QUEUED) {
         return queueable(proxied, command, keys).map(|()| None);
     }
+    // A malformed request is one wherever its keys are, and however many nodes are gone.
+    if let Some(check) = row.check {
+        check(arguments).map_err(Elsewhere::Redirect)?;
+    }
     if row.categories & spec::TRANSACTION != 0 || proxied.watch.borrow().is_some() {
         match command.name.as_str() {
             "exec" => return exec(proxied, batch, session),
@@ -213,10 +217,6 @@ fn keyed(
         Some(Find::Range { step, .. }) => usize::from(step.max(1)),
         _ => 1,
     };
-    // A key without its value: the handler says so.
-    if places.last().is_some_and(|last| last + step > arguments.len()) {
-        return Ok(None);
-    }
     let request = Keyed {
         arguments,
         keys: places.into_iter().zip(keys.slots.iter().copied()).collect(),

@@ -200,3 +200,29 @@ fn nothing_is_lost_or_done_twice_while_a_node_comes_and_goes() {
         client.check("DBSIZE", &format!(":{}", 2000 + 2 * COUNTERS));
     }
 }
+
+#[test]
+fn malformed_requests_are_answered_wherever_their_keys_are() {
+    let mut members = start(2);
+    let mut client = members[0].proxied();
+    let keys: Vec<String> = (0..10).map(|number| format!("key:{number}")).collect();
+    let check = |client: &mut Client| {
+        for pair in keys.windows(2) {
+            let (a, b) = (&pair[0], &pair[1]);
+            client.check(&format!("MSET {a} 1 {b}"), "-ERR wrong number of arguments for 'mset' command");
+            client.check(&format!("MSETNX {a} 1 {b}"), "-ERR wrong number of arguments for 'msetnx' command");
+        }
+        for words in ["FLUSHALL NEVER", "FLUSHDB SYNC ASYNC", "SCAN 0 COUNT", "SCAN 0 COUNT 0"] {
+            client.check(words, "-ERR syntax error");
+        }
+        client.check("SCAN nonsense", "-ERR invalid cursor");
+        for name in ["mset", "mget", "del", "unlink", "exists", "touch", "keys"] {
+            client.check(name, &format!("-ERR wrong number of arguments for '{name}' command"));
+        }
+        client.check("DBSIZE more", "-ERR wrong number of arguments for 'dbsize' command");
+    };
+    check(&mut client);
+    // Nor does it matter that nobody has them.
+    drop(members.pop());
+    check(&mut client);
+}

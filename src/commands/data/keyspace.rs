@@ -19,15 +19,18 @@ pub const COMMANDS: &[CommandSpec] = &[
     data("dbsize", Exactly(1), READONLY | FAST | ALL_KEYS | SPREAD, KEYSPACE, &[], dbsize)
         .tips(&["request_policy:all_shards", "response_policy:agg_sum"]),
     data("flushall", AtLeast(1), WRITE | ALL_KEYS | SPREAD, KEYSPACE | DANGEROUS, &[], flushall)
-        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+        .check(check_flush_mode),
     data("flushdb", AtLeast(1), WRITE | ALL_KEYS | SPREAD, KEYSPACE | DANGEROUS, &[], flushdb)
-        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+        .check(check_flush_mode),
     data("keys", Exactly(2), READONLY | ALL_KEYS | SPREAD, KEYSPACE | DANGEROUS, &[], keys)
         .tips(&["request_policy:all_shards", "nondeterministic_output_order"]),
     data("randomkey", Exactly(1), READONLY | ALL_KEYS, KEYSPACE, &[], randomkey)
         .tips(&["request_policy:all_shards", "nondeterministic_output"]),
     data("scan", AtLeast(2), READONLY | ALL_KEYS | SPREAD, KEYSPACE, &[], scan)
-        .tips(&["nondeterministic_output", "request_policy:special"]),
+        .tips(&["nondeterministic_output", "request_policy:special"])
+        .check(check_scan),
     data("swapdb", Exactly(3), WRITE | FAST | ALL_KEYS, KEYSPACE | DANGEROUS, &[], swapdb),
 ];
 
@@ -226,6 +229,11 @@ impl<'a> ScanOptions<'a> {
     pub fn wants_name(&self, name: &[u8]) -> bool {
         self.pattern.is_none_or(|pattern| glob::matches(pattern, name))
     }
+}
+
+fn check_scan(arguments: Arguments<'_>) -> CommandResult {
+    ScanCursor::parse(arguments.at(1))?;
+    ScanOptions::parse(arguments, 2).map(drop)
 }
 
 fn scan(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {

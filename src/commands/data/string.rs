@@ -50,8 +50,12 @@ pub const COMMANDS: &[CommandSpec] = &[
     data("incrbyfloat", Exactly(3), WRITE | DENYOOM | FAST, STRING, keys::READ_UPDATE, incrbyfloat),
     data("lcs", AtLeast(3), READONLY, STRING, TWO_READ, lcs),
     data("mget", AtLeast(2), READONLY | FAST | SPREAD, STRING, EVERY_READ, mget).tips(MULTI_SHARD),
-    data("mset", AtLeast(3), WRITE | DENYOOM | SPREAD, STRING, PAIRS_OVERWRITE, mset).tips(MULTI_SHARD_SUCCEEDED),
-    data("msetnx", AtLeast(3), WRITE | DENYOOM, STRING, PAIRS_INSERT, msetnx).tips(MULTI_SHARD_LEAST),
+    data("mset", AtLeast(3), WRITE | DENYOOM | SPREAD, STRING, PAIRS_OVERWRITE, mset)
+        .tips(MULTI_SHARD_SUCCEEDED)
+        .check(|arguments| check_pairs(arguments, "mset")),
+    data("msetnx", AtLeast(3), WRITE | DENYOOM, STRING, PAIRS_INSERT, msetnx)
+        .tips(MULTI_SHARD_LEAST)
+        .check(|arguments| check_pairs(arguments, "msetnx")),
     data("psetex", Exactly(4), WRITE | DENYOOM, STRING, keys::OVERWRITE, psetex),
     data("set", AtLeast(3), WRITE | DENYOOM, STRING, SET_KEY, set),
     data("setex", Exactly(4), WRITE | DENYOOM, STRING, keys::OVERWRITE, setex),
@@ -280,14 +284,17 @@ fn mget(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
     Ok(())
 }
 
+/// Every key of MSET has a value.
+fn check_pairs(arguments: Arguments<'_>, name: &'static str) -> CommandResult {
+    if arguments.len().is_multiple_of(2) { Err(CommandError::WrongArity(name.into())) } else { Ok(()) }
+}
+
 /// The pairs of MSET.
 fn pairs<'a>(
     arguments: Arguments<'a>,
     name: &'static str,
 ) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone, CommandError> {
-    if arguments.len().is_multiple_of(2) {
-        return Err(CommandError::WrongArity(name.into()));
-    }
+    check_pairs(arguments, name)?;
     Ok((1..arguments.len()).step_by(2).map(move |index| (arguments.at(index), arguments.at(index + 1))))
 }
 
