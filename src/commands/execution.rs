@@ -6,8 +6,8 @@ use super::session::Session;
 use super::spec::{ALL_KEYS, FAST, Handler, SKIP_SLOWLOG, WRITE};
 use super::table::Command;
 use crate::base::slot::Slot;
-use crate::engine::Keyspace;
 use crate::engine::shard::SlotState;
+use crate::engine::{Engine, Keyspace, Wait};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
@@ -67,13 +67,40 @@ pub enum Executed {
     Done,
     /// It failed, and the error is written.
     Failed(CommandError),
+    /// A shard of it is held by others for long; nothing was executed.
+    Busy,
     /// A slot of it is being handed over; nothing was executed.
     Frozen,
     /// A slot of it is no longer here; nothing was executed.
     Elsewhere,
 }
 
+/// Locks what a data command needs; `None` where that is busy for longer than `wait`.
+#[inline]
+fn lock<'e>(
+    command: &Command,
+    slots: &[Slot],
+    database: usize,
+    engine: &'e Engine,
+    now_ms: u64,
+    wait: Wait,
+) -> Option<Keyspace<'e>> {
+    if command.spec.has(ALL_KEYS) {
+        // What only looks promises no common moment of all keys.
+        return if command.spec.has(WRITE) {
+            engine.try_lock_all(wait, database, now_ms)
+        } else {
+            Some(engine.walk(database, now_ms))
+        };
+    }
+    match slots {
+        [slot] => engine.try_lock_slot(wait, *slot, database, now_ms),
+        _ => engine.try_lock_slots(wait, slots.iter().copied(), database, now_ms),
+    }
+}
+
 /// Executes a data command on the slots of its keys.
+#[allow(clippy::too_many_arguments)] // What a request is and where it goes; each caller has them apart.
 pub fn execute_data(
     command: &'static Command,
     arguments: Arguments<'_>,
@@ -81,18 +108,12 @@ pub fn execute_data(
     database: usize,
     services: &Services,
     now_ms: u64,
+    wait: Wait,
     reply: &mut ReplyWriter<'_>,
 ) -> Executed {
     let slots = &keys.slots[..];
-    let engine = &services.engine;
-    let mut keyspace = if command.spec.has(ALL_KEYS) {
-        engine.lock_all(database, now_ms)
-    } else {
-        match slots {
-            [] => engine.lock_slots(std::iter::empty(), database, now_ms),
-            [slot] => engine.lock_slot(*slot, database, now_ms),
-            _ => engine.lock_slots(slots.iter().copied(), database, now_ms),
-        }
+    let Some(mut keyspace) = lock(command, slots, database, &services.engine, now_ms, wait) else {
+        return Executed::Busy;
     };
     match keyspace.slots_state(slots) {
         SlotState::Serving => {}

@@ -1,5 +1,6 @@
 //! The state of one client: who it is, what it has selected, what it has begun.
 
+use crate::engine::Wait;
 use crate::engine::watches::Watch;
 use crate::resp::arguments::OwnedArguments;
 use crate::resp::reply::Protocol;
@@ -105,6 +106,8 @@ pub struct Session {
     pub is_proxied: bool,
     /// Since when, in Unix milliseconds, the current command has waited for its slot to be handed over.
     pub waiting_since_ms: Option<u64>,
+    /// Since when the current command has found its shards busy.
+    pub busy_since_ms: Option<u64>,
     /// Arguments of the current command that are secrets, by their places: no log shows them.
     pub secrets: Vec<usize>,
 }
@@ -125,8 +128,19 @@ impl Session {
             is_asking: false,
             is_proxied: false,
             waiting_since_ms: None,
+            busy_since_ms: None,
             secrets: Vec::new(),
         }
+    }
+
+    /// How long the current command waits for shards that others hold, and since when it has, in Unix milliseconds.
+    /// Shortly; but one that has come back in vain for a while stays until it has them, or others who need fewer would
+    /// always be there first.
+    #[inline]
+    pub fn wait(&mut self, now_ms: u64) -> (Wait, u64) {
+        const PATIENCE_MS: u64 = 100;
+        let since_ms = self.busy_since_ms.take().unwrap_or(now_ms);
+        (if now_ms >= since_ms + PATIENCE_MS { Wait::UntilFree } else { Wait::Shortly }, since_ms)
     }
 
     pub fn set_protocol(&mut self, protocol: Protocol) {

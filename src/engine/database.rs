@@ -6,6 +6,7 @@ use super::keyspace::Keyspace;
 use super::reclaim::Garbage;
 use super::shard::{Placement, Shard, SlotTable, add, hash_of_entry};
 use crate::base::slot::Slot;
+use std::sync::atomic::Ordering;
 
 impl Keyspace<'_> {
     /// Deletes every key of a database in the locked shards. Returns how many.
@@ -56,8 +57,22 @@ impl Keyspace<'_> {
 
     /// How many keys the selected database has in the locked shards.
     pub fn key_count(&mut self) -> u64 {
-        let database = self.database;
-        self.locks.indexes().map(|index| self.locks.shard(index).held_keys(database)).sum()
+        self.locks.indexes().map(|index| self.held_keys(index)).sum()
+    }
+
+    /// How many keys of a shard are held in the selected database: by its counters, or under its lock where some of them
+    /// are somebody else's.
+    fn held_keys(&mut self, index: usize) -> u64 {
+        let (database, counters) = (self.database, &self.engine.counters[index]);
+        match counters.elsewhere.load(Ordering::Relaxed) {
+            0 => counters.databases[database].keys.load(Ordering::Relaxed),
+            _ => self.locks.shard(index).held_keys(database),
+        }
+    }
+
+    /// Whether whoever walks over all slots had better stop before this one: somebody holds it for long.
+    pub fn is_busy(&mut self, slot: Slot) -> bool {
+        self.locks.is_busy(self.engine.placement().shard(slot))
     }
 
     /// How many keys a slot has in the selected database; 0 where it is somebody else's.
@@ -95,7 +110,7 @@ impl Keyspace<'_> {
         // Expired keys that nobody has removed yet are passed over, as often as Redis does.
         const TRIES: usize = 100;
         let (now_ms, database, placement) = (self.now_ms, self.database, self.engine.placement());
-        for _ in 0..TRIES {
+        for attempt in 0..TRIES {
             let total = self.key_count();
             if total == 0 {
                 return None;
@@ -103,12 +118,16 @@ impl Keyspace<'_> {
             let mut left = self.random() % total;
             let bits = self.random();
             for index in self.locks.indexes() {
-                let shard = self.locks.shard(index);
-                let held = shard.held_keys(database);
+                let held = self.held_keys(index);
                 if left >= held {
                     left -= held;
                     continue;
                 }
+                // Another one will do as well, unless all keys are where somebody else is.
+                if attempt < TRIES / 2 && self.locks.is_busy(index) {
+                    break;
+                }
+                let shard = self.locks.shard(index);
                 for slot_in_shard in 0..shard.slot_count() {
                     let Some(table) = shard.table(database, slot_in_shard) else { break };
                     if !shard.is_held(slot_in_shard) {

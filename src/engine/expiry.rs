@@ -7,6 +7,7 @@
 //! that it is behind, and late where it is not: the effort follows the share of stale keys.
 
 use super::Engine;
+use super::Wait;
 use super::keyspace::Keyspace;
 use super::shard::hash_of_entry;
 use crate::base::clock;
@@ -76,7 +77,10 @@ impl Engine {
     fn expire_shard(&self, shard: usize, now_ms: u64, until_us: u64) -> Step {
         let mut seen = Step::default();
         loop {
-            let done = self.lock_shard(shard, 0, now_ms).expire_step(shard);
+            // Who holds it for long is passed over: its turn comes again.
+            let Some(mut keyspace) = self.try_lock_shard(Wait::Shortly, shard, 0, now_ms) else { return seen };
+            let done = keyspace.expire_step(shard);
+            drop(keyspace);
             seen.removed += done.removed;
             seen.looked_at += done.looked_at;
             seen.slots += done.slots;

@@ -18,6 +18,7 @@ pub mod transfer;
 pub mod watches;
 
 pub use keyspace::{Deadline, Keyspace, WrongKind};
+pub use lock::Wait;
 
 use crate::base::clock;
 use crate::base::slot::Slot;
@@ -110,31 +111,57 @@ impl Engine {
         self.limits.store(Arc::new(limits));
     }
 
-    /// Locks the shard of one slot.
+    /// Locks the shard of one slot; `None` where it stays busy for longer than `wait`.
     #[inline]
+    pub fn try_lock_slot(&self, wait: Wait, slot: Slot, database: usize, now_ms: u64) -> Option<Keyspace<'_>> {
+        self.try_lock_shard(wait, self.placement.shard(slot), database, now_ms)
+    }
+
+    /// Locks one shard; `None` where it stays busy.
+    #[inline]
+    fn try_lock_shard(&self, wait: Wait, index: usize, database: usize, now_ms: u64) -> Option<Keyspace<'_>> {
+        let guard = wait.lock(&self.shards[index])?;
+        Some(Keyspace::new(self, Locks::One(index, guard), database, now_ms))
+    }
+
+    /// Locks the shards of several slots; `None`, and none of them, where one stays busy.
+    pub fn try_lock_slots(
+        &self,
+        wait: Wait,
+        slots: impl Iterator<Item = Slot>,
+        database: usize,
+        now_ms: u64,
+    ) -> Option<Keyspace<'_>> {
+        let mut indexes: SmallVec<[usize; 8]> = slots.map(|slot| self.placement.shard(slot)).collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        if let [index] = indexes[..] {
+            return self.try_lock_shard(wait, index, database, now_ms);
+        }
+        let guard = |index: usize| Some((index, wait.lock(&self.shards[index])?));
+        let locks = Locks::Some(indexes.into_iter().map(guard).collect::<Option<_>>()?);
+        Some(Keyspace::new(self, locks, database, now_ms))
+    }
+
+    /// Locks everything; `None`, and nothing, where a shard stays busy.
+    pub fn try_lock_all(&self, wait: Wait, database: usize, now_ms: u64) -> Option<Keyspace<'_>> {
+        let guards = self.shards.iter().map(|shard| wait.lock(shard)).collect::<Option<_>>()?;
+        Some(Keyspace::new(self, Locks::All(guards), database, now_ms))
+    }
+
+    /// Locks nothing yet: every shard is locked when its keys are looked at, and let go before the next. For commands
+    /// that read all keys and promise no common moment.
+    pub fn walk(&self, database: usize, now_ms: u64) -> Keyspace<'_> {
+        Keyspace::new(self, Locks::Each { shards: &self.shards, current: None }, database, now_ms)
+    }
+
+    /// Locks the shard of one slot, however long that takes.
     pub fn lock_slot(&self, slot: Slot, database: usize, now_ms: u64) -> Keyspace<'_> {
         let index = self.placement.shard(slot);
         Keyspace::new(self, Locks::One(index, self.shards[index].lock()), database, now_ms)
     }
 
-    /// Locks the shards of several slots.
-    pub fn lock_slots(&self, slots: impl Iterator<Item = Slot>, database: usize, now_ms: u64) -> Keyspace<'_> {
-        let mut indexes: SmallVec<[usize; 8]> = slots.map(|slot| self.placement.shard(slot)).collect();
-        indexes.sort_unstable();
-        indexes.dedup();
-        let locks = match indexes[..] {
-            [index] => Locks::One(index, self.shards[index].lock()),
-            _ => Locks::Some(indexes.into_iter().map(|index| (index, self.shards[index].lock())).collect()),
-        };
-        Keyspace::new(self, locks, database, now_ms)
-    }
-
-    /// Locks one shard.
-    pub fn lock_shard(&self, index: usize, database: usize, now_ms: u64) -> Keyspace<'_> {
-        Keyspace::new(self, Locks::One(index, self.shards[index].lock()), database, now_ms)
-    }
-
-    /// Locks everything.
+    /// Locks everything, however long that takes.
     pub fn lock_all(&self, database: usize, now_ms: u64) -> Keyspace<'_> {
         let guards = self.shards.iter().map(|shard| shard.lock()).collect();
         Keyspace::new(self, Locks::All(guards), database, now_ms)

@@ -133,6 +133,8 @@ pub struct Counters {
     pub entry_bytes: AtomicU64,
     /// Bytes of the tables in which they stand.
     pub table_bytes: AtomicU64,
+    /// Slots that are somebody else's.
+    pub elsewhere: AtomicU64,
     /// Bytes that the total has not been told of yet: a signed number.
     untold_bytes: AtomicU64,
     total_bytes: Arc<TotalBytes>,
@@ -170,6 +172,7 @@ impl Counters {
             changes: AtomicU64::new(0),
             entry_bytes: AtomicU64::new(0),
             table_bytes: AtomicU64::new(0),
+            elsewhere: AtomicU64::new(0),
             untold_bytes: AtomicU64::new(0),
             total_bytes,
         }
@@ -294,6 +297,7 @@ impl Shard {
         for (counted, count) in [(SlotState::Frozen, &mut self.frozen), (SlotState::Elsewhere, &mut self.elsewhere)] {
             *count = *count + usize::from(state == counted) - usize::from(before == counted);
         }
+        self.counters.elsewhere.store(self.elsewhere as u64, Ordering::Relaxed);
     }
 
     /// Says where the slot's history stands: it goes on elsewhere, or has come from there.

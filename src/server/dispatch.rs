@@ -279,6 +279,7 @@ fn execute(
     let waited = session.waiting_since_ms.take();
     let result = match command.spec.handler {
         Handler::Data(_) => {
+            let (wait, since_ms) = session.wait(batch.now_ms);
             match execution::execute_data(
                 command,
                 arguments,
@@ -286,10 +287,15 @@ fn execute(
                 session.database,
                 batch.services,
                 batch.now_ms,
+                wait,
                 reply,
             ) {
                 Executed::Done => Ok(()),
                 Executed::Failed(error) => Err(error),
+                Executed::Busy => {
+                    session.waiting_since_ms = waited;
+                    return crate::commands::control::transaction::busy(session, since_ms);
+                }
                 // The owner changes in this very moment: routing knows in the next.
                 Executed::Frozen | Executed::Elsewhere => {
                     session.waiting_since_ms = waited;

@@ -23,6 +23,7 @@ use crate::commands::session::Session;
 use crate::commands::spec::{self, Find, Handler};
 use crate::commands::table::{self, Command};
 use crate::config::Config;
+use crate::engine::Wait;
 use crate::proxy::forward::{Forward, Goal, Job};
 use crate::proxy::lane::Lane;
 use crate::proxy::scan::{self, Scan};
@@ -505,11 +506,13 @@ impl Home for ThisNode {
         let started = clock::boot_us();
         let mut bytes = Vec::new();
         let mut reply = ReplyWriter::new(&mut bytes, protocol);
-        let failed = match execution::execute_data(command, request, &keys, 0, &self.services, now_ms, &mut reply) {
-            Executed::Done => false,
-            Executed::Failed(_) => true,
-            Executed::Frozen | Executed::Elsewhere => return None,
-        };
+        let services = &self.services;
+        let failed =
+            match execution::execute_data(command, request, &keys, 0, services, now_ms, Wait::Shortly, &mut reply) {
+                Executed::Done => false,
+                Executed::Failed(_) => true,
+                Executed::Busy | Executed::Frozen | Executed::Elsewhere => return None,
+            };
         let took_us = clock::boot_us().saturating_sub(started);
         self.services.statistics.count_call(table::all().len(), command.index as usize, took_us, failed);
         Some(bytes)

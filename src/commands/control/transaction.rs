@@ -53,7 +53,11 @@ fn watch(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
     }
     let database = control.session.database;
     let slots = arguments.from(1).map(Slot::of_key);
-    let mut keyspace = control.services.engine.lock_slots(slots, database, control.now_ms);
+    let (wait, since_ms) = control.session.wait(control.now_ms);
+    let Some(mut keyspace) = control.services.engine.try_lock_slots(wait, slots, database, control.now_ms) else {
+        control.flow = busy(control.session, since_ms);
+        return Ok(());
+    };
     for key in arguments.from(1) {
         // What has expired already is gone before the watch begins.
         keyspace.exists(key);
@@ -96,6 +100,10 @@ fn exec(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
             control.session.transaction = Some(transaction);
             control.flow = Flow::Retry(Box::pin(tokio::time::sleep(Duration::from_millis(1))));
         }
+        Outcome::Busy { since_ms } => {
+            control.session.transaction = Some(transaction);
+            control.flow = busy(control.session, since_ms);
+        }
     }
     Ok(())
 }
@@ -103,6 +111,17 @@ fn exec(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
 enum Outcome {
     Done,
     Frozen,
+    /// A shard is held by others for long; nothing was executed.
+    Busy {
+        since_ms: u64,
+    },
+}
+
+/// The request, which has found its shards busy since then, comes again when whoever holds them may have let go.
+pub fn busy(session: &mut Session, since_ms: u64) -> Flow {
+    const LOOK_AGAIN: Duration = Duration::from_millis(1);
+    session.busy_since_ms = Some(since_ms);
+    Flow::Retry(Box::pin(tokio::time::sleep(LOOK_AGAIN)))
 }
 
 /// The slots of all queued commands, and whether one may touch any key.
@@ -123,11 +142,13 @@ fn execute(control: &mut Control<'_>, queue: &[Queued], reply: &mut ReplyWriter<
     let (slots, all) = locks_of(queue, watched.iter().map(|(_, key)| Slot::of_key(key)));
     let services = control.services.clone();
     let (now_ms, database) = (control.now_ms, control.session.database);
-    let mut keyspace = if all {
-        services.engine.lock_all(database, now_ms)
+    let (wait, since_ms) = control.session.wait(now_ms);
+    let locked = if all {
+        services.engine.try_lock_all(wait, database, now_ms)
     } else {
-        services.engine.lock_slots(slots.iter().copied(), database, now_ms)
+        services.engine.try_lock_slots(wait, slots.iter().copied(), database, now_ms)
     };
+    let Some(mut keyspace) = locked else { return Outcome::Busy { since_ms } };
     if keyspace.slots_state(&slots) != SlotState::Serving || (all && keyspace.has_frozen()) {
         return Outcome::Frozen;
     }

@@ -253,6 +253,10 @@ fn scan(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
             continue;
         }
         let Some(slot) = Slot::new(u64::from(at.slot)) else { break };
+        // A call may find as little as it likes: better than to wait for who holds the slot.
+        if next != cursor && keyspace.is_busy(slot) {
+            break;
+        }
         if let Some(until) = options.until_slot {
             if at.slot > until {
                 break;
