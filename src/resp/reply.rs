@@ -96,7 +96,12 @@ impl<'a> ReplyWriter<'a> {
 
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
+        // Room for the line end is made with that for a large string: it would double the buffer by itself.
+        const LARGE_BYTES: usize = 4096;
         self.header(b'$', bytes.len() as i64);
+        if bytes.len() >= LARGE_BYTES {
+            self.buffer.reserve(bytes.len() + 2);
+        }
         self.buffer.extend_from_slice(bytes);
         self.line_end();
     }

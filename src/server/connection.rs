@@ -20,8 +20,8 @@ use crate::services::clients::Client;
 use crate::services::inbox::Message;
 use crate::services::statistics::bump;
 use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
@@ -31,10 +31,15 @@ use tokio::net::TcpStream;
 /// A connection with this many unsent bytes is not read from until it takes some: a client that only sends cannot make
 /// the node hold its replies without bound.
 const UNSENT_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Requests executed before other connections of the thread get their turn.
-const BATCH_REQUESTS_MAX: usize = 1024;
-/// Bytes of replies after which a batch is sent, though requests are left.
-const BATCH_REPLY_BYTES_MAX: usize = 1024 * 1024;
+/// What a connection may do before the others of the thread get their turn. A worker with one busy connection answers
+/// the others after one such turn: less than a millisecond of small requests, and no less than one full read.
+const TURN_REQUESTS_MAX: usize = 1024;
+const TURN_INPUT_BYTES_MAX: usize = 64 * 1024;
+const TURN_REPLY_BYTES_MAX: usize = 1024 * 1024;
+/// Replies up to here never count against the output limit by themselves: Redis has a fixed buffer of this size.
+const UNLIMITED_REPLY_BYTES: usize = 16 * 1024;
+/// Chunks of the output that one write may send.
+const SLICES: usize = 16;
 
 /// How the connection goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +47,23 @@ enum Stage {
     Open,
     /// Sends what waits, then closes.
     Closing,
+}
+
+/// What a connection has done since it was woken.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    requests: usize,
+    input_bytes: usize,
+    reply_bytes: usize,
+}
+
+impl Turn {
+    /// Whether the others are next.
+    fn is_over(self) -> bool {
+        self.requests >= TURN_REQUESTS_MAX
+            || self.input_bytes >= TURN_INPUT_BYTES_MAX
+            || self.reply_bytes >= TURN_REPLY_BYTES_MAX
+    }
 }
 
 /// One client's connection.
@@ -57,6 +79,7 @@ pub struct Connection {
     /// Nothing more is executed until this is over.
     wait: Option<Wait>,
     stage: Stage,
+    turn: Turn,
     /// When the output went over its soft limit, in Unix milliseconds.
     over_soft_limit_since: Option<u64>,
     /// What it has under way on other nodes; made when its requests are first forwarded.
@@ -76,6 +99,7 @@ impl Connection {
             output: Output::default(),
             wait: None,
             stage: Stage::Open,
+            turn: Turn::default(),
             over_soft_limit_since: None,
             proxied: None,
             _seat: seat,
@@ -96,6 +120,7 @@ impl Connection {
     /// One wake: everything that can be done now. Ready when the connection is over.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.session.client.inbox.register(context.waker());
+        self.turn = Turn::default();
         loop {
             self.take_messages();
             self.output.poll_later(context);
@@ -103,7 +128,9 @@ impl Connection {
                 Err(_) => return Poll::Ready(()),
                 Ok(()) if self.stage == Stage::Closing && self.output.is_empty() => return Poll::Ready(()),
                 Ok(()) if self.output.is_empty() => self.over_soft_limit_since = None,
-                Ok(()) => self.check_output_limit(clock::unix_us() / 1000),
+                Ok(()) => {
+                    self.check_output_limit(0, clock::unix_us() / 1000);
+                }
             }
             if let Some(wait) = &mut self.wait {
                 match wait.as_mut().poll(context) {
@@ -115,13 +142,12 @@ impl Connection {
             if self.stage == Stage::Closing || self.is_congested() {
                 return if self.session.client.inbox.is_filled() { continue_soon(context) } else { Poll::Pending };
             }
-            if self.consumed < self.input.len() && self.has_work() {
-                if self.execute_own() {
-                    continue;
-                }
-                // Others get their turn; this connection goes on at the next one.
-                let _ = self.poll_send(context);
+            if self.turn.is_over() {
                 return continue_soon(context);
+            }
+            if self.consumed < self.input.len() && self.has_work() {
+                self.execute_own();
+                continue;
             }
             match ready!(self.poll_receive(context)) {
                 Ok(true) => {}
@@ -136,7 +162,7 @@ impl Connection {
 
     /// Whether the client must take replies before more are made.
     fn is_congested(&self) -> bool {
-        self.output.len() > UNSENT_BYTES_MAX || self.output.later_count() >= LATER_MAX
+        self.output.held_bytes() > UNSENT_BYTES_MAX || self.output.later_count() >= LATER_MAX
     }
 
     /// Whether a complete request may lie in the input.
@@ -148,7 +174,7 @@ impl Connection {
     fn take_messages(&mut self) {
         for message in self.session.client.inbox.take() {
             match message {
-                Message::Push(bytes) => self.output.buffer().extend_from_slice(&bytes),
+                Message::Push(bytes) => self.output.share(bytes),
                 Message::Close => {
                     self.stage = Stage::Closing;
                     self.output = Output::default();
@@ -159,8 +185,13 @@ impl Connection {
 
     /// Sends what the socket takes.
     fn poll_send(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        while !self.output.sendable().is_empty() {
-            match Pin::new(&mut self.stream).poll_write(context, self.output.sendable()) {
+        loop {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = self.output.sendable(&mut slices);
+            if count == 0 {
+                break;
+            }
+            match Pin::new(&mut self.stream).poll_write_vectored(context, &slices[..count]) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(sent)) => {
                     bump(&self.worker.counters.output_bytes, sent as u64);
@@ -170,7 +201,7 @@ impl Connection {
                 Poll::Pending => break,
             }
         }
-        self.session.client.output_bytes.store(self.output.len(), Ordering::Relaxed);
+        self.session.client.output_bytes.store(self.output.held_bytes(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -206,6 +237,7 @@ impl Connection {
             return Poll::Ready(Ok(false));
         }
         bump(&self.worker.counters.input_bytes, received as u64);
+        self.turn.input_bytes += received;
         let received = buffer.filled();
         self.decoder.more();
         if self.consumed == self.input.len() {
@@ -226,8 +258,8 @@ impl Connection {
         Poll::Ready(Ok(true))
     }
 
-    /// Executes from the connection's own buffer. False: it has used up its turn.
-    fn execute_own(&mut self) -> bool {
+    /// Executes from the connection's own buffer.
+    fn execute_own(&mut self) {
         let input = std::mem::take(&mut self.input);
         let start = self.consumed;
         let used = self.execute(&input[start..]);
@@ -244,7 +276,6 @@ impl Connection {
             self.input.drain(..self.consumed);
             self.consumed = 0;
         }
-        !self.has_work() || self.wait.is_some() || left == 0
     }
 
     /// Executes the complete requests at the front of `bytes`; returns how many bytes they were.
@@ -265,10 +296,9 @@ impl Connection {
         self.session.client.input_bytes.store(bytes.len(), Ordering::Relaxed);
         let bulk_bytes_max = config.proto_max_bulk_len as i64;
         drop(config);
-        // Replies go into the thread's buffer where nothing waits in the connection's own.
         let mut shared = worker.output.borrow_mut();
         let mut ahead = worker.ahead.borrow_mut();
-        let (mut used, mut requests) = (0, 0);
+        let mut used = 0;
         while self.wait.is_none() && self.stage == Stage::Open {
             let limits = Limits { bulk_bytes_max, unauthenticated: !self.session.is_authenticated };
             let error = ahead.fill(&mut self.decoder, bytes, used, &limits);
@@ -278,7 +308,7 @@ impl Connection {
             ahead.fetch(&services.engine, self.session.database);
             let count = ahead.len();
             let done = self.execute_ahead(&mut ahead, &mut batch, bytes, &mut shared, &mut used);
-            requests += count;
+            self.turn.requests += count;
             if !done {
                 // What was decoded behind is decoded again, when its turn comes.
                 self.decoder.restart();
@@ -290,17 +320,19 @@ impl Connection {
                 used = bytes.len();
                 break;
             }
-            let unsent = shared.len() + self.output.len();
-            if requests >= BATCH_REQUESTS_MAX || unsent > BATCH_REPLY_BYTES_MAX {
+            let mut turn = self.turn;
+            turn.reply_bytes += shared.len();
+            if turn.is_over() {
                 break;
             }
         }
+        self.turn.reply_bytes += shared.len();
         self.decoder.shrink();
         if !shared.is_empty() {
-            self.send_shared(&mut shared);
+            self.send_shared(&mut shared, batch.now_ms);
         }
         drop(shared);
-        self.check_output_limit(batch.now_ms);
+        self.check_output_limit(0, batch.now_ms);
         used
     }
 
@@ -322,13 +354,12 @@ impl Connection {
                 *used = request.end;
                 continue;
             }
-            let buffer = if self.output.is_empty() { &mut *shared } else { self.output.buffer() };
-            let mark = buffer.len();
-            let mut reply = ReplyWriter::new(buffer, self.session.protocol);
+            let mark = shared.len();
+            let mut reply = ReplyWriter::new(shared, self.session.protocol);
             let flow = dispatch::dispatch(batch, &mut self.session, arguments, request.prepared, &mut reply);
             let wanted = is_reply_wanted(&mut self.session);
             if !wanted {
-                buffer.truncate(mark);
+                shared.truncate(mark);
             }
             match flow {
                 Flow::Continue => {}
@@ -340,11 +371,8 @@ impl Connection {
                 }
                 Flow::After(wait) => self.set_wait(Some(wait)),
                 Flow::Later(later) => {
-                    // Replies before it go into the connection's own buffer, so that the order stays.
-                    if !shared.is_empty() {
-                        self.output.buffer().extend_from_slice(shared);
-                        shared.clear();
-                    }
+                    // Replies before it go ahead of it.
+                    self.output.take_over(shared, 0);
                     self.output.push_later(later, wanted);
                 }
                 Flow::Retry(wait) => {
@@ -376,20 +404,20 @@ impl Connection {
     fn refuse(&mut self, error: ProtocolError, shared: &mut Vec<u8>) {
         let text = [b"ERR Protocol error: ", error.text().as_slice()].concat();
         self.worker.services.statistics.count_error("ERR");
-        let buffer = if self.output.is_empty() { shared } else { self.output.buffer() };
-        ReplyWriter::new(buffer, self.session.protocol).error(text);
+        ReplyWriter::new(shared, self.session.protocol).error(text);
         self.stage = Stage::Closing;
     }
 
     /// Sends the thread's buffer, and keeps what the socket does not take.
-    fn send_shared(&mut self, shared: &mut Vec<u8>) {
+    fn send_shared(&mut self, shared: &mut Vec<u8>, now_ms: u64) {
+        // A reply over the limit is not sent in part.
+        if shared.len() > UNLIMITED_REPLY_BYTES && self.check_output_limit(shared.len(), now_ms) {
+            shared.clear();
+        }
         let sent = if self.output.is_empty() { self.stream.try_write(shared).unwrap_or(0) } else { 0 };
         bump(&self.worker.counters.output_bytes, sent as u64);
-        if sent < shared.len() {
-            self.output.buffer().extend_from_slice(&shared[sent..]);
-        }
-        shared.clear();
-        if shared.capacity() > 4 * BATCH_REPLY_BYTES_MAX {
+        self.output.take_over(shared, sent);
+        if shared.capacity() > 4 * TURN_REPLY_BYTES_MAX {
             *shared = Vec::new();
         }
     }
@@ -410,13 +438,14 @@ impl Connection {
         }
     }
 
-    /// Closes a connection over its client-output-buffer-limit, at once: what waits is dropped.
-    fn check_output_limit(&mut self, now_ms: u64) {
-        let waiting = self.output.len() + self.session.client.inbox.bytes();
-        self.session.client.output_bytes.store(waiting, Ordering::Relaxed);
+    /// Closes a connection that is over its client-output-buffer-limit with this many more bytes to send, at once: what
+    /// waits is dropped. Whether it was over.
+    fn check_output_limit(&mut self, more: usize, now_ms: u64) -> bool {
+        let waiting = self.output.held_bytes() + self.session.client.inbox.bytes() + more;
+        self.session.client.output_bytes.store(self.output.held_bytes(), Ordering::Relaxed);
         if waiting == 0 {
             self.over_soft_limit_since = None;
-            return;
+            return false;
         }
         let over = self.worker.services.settings.output_limit(&self.session.client).exceeded(
             waiting,
@@ -430,6 +459,7 @@ impl Connection {
             self.output = Output::default();
             self.session.client.inbox.wake();
         }
+        over
     }
 
     /// Whom others know it as.
@@ -471,8 +501,9 @@ fn is_push(session: &Session) -> bool {
     table::all().get(last).is_some_and(|command| command.spec.has(PUSHES))
 }
 
-/// Lets the other tasks of the thread run, and comes back.
-fn continue_soon(context: &Context<'_>) -> Poll<()> {
-    context.waker().wake_by_ref();
+/// Lets the other tasks of the thread run, those among them that what has arrived in the meantime wakes, and comes back.
+/// To be woken at once would not do: the runtime looks at its sockets only after dozens of tasks that are ready.
+fn continue_soon(context: &mut Context<'_>) -> Poll<()> {
+    let _ = pin!(tokio::task::yield_now()).poll(context);
     Poll::Pending
 }

@@ -1,47 +1,121 @@
 //! What a connection has to send: replies in the order of the requests, of which some may still be to come.
+//!
+//! It is one queue. At its front stand bytes that may be sent, in chunks that are freed one by one as they are sent;
+//! behind the first reply that is still to come everything waits for it.
 
 use crate::commands::context::LaterReply;
 use crate::resp::reply::Protocol;
+use bytes::Bytes;
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::task::{Context, Poll};
 
 /// Replies that may be outstanding at a time; a connection with more waits before it reads on.
 pub const LATER_MAX: usize = 1024;
+/// What is shorter is copied together into chunks of this size; what is longer becomes a chunk as it is.
+const CHUNK_BYTES: usize = 16 * 1024;
 
-/// A reply that comes later, and the bytes of the replies behind it.
+/// Bytes in the order in which they are sent, and the memory that holds them.
+#[derive(Debug, Default)]
+struct Chunks {
+    queue: VecDeque<Chunk>,
+    held: usize,
+}
+
+#[derive(Debug)]
+enum Chunk {
+    Own(Vec<u8>),
+    /// A message that others are sent too.
+    Shared(Bytes),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Chunk::Own(bytes) => bytes,
+            Chunk::Shared(bytes) => bytes,
+        }
+    }
+
+    fn held(&self) -> usize {
+        match self {
+            Chunk::Own(bytes) => bytes.capacity(),
+            Chunk::Shared(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl Chunks {
+    fn push(&mut self, chunk: Chunk) {
+        self.held += chunk.held();
+        self.queue.push_back(chunk);
+    }
+
+    fn pop(&mut self) {
+        self.held -= self.queue.pop_front().map_or(0, |chunk| chunk.held());
+    }
+
+    /// Appends a copy.
+    fn copy(&mut self, mut bytes: &[u8]) {
+        if let Some(Chunk::Own(last)) = self.queue.back_mut() {
+            let fitting = bytes.len().min(last.capacity() - last.len());
+            last.extend_from_slice(&bytes[..fitting]);
+            bytes = &bytes[fitting..];
+        }
+        if !bytes.is_empty() {
+            let mut chunk = Vec::with_capacity(bytes.len().max(CHUNK_BYTES));
+            chunk.extend_from_slice(bytes);
+            self.push(Chunk::Own(chunk));
+        }
+    }
+
+    /// Appends bytes that are owned: as they are where that is worth a chunk, and most of their block is in use.
+    fn append(&mut self, bytes: Vec<u8>) {
+        if bytes.len() < CHUNK_BYTES || bytes.capacity() / 2 > bytes.len() {
+            self.copy(&bytes);
+        } else {
+            self.push(Chunk::Own(bytes));
+        }
+    }
+
+    fn append_all(&mut self, other: Chunks) {
+        for chunk in other.queue {
+            match chunk {
+                Chunk::Own(bytes) => self.append(bytes),
+                shared => self.push(shared),
+            }
+        }
+    }
+}
+
+/// A reply that comes later, and what is sent behind it.
 struct Later {
     reply: LaterReply,
-    /// How many bytes the client wants of it: CLIENT REPLY may have silenced it.
+    /// CLIENT REPLY may have silenced it.
     is_wanted: bool,
-    behind: Vec<u8>,
+    behind: Chunks,
 }
 
 /// The output of one connection.
 #[derive(Default)]
 pub struct Output {
-    /// Bytes that may be sent now; `sent` of them have been.
-    ready: Vec<u8>,
+    /// May be sent now; of the first chunk, `sent` bytes have been.
+    ready: Chunks,
     sent: usize,
     later: VecDeque<Later>,
+    /// Memory of what is behind replies that are still to come.
+    held_behind: usize,
 }
 
 impl Output {
-    /// The buffer to which the next reply is appended.
-    pub fn buffer(&mut self) -> &mut Vec<u8> {
-        match self.later.back_mut() {
-            Some(later) => &mut later.behind,
-            None => &mut self.ready,
-        }
-    }
-
-    /// Whether nothing waits, so that replies may be built elsewhere and sent at once.
+    /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.later.is_empty() && self.sent == self.ready.len()
+        self.ready.queue.is_empty() && self.later.is_empty()
     }
 
-    /// Bytes that wait.
-    pub fn len(&self) -> usize {
-        self.ready.len() - self.sent + self.later.iter().map(|later| later.behind.len()).sum::<usize>()
+    /// Bytes of memory that hold what waits: the block of a chunk counts until its last byte is sent.
+    pub fn held_bytes(&self) -> usize {
+        self.ready.held + self.held_behind
     }
 
     /// How many replies are still to come.
@@ -49,9 +123,47 @@ impl Output {
         self.later.len()
     }
 
+    fn write(&mut self, write: impl FnOnce(&mut Chunks)) {
+        let Some(later) = self.later.back_mut() else { return write(&mut self.ready) };
+        let before = later.behind.held;
+        write(&mut later.behind);
+        self.held_behind += later.behind.held - before;
+    }
+
+    /// Appends a copy of these bytes.
+    pub fn copy(&mut self, bytes: &[u8]) {
+        self.write(|chunks| chunks.copy(bytes));
+    }
+
+    /// Appends a message that others are sent too.
+    pub fn share(&mut self, bytes: Bytes) {
+        self.write(|chunks| match bytes.len() {
+            ..CHUNK_BYTES => chunks.copy(&bytes),
+            _ => chunks.push(Chunk::Shared(bytes)),
+        });
+    }
+
+    /// Appends what is in the buffer, `sent` bytes of which have left already, and empties it. A large reply is not
+    /// copied: the buffer's block is taken over.
+    pub fn take_over(&mut self, buffer: &mut Vec<u8>, sent: usize) {
+        let left = buffer.len() - sent;
+        if sent < buffer.len() && left >= CHUNK_BYTES && left >= buffer.capacity() / 2 && (sent == 0 || self.is_empty())
+        {
+            let taken = std::mem::take(buffer);
+            self.write(|chunks| chunks.push(Chunk::Own(taken)));
+            // Only an empty output has sent something of it.
+            if sent > 0 {
+                self.sent = sent;
+            }
+        } else {
+            self.copy(&buffer[sent..]);
+            buffer.clear();
+        }
+    }
+
     /// Appends a reply that is still to come.
     pub fn push_later(&mut self, reply: LaterReply, is_wanted: bool) {
-        self.later.push_back(Later { reply, is_wanted, behind: Vec::new() });
+        self.later.push_back(Later { reply, is_wanted, behind: Chunks::default() });
     }
 
     /// Takes in the replies that have come, in order.
@@ -60,35 +172,36 @@ impl Output {
             let Poll::Ready(bytes) = later.reply.as_mut().poll(context) else { return };
             if let Some(later) = self.later.pop_front() {
                 if later.is_wanted {
-                    self.ready.extend_from_slice(&bytes);
+                    self.ready.append(bytes);
                 }
-                self.ready.extend_from_slice(&later.behind);
+                self.held_behind -= later.behind.held;
+                self.ready.append_all(later.behind);
             }
         }
     }
 
-    /// The bytes that may be sent now.
-    pub fn sendable(&self) -> &[u8] {
-        &self.ready[self.sent..]
+    /// The beginning of what may be sent now, and how many slices of it are filled.
+    pub fn sendable<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut count = 0;
+        for (slice, chunk) in slices.iter_mut().zip(&self.ready.queue) {
+            let skipped = if count == 0 { self.sent } else { 0 };
+            *slice = IoSlice::new(&chunk.bytes()[skipped..]);
+            count += 1;
+        }
+        count
     }
 
-    /// Says that this many of them were sent.
+    /// Says that this many of the bytes that may be sent were sent.
     pub fn consume(&mut self, bytes: usize) {
-        // Buffers that a large reply has grown are given back.
-        const KEPT_BYTES_MAX: usize = 64 * 1024;
         self.sent += bytes;
-        if self.sent >= self.ready.len() {
-            self.sent = 0;
-            self.ready.clear();
-            if self.ready.capacity() > KEPT_BYTES_MAX {
-                self.ready = Vec::new();
+        while let Some(first) = self.ready.queue.front() {
+            let length = first.bytes().len();
+            if self.sent < length {
+                return;
             }
+            self.sent -= length;
+            self.ready.pop();
         }
-    }
-
-    /// Bytes of the buffers.
-    pub fn memory_bytes(&self) -> usize {
-        self.ready.capacity() + self.later.iter().map(|later| later.behind.capacity()).sum::<usize>()
     }
 }
 
@@ -97,4 +210,98 @@ pub fn error_bytes(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     crate::resp::reply::ReplyWriter::new(&mut bytes, Protocol::Resp2).error(text);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use std::task::Waker;
+
+    /// Sends at most this many bytes; what was sent.
+    fn send(output: &mut Output, most: usize) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 4];
+        let count = output.sendable(&mut slices);
+        let mut bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
+        bytes.truncate(most);
+        output.consume(bytes.len());
+        bytes
+    }
+
+    fn send_all(output: &mut Output) -> Vec<u8> {
+        let mut all = Vec::new();
+        loop {
+            let sent = send(output, 10_000);
+            if sent.is_empty() {
+                return all;
+            }
+            all.extend(sent);
+        }
+    }
+
+    #[test]
+    fn sent_chunks_are_freed_though_the_output_is_never_empty() {
+        let mut output = Output::default();
+        let large = vec![b'x'; 1 << 20];
+        output.copy(&large);
+        for _ in 0..100 {
+            output.copy(&large);
+            let mut left = 1 << 20;
+            while left > 0 {
+                left -= send(&mut output, left).len();
+            }
+            assert!(!output.is_empty());
+            assert!(output.held_bytes() <= 3 << 20, "{} bytes", output.held_bytes());
+        }
+        send_all(&mut output);
+        assert!(output.is_empty());
+        assert_eq!(output.held_bytes(), 0);
+    }
+
+    #[test]
+    fn a_large_buffer_is_handed_over_and_a_small_one_is_kept() {
+        let mut output = Output::default();
+        let mut buffer = vec![b'x'; 1 << 20];
+        let place = buffer.as_ptr();
+        output.take_over(&mut buffer, 5);
+        let mut slices = [IoSlice::new(&[]); 1];
+        assert_eq!(output.sendable(&mut slices), 1);
+        assert_eq!(slices[0].as_ptr(), place.wrapping_add(5));
+        assert_eq!((slices[0].len(), buffer.capacity()), ((1 << 20) - 5, 0));
+        let mut buffer = Vec::with_capacity(1 << 20);
+        buffer.extend_from_slice(b"small");
+        output.take_over(&mut buffer, 0);
+        assert_eq!((buffer.len(), buffer.capacity()), (0, 1 << 20));
+        let sent = send_all(&mut output);
+        assert_eq!(sent.len(), (1 << 20) - 5 + 5);
+        assert!(sent.ends_with(b"xsmall"));
+    }
+
+    #[test]
+    fn what_is_behind_a_reply_to_come_waits_for_it_and_counts() {
+        let mut output = Output::default();
+        let mut context = Context::from_waker(Waker::noop());
+        let has_come = Rc::new(Cell::new(false));
+        let come = Rc::clone(&has_come);
+        output.copy(b"1");
+        output.push_later(
+            Box::pin(std::future::poll_fn(move |_| match come.get() {
+                true => Poll::Ready(b"2".to_vec()),
+                false => Poll::Pending,
+            })),
+            true,
+        );
+        output.share(Bytes::from(vec![b'3'; CHUNK_BYTES]));
+        output.push_later(Box::pin(std::future::ready(b"silent".to_vec())), false);
+        output.copy(b"4");
+        output.poll_later(&mut context);
+        assert_eq!(send_all(&mut output), b"1");
+        assert!(!output.is_empty() && output.held_bytes() > CHUNK_BYTES);
+        has_come.set(true);
+        output.poll_later(&mut context);
+        assert_eq!(send_all(&mut output), [b"2", vec![b'3'; CHUNK_BYTES].as_slice(), b"4"].concat());
+        assert!(output.is_empty());
+        assert_eq!((output.held_bytes(), output.held_behind), (0, 0));
+    }
 }

@@ -56,6 +56,13 @@ impl Server {
         Client { stream, framer: reply::Framer::default(), received: Vec::new(), taken: 0 }
     }
 
+    /// The most memory that it has ever had.
+    pub(crate) fn peak_memory_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak");
+        peak.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+    }
+
     /// Waits until it has ended by itself; its log.
     pub(crate) fn wait(&mut self) -> (ExitStatus, Vec<String>) {
         let log = BufReader::new(self.process.stdout.take().expect("piped"));
@@ -109,6 +116,11 @@ impl Client {
                 Err(error) => panic!("no reply in time: {error}"),
             }
         }
+    }
+
+    /// Whether bytes came that are no whole reply.
+    pub(crate) fn has_received_more(&self) -> bool {
+        self.taken < self.received.len()
     }
 
     pub(crate) fn receive(&mut self) -> String {

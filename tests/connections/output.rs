@@ -1,0 +1,95 @@
+//! What waits for a client that reads slowly or not at all.
+
+use crate::server::{Client, LIMIT, Server, encoded};
+use std::time::Instant;
+
+const VALUE_BYTES: usize = 1 << 20;
+
+fn set_large(client: &mut Client, key: &str, bytes: usize) {
+    assert_eq!(client.ask(&format!("SET {key} {}", "x".repeat(bytes))), "+OK");
+}
+
+/// A field of a client's line in CLIENT LIST, by the client's name.
+pub(crate) fn field(beside: &mut Client, name: &str, field: &str) -> Option<usize> {
+    let list = beside.ask("CLIENT LIST");
+    let line = list.split("id=").find(|line| line.contains(&format!(" name={name} ")))?;
+    let value = line.split(' ').find_map(|word| word.strip_prefix(&format!("{field}=")))?;
+    Some(value.parse().expect("a number"))
+}
+
+/// Asks again until it is so.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < LIMIT, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_reader_always_a_little_behind_does_not_make_the_process_grow() {
+    const REQUESTS: usize = 1000;
+    const GROWTH_MAX: usize = 64 << 20;
+    let server = Server::start(&["--client-output-buffer-limit", "normal 0 0 0"]);
+    let (mut reader, mut beside) = (server.client(), server.client());
+    set_large(&mut reader, "k", VALUE_BYTES);
+    assert_eq!(reader.ask("CLIENT SETNAME reader"), "+OK");
+    let before = server.peak_memory_bytes();
+    reader.send(&["GET k"; REQUESTS]);
+    for _ in 0..REQUESTS {
+        assert_eq!(reader.receive().len(), VALUE_BYTES + "$1048576 ".len());
+    }
+    let growth = server.peak_memory_bytes() - before;
+    assert!(growth < GROWTH_MAX, "grew by {growth} bytes");
+    eventually("nothing is held any more", || field(&mut beside, "reader", "omem") == Some(0));
+}
+
+#[test]
+fn what_is_held_for_a_client_is_shown_until_it_takes_it() {
+    let server = Server::start(&[]);
+    let (mut idle, mut beside) = (server.client(), server.client());
+    set_large(&mut idle, "k", 32 * VALUE_BYTES);
+    assert_eq!(idle.ask("CLIENT SETNAME idle"), "+OK");
+    idle.send(&["GET k"]);
+    eventually("its block is held", || field(&mut beside, "idle", "omem") >= Some(16 * VALUE_BYTES));
+    assert!(field(&mut beside, "idle", "tot-mem") > field(&mut beside, "idle", "omem"));
+    idle.receive();
+    eventually("nothing is held any more", || field(&mut beside, "idle", "omem") == Some(0));
+}
+
+#[test]
+fn a_reply_over_the_output_limit_is_not_sent_in_part() {
+    let server = Server::start(&["--client-output-buffer-limit", "normal 1mb 0 0"]);
+    let mut client = server.client();
+    set_large(&mut client, "k", VALUE_BYTES / 2);
+    assert_eq!(client.ask("GET k").len(), VALUE_BYTES / 2 + "$524288 ".len());
+    set_large(&mut client, "k", 2 * VALUE_BYTES);
+    client.send(&["GET k"]);
+    assert_eq!(client.try_receive(), None);
+    assert!(!client.has_received_more(), "not a byte of it");
+    assert_eq!(server.client().ask("PING"), "+PONG");
+}
+
+#[test]
+fn a_flood_of_one_client_takes_its_turns_like_others() {
+    // Other clients are read from after one turn, not after as many as the runtime likes to string together.
+    const REQUESTS_BETWEEN_MAX: i64 = 8 * 1024;
+    const ROUNDS: usize = 50;
+    let server = Server::start(&[]);
+    let mut flood = server.client().stream;
+    let mut drain = flood.try_clone().expect("the socket once more");
+    std::thread::spawn(move || std::io::copy(&mut drain, &mut std::io::sink()));
+    let flooding = std::thread::spawn(move || {
+        let requests = encoded(&["INCR n"; 4096]);
+        while std::io::Write::write_all(&mut flood, &requests).is_ok() {}
+    });
+    let mut beside = server.client();
+    let mut count = || beside.ask("GET n").rsplit(' ').next().and_then(|digits| digits.parse().ok()).unwrap_or(0);
+    eventually("the flood has begun", || count() > 100_000);
+    let counts: Vec<i64> = (0..ROUNDS).map(|_| count()).collect();
+    // This thread itself may have waited for the processor: the shortest round counts.
+    let least = counts.windows(2).map(|pair| pair[1] - pair[0]).min().expect("rounds");
+    assert!(least <= REQUESTS_BETWEEN_MAX, "{least} requests of the flood between two of another client");
+    drop(server);
+    flooding.join().expect("it ends with the server");
+}
