@@ -1,7 +1,9 @@
 //! What a control handler sees: its session, the node's services, and what shall happen next.
 
-use super::session::Session;
+use super::session::{ReplyMode, Session};
+use super::spec::PUSHES;
 use super::table::Command;
+use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -53,4 +55,27 @@ pub struct Control<'a> {
     pub flow: Flow,
     /// Inside EXEC: replies are written in order, and nothing may wait.
     pub in_transaction: bool,
+}
+
+impl Control<'_> {
+    /// Writes the messages that have come for this client, so that they stand before the reply that is written next, and
+    /// before the reply of EXEC as a whole: between its elements there is no place for a message.
+    pub fn deliver(&mut self, reply: &mut ReplyWriter<'_>) {
+        if !self.in_transaction {
+            let before = reply.len();
+            self.deliver_before(before, reply);
+        }
+    }
+
+    /// Writes them where the reply had this length.
+    pub fn deliver_before(&mut self, mut at: usize, reply: &mut ReplyWriter<'_>) {
+        // A silenced reply takes with it what stands before it; then the messages go by themselves.
+        if self.session.reply_mode != ReplyMode::On && !self.command.spec.has(PUSHES) {
+            return;
+        }
+        for message in self.session.client.inbox.take_pushes() {
+            reply.insert(at, &message);
+            at += message.len();
+        }
+    }
 }

@@ -51,6 +51,11 @@ impl<'a> ReplyWriter<'a> {
         self.buffer.truncate(length);
     }
 
+    /// Puts bytes that are RESP already where the buffer had this length.
+    pub fn insert(&mut self, at: usize, bytes: &[u8]) {
+        self.buffer.splice(at..at, bytes.iter().copied());
+    }
+
     /// Bytes that are RESP already.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);

@@ -21,11 +21,12 @@ use crate::services::inbox::Message;
 use crate::services::statistics::bump;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A connection with this many unsent bytes is not read from until it takes some: a client that only sends cannot make
@@ -78,6 +79,8 @@ pub struct Connection {
     output: Output,
     /// Nothing more is executed until this is over.
     wait: Option<Wait>,
+    /// While it waits with much input held: over when the client has gone.
+    hang_up: Option<Wait>,
     stage: Stage,
     turn: Turn,
     /// When the output went over its soft limit, in Unix milliseconds.
@@ -98,6 +101,7 @@ impl Connection {
             consumed: 0,
             output: Output::default(),
             wait: None,
+            hang_up: None,
             stage: Stage::Open,
             turn: Turn::default(),
             over_soft_limit_since: None,
@@ -134,7 +138,10 @@ impl Connection {
             }
             if let Some(wait) = &mut self.wait {
                 match wait.as_mut().poll(context) {
-                    Poll::Ready(()) => self.set_wait(None),
+                    Poll::Ready(()) => {
+                        self.set_wait(None);
+                        self.hang_up = None;
+                    }
                     // What arrives meanwhile stays in the socket, but a client that has gone is noticed.
                     Poll::Pending => return self.poll_gone(context),
                 }
@@ -205,25 +212,26 @@ impl Connection {
         Ok(())
     }
 
-    /// Notices, while nothing is read, that the client has gone.
+    /// Notices, while nothing is executed, that the client has gone: by reading up to a bound, then without reading.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
         const HELD_BYTES_MAX: usize = 64 * 1024;
-        if self.input.len() - self.consumed > HELD_BYTES_MAX {
-            return Poll::Pending;
-        }
-        loop {
+        while self.input.len() - self.consumed <= HELD_BYTES_MAX {
             let worker = Rc::clone(&self.worker);
             let mut shared = worker.input.borrow_mut();
             let mut buffer = ReadBuf::new(&mut shared);
             match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
                 Ok(()) if buffer.filled().is_empty() => return Poll::Ready(()),
-                Ok(()) => self.input.extend_from_slice(buffer.filled()),
+                Ok(()) => {
+                    bump(&worker.counters.input_bytes, buffer.filled().len() as u64);
+                    self.decoder.more();
+                    self.input.extend_from_slice(buffer.filled());
+                }
                 Err(_) => return Poll::Ready(()),
             }
-            if self.input.len() - self.consumed > HELD_BYTES_MAX {
-                return Poll::Pending;
-            }
         }
+        let stream = &self.stream;
+        let hang_up = self.hang_up.get_or_insert_with(|| Box::pin(hang_up(stream.as_fd().try_clone_to_owned())));
+        hang_up.as_mut().poll(context)
     }
 
     /// Reads once and executes what has arrived. False: the client has closed.
@@ -499,6 +507,16 @@ fn is_reply_wanted(session: &mut Session) -> bool {
 fn is_push(session: &Session) -> bool {
     let last = session.client.command.load(Ordering::Relaxed) as usize;
     table::all().get(last).is_some_and(|command| command.spec.has(PUSHES))
+}
+
+/// Over when the other side of a socket has closed, or the connection is broken; what it has sent stays in the socket. The
+/// descriptor is one of its own: the runtime's notice that there is something to read must not be used up here.
+async fn hang_up(descriptor: io::Result<OwnedFd>) {
+    let watched = descriptor.and_then(|descriptor| TcpStream::from_std(descriptor.into()));
+    // Without a descriptor to spare, the client is found gone when the wait is over.
+    let Ok(watched) = watched else { return std::future::pending().await };
+    // Nobody sends urgent data: this interest is over with the reading side alone.
+    let _ = watched.ready(Interest::PRIORITY).await;
 }
 
 /// Lets the other tasks of the thread run, those among them that what has arrived in the meantime wakes, and comes back.

@@ -66,6 +66,25 @@ impl Inbox {
         std::mem::take(&mut waiting.messages)
     }
 
+    /// Takes the messages to send, in order, unless the connection is told to close: then nothing is sent any more.
+    /// Costs one load where there are none.
+    pub fn take_pushes(&self) -> Vec<Bytes> {
+        if !self.is_filled() {
+            return Vec::new();
+        }
+        let mut waiting = self.waiting.lock();
+        if waiting.messages.iter().any(|message| matches!(message, Message::Close)) {
+            return Vec::new();
+        }
+        self.bytes.store(0, Ordering::Relaxed);
+        let messages = std::mem::take(&mut waiting.messages);
+        let pushes = messages.into_iter().filter_map(|message| match message {
+            Message::Push(bytes) => Some(bytes),
+            Message::Close => None,
+        });
+        pushes.collect()
+    }
+
     /// Whether something waits.
     pub fn is_filled(&self) -> bool {
         self.filled.load(Ordering::Acquire)
@@ -83,5 +102,25 @@ impl Inbox {
             Some(known) if known.will_wake(waker) => {}
             other => *other = Some(waker.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_early_does_not_count_and_a_close_stays() {
+        let inbox = Inbox::default();
+        assert_eq!(inbox.put(Message::Push(Bytes::from_static(b"1"))), 1);
+        assert_eq!(inbox.put(Message::Push(Bytes::from_static(b"22"))), 3);
+        assert_eq!(inbox.take_pushes(), [&b"1"[..], b"22"]);
+        assert_eq!(inbox.bytes(), 0);
+        assert!(inbox.take_pushes().is_empty());
+        inbox.put(Message::Push(Bytes::from_static(b"3")));
+        inbox.put(Message::Close);
+        assert!(inbox.take_pushes().is_empty());
+        assert!(matches!(inbox.take()[..], [Message::Push(_), Message::Close]));
+        assert!(!inbox.is_filled());
     }
 }

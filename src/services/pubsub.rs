@@ -49,7 +49,7 @@ impl PubSub {
         self.registry.write().space(space).entry(channel.into()).or_default().push(Arc::clone(client));
     }
 
-    /// Removes a subscriber.
+    /// Removes a subscriber. What was published to it before is in its inbox when this returns.
     pub fn unsubscribe(&self, space: Space, channel: &[u8], client: &Client) {
         let mut registry = self.registry.write();
         let subscribers = registry.space(space);
@@ -89,6 +89,12 @@ impl PubSub {
             .shards
             .get(channel)
             .map_or(0, |clients| Frames::new(&[b"smessage", channel, message]).send(clients, &over_limit))
+    }
+
+    /// Does something while nobody publishes: what was published before is in the inboxes.
+    pub fn pause<R>(&self, action: impl FnOnce() -> R) -> R {
+        let _nobody_publishes = self.registry.write();
+        action()
     }
 
     /// Channels that have subscribers, and match the pattern where one is given.

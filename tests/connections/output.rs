@@ -93,3 +93,36 @@ fn a_flood_of_one_client_takes_its_turns_like_others() {
     drop(server);
     flooding.join().expect("it ends with the server");
 }
+
+#[test]
+fn a_client_that_has_gone_is_noticed_while_it_waits_with_much_to_execute() {
+    let server = Server::start(&[]);
+    let mut beside = server.client();
+    // Little to execute; more than is read ahead; more than its sockets take, so that only a reset says that it has gone.
+    for (pipelined, is_reset) in [(1, false), (4_500, false), (20_000, true)] {
+        let mut waiting = server.client();
+        assert_eq!(waiting.ask("CLIENT SETNAME waiting"), "+OK");
+        assert_eq!(beside.ask("CLIENT PAUSE 100000000 WRITE"), "+OK");
+        waiting.send(&["SET k v"].repeat(pipelined));
+        eventually("it waits", || beside.ask("INFO clients").contains("blocked_clients:1"));
+        if is_reset {
+            socket2::SockRef::from(&waiting.stream).set_linger(Some(std::time::Duration::ZERO)).expect("a reset");
+        }
+        drop(waiting);
+        eventually("it has gone", || field(&mut beside, "waiting", "age").is_none());
+        assert!(beside.ask("INFO clients").contains("blocked_clients:0"));
+        assert_eq!(beside.ask("CLIENT UNPAUSE"), "+OK");
+    }
+}
+
+#[test]
+fn what_was_sent_during_a_wait_is_executed_after_it() {
+    const REQUESTS: usize = 20_000;
+    let server = Server::start(&[]);
+    let (mut beside, mut waiting) = (server.client(), server.client());
+    assert_eq!(beside.ask("CLIENT PAUSE 100000000 WRITE"), "+OK");
+    waiting.send(&["INCR n"; REQUESTS]);
+    eventually("it waits", || beside.ask("INFO clients").contains("blocked_clients:1"));
+    assert_eq!(beside.ask("CLIENT UNPAUSE"), "+OK");
+    (1..=REQUESTS).for_each(|number| assert_eq!(waiting.receive(), format!(":{number}")));
+}

@@ -169,8 +169,14 @@ fn hello(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
     if let Some(name) = name {
         control.session.client.labels.lock().name = name;
     }
-    control.session.set_protocol(protocol);
-    reply.set_protocol(protocol);
+    if protocol != control.session.protocol {
+        // Messages in the former protocol come before the reply that changes it, those in the new one behind it.
+        control.services.pubsub.pause(|| {
+            control.deliver(reply);
+            control.session.set_protocol(protocol);
+        });
+        reply.set_protocol(protocol);
+    }
     let mode = if control.services.settings.load().cluster_enabled { "cluster" } else { "standalone" };
     reply.map(7);
     for (field, value) in [("server", "redis"), ("version", crate::commands::REDIS_VERSION)] {
@@ -192,6 +198,7 @@ fn hello(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
 
 fn reset(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     forget(control.session, control.services);
+    control.deliver(reply);
     let session = &mut *control.session;
     session.select(0);
     session.reply_mode = ReplyMode::On;

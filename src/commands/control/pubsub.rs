@@ -83,6 +83,8 @@ fn unsubscribe_in(
     for channel in &channels {
         if control.session.subscriptions.space(space).remove(channel) {
             control.services.pubsub.unsubscribe(space, channel, &control.session.client);
+            // Behind the confirmation no message of the channel may come.
+            control.deliver(reply);
         }
         confirm(control, kind, Some(channel), reply);
     }
@@ -108,6 +110,10 @@ fn publish(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut Repl
     let limit = control.services.settings.load().output_limit_pubsub;
     let over_limit = |_: &Client, waiting: usize| limit.hard != 0 && waiting as u64 >= limit.hard;
     let receivers = control.services.pubsub.publish(arguments.at(1), arguments.at(2), over_limit);
+    if !control.session.subscriptions.is_empty() {
+        // Redis sends the message to a client that has published it itself before the reply.
+        control.deliver(reply);
+    }
     reply.count(receivers);
     Ok(())
 }

@@ -93,8 +93,13 @@ fn exec(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
         unwatch_all(control.session, control.services);
         return Err(CommandError::text("EXECABORT Transaction discarded because of previous errors."));
     }
+    let mark = reply.len();
     match execute(control, &transaction.queue, reply) {
-        Outcome::Done => unwatch_all(control.session, control.services),
+        Outcome::Done => {
+            // Messages of channels that a queued command has left, and those that one has published.
+            control.deliver_before(mark, reply);
+            unwatch_all(control.session, control.services);
+        }
         Outcome::Frozen => {
             // A slot is being handed over, or has been: EXEC is tried again, with the queue as it was.
             control.session.transaction = Some(transaction);
