@@ -123,6 +123,11 @@ fn shortest_digits(value: f64) -> (String, i32) {
     (trimmed.to_owned(), exponent)
 }
 
+/// Whether INCRBYFLOAT takes a text for a number: a long double goes further down than a double.
+pub fn is_decimal(text: &[u8]) -> bool {
+    long_double::is_number(text)
+}
+
 /// The sum that INCRBYFLOAT stores, with the digits of Redis's long double. `None`: one of the texts is no number, or the
 /// result would be NaN or infinite.
 pub fn add_decimal(value: &[u8], increment: &[u8]) -> Option<String> {
@@ -187,6 +192,13 @@ mod tests {
         check("3", "-3", Some("0"));
         check("1.5", "-2", Some("-0.5"));
         check("inf", "1", None);
+        // Smaller than any double: redis-server 7.0.15 adds it, and shows nothing of it.
+        check("5200", "1e-400", Some("5200"));
+        check("1e-400", "1", Some("1"));
+        check("5200", "-.5E-4940", Some("5200"));
+        check("5200", "0e-9999", Some("5200"));
+        check("5200", "1e-4951", None);
+        check("5200", "e-400", None);
     }
 
     #[test]

@@ -205,6 +205,11 @@ impl Engine {
         self.reclaimer.objects()
     }
 
+    /// Bytes that were given up and wait to be freed.
+    pub fn unreclaimed_bytes(&self) -> u64 {
+        self.reclaimer.bytes()
+    }
+
     /// Sets hits, misses and expired keys to zero (CONFIG RESETSTAT). Takes no lock, because a transaction may hold
     /// them: a shard that counts in this very moment may keep its count.
     pub fn reset_statistics(&self) {

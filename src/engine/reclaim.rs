@@ -40,13 +40,6 @@ impl Garbage {
     }
 }
 
-/// A lot of garbage, and what is counted of it.
-struct Load {
-    garbage: Vec<Garbage>,
-    objects: u64,
-    bytes: u64,
-}
-
 /// What waits to be freed, and what has been freed by the thread.
 #[derive(Debug, Default)]
 struct Progress {
@@ -59,7 +52,7 @@ struct Progress {
 #[derive(Debug)]
 pub(super) struct Reclaimer {
     /// `None` where the system gave no thread: everybody frees by himself then.
-    loads: Option<Sender<Load>>,
+    loads: Option<Sender<Vec<Garbage>>>,
     progress: Arc<Progress>,
 }
 
@@ -80,15 +73,16 @@ impl Reclaimer {
         else {
             return garbage.clear();
         };
-        let load = Load {
-            objects: objects as u64,
-            bytes: garbage.iter().map(Garbage::bytes).sum(),
-            garbage: std::mem::take(garbage),
-        };
-        self.progress.objects.fetch_add(load.objects, Ordering::Relaxed);
-        self.progress.bytes.fetch_add(load.bytes, Ordering::Relaxed);
+        let bytes = garbage.iter().map(Garbage::bytes).sum();
+        self.progress.objects.fetch_add(objects as u64, Ordering::Relaxed);
+        self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
         // The thread lives as long as the sender; a load that it cannot take is dropped here.
-        let _ = loads.send(load);
+        let _ = loads.send(std::mem::take(garbage));
+    }
+
+    /// Bytes that wait to be freed.
+    pub(super) fn bytes(&self) -> u64 {
+        self.progress.bytes.load(Ordering::Relaxed)
     }
 
     /// Allocations that wait to be freed, and those that the thread has freed.
@@ -97,19 +91,21 @@ impl Reclaimer {
     }
 }
 
-/// The thread: one piece after the other, and shows how far it is.
-fn reclaim(loads: &Receiver<Load>, progress: &Progress) {
+/// The thread: one piece after the other. A piece does not count as waiting any more once its turn has come, so that what
+/// is shown as waiting is never already free.
+fn reclaim(loads: &Receiver<Vec<Garbage>>, progress: &Progress) {
     yield_to_workers();
     for load in loads {
-        for garbage in load.garbage {
+        for garbage in load {
+            let objects = garbage.allocations() as u64;
+            progress.objects.fetch_sub(objects, Ordering::Relaxed);
+            progress.bytes.fetch_sub(garbage.bytes(), Ordering::Relaxed);
             match garbage {
                 Garbage::Slot(table) => free_table(table.entries),
                 Garbage::Entry(entry) => drop(entry),
             }
+            progress.freed.fetch_add(objects, Ordering::Relaxed);
         }
-        progress.objects.fetch_sub(load.objects, Ordering::Relaxed);
-        progress.bytes.fetch_sub(load.bytes, Ordering::Relaxed);
-        progress.freed.fetch_add(load.objects, Ordering::Relaxed);
     }
 }
 

@@ -430,7 +430,7 @@ impl ThisNode {
 impl ThisNode {
     fn is_out_of_memory(&self) -> bool {
         let limit = self.services.settings.load().maxmemory;
-        limit != 0 && self.services.engine.memory_bytes() > limit
+        limit != 0 && crate::services::memory::counted_bytes(&self.services) > limit
     }
 }
 

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::proxy::Proxy;
 use crate::services::Services;
 use crate::services::clients::Accepted;
+use crate::services::memory;
 use crate::services::statistics::ThreadCounters;
 use crossbeam::utils::CachePadded;
 use std::cell::RefCell;
@@ -140,7 +141,7 @@ impl Worker {
     /// Whether memory is over `maxmemory`.
     #[inline]
     pub fn is_out_of_memory(&self, config: &Config) -> bool {
-        config.maxmemory != 0 && self.services.engine.memory_bytes() > config.maxmemory
+        config.maxmemory != 0 && memory::counted_bytes(&self.services) > config.maxmemory
     }
 }
 

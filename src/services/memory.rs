@@ -42,6 +42,18 @@ pub fn startup_bytes() -> u64 {
     STARTUP.get().copied().unwrap_or(0)
 }
 
+/// What `maxmemory` is compared with: what the start took, and all keys with their tables. Kept by every change, so that
+/// a look costs two loads.
+#[inline]
+pub fn counted_bytes(services: &Services) -> u64 {
+    startup_bytes() + services.engine.memory_bytes()
+}
+
+/// Bytes that the program uses: what the allocator has handed out, but for what only waits to be freed.
+pub fn used_bytes(services: &Services, allocator: Allocator) -> u64 {
+    allocator.allocated.saturating_sub(services.engine.unreclaimed_bytes())
+}
+
 /// Looks at the memory in use now: the first look is what the start took, the greatest is the peak. Called by the
 /// node's timer.
 pub fn observe(services: &Services) {

@@ -160,7 +160,8 @@ impl SortedSet {
         let offset =
             place(packed, |other_score, other| other_score < score || other_score == score && precedes(other, member));
         let offset = packed.insert(offset, member);
-        packed.insert_score(offset, score);
+        // A packed score that is an integer is stored as one, and there is no integer -0 (Redis: zzlInsertAt).
+        packed.insert_score(offset, if score == 0.0 { 0.0 } else { score });
         placed
     }
 

@@ -85,7 +85,7 @@ fn parse(text: &[u8]) -> Option<Parsed> {
     if let Some(value) = parse_decimal(text) {
         return Some(Parsed::Finite(value));
     }
-    let value = parse_double(text)?;
+    let Some(value) = parse_double(text) else { return parse_tiny(text) };
     if value.is_infinite() {
         return Some(Parsed::Infinite);
     }
@@ -93,6 +93,27 @@ fn parse(text: &[u8]) -> Option<Parsed> {
     let (biased, fraction) = ((bits >> 52 & 0x7ff) as i32, bits & ((1 << 52) - 1));
     let (mantissa, exponent) = if biased == 0 { (fraction, -1074) } else { (fraction | 1 << 52, biased - 1075) };
     Some(Parsed::Finite(rounded(value.is_sign_negative(), u128::from(mantissa), exponent)))
+}
+
+/// What is too small for a double is none of Redis's errors: its long double reaches to 3.6e-4951. With the 17 decimals
+/// that are printed, and beside any other number, it is zero.
+fn parse_tiny(text: &[u8]) -> Option<Parsed> {
+    /// Half of the smallest long double, 3.6e-4951: what is smaller is rounded to zero, which Redis refuses.
+    const POWER_LEAST: f64 = -4950.74;
+    let at = text.iter().position(|byte| byte.eq_ignore_ascii_case(&b'e'))?;
+    let power: i32 = std::str::from_utf8(text.get(at + 1..)?).ok()?.parse().ok()?;
+    // Its digits alone are a number: only the power makes it small.
+    let digits = parse_double(&text[..at]).filter(|digits| digits.is_finite() && power < 0)?;
+    let is_long_double = digits.abs().log10() + f64::from(power) > POWER_LEAST;
+    if !is_long_double {
+        return None;
+    }
+    Some(Parsed::Finite(LongDouble { negative: false, mantissa: 0, exponent: 0 }))
+}
+
+/// Whether INCRBYFLOAT takes a text for a number.
+pub(super) fn is_number(text: &[u8]) -> bool {
+    parse(text).is_some()
 }
 
 /// Plain and scientific decimals of up to 37 digits: converted exactly, then rounded once.

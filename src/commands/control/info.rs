@@ -3,7 +3,7 @@
 use crate::base::clock;
 use crate::commands::context::Control;
 use crate::commands::parse::is;
-use crate::commands::spec::{Arity::*, CommandResult, CommandSpec, DANGEROUS, LOADING, STALE, control};
+use crate::commands::spec::{Arity::*, CommandResult, CommandSpec, DANGEROUS, HIDDEN, LOADING, STALE, control};
 use crate::commands::table;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
@@ -150,7 +150,7 @@ fn clients(section: &mut Section<'_>) {
 fn memory_section(section: &mut Section<'_>) {
     let services = section.services;
     let allocator = memory::allocator();
-    let allocated = allocator.allocated;
+    let allocated = memory::used_bytes(services, allocator);
     let resident = memory::process_resident_bytes();
     let startup = memory::startup_bytes();
     let peak = services.statistics.peak_memory_bytes.fetch_max(allocated, Ordering::Relaxed).max(allocated);
@@ -165,7 +165,7 @@ fn memory_section(section: &mut Section<'_>) {
     section.field("used_memory_dataset", entries);
     let share = (entries as f64 * 100.0 / allocated.saturating_sub(startup).max(1) as f64).min(100.0);
     section.field("used_memory_dataset_perc", format!("{share:.2}%"));
-    section.field("allocator_allocated", allocated);
+    section.field("allocator_allocated", allocator.allocated);
     section.field("allocator_active", allocator.active);
     section.field("allocator_resident", allocator.resident);
     section.field("allocator_retained", allocator.retained);
@@ -299,7 +299,8 @@ fn cpu_seconds(path: &str) -> [f64; 4] {
 fn commandstats(section: &mut Section<'_>) {
     for command in table::all() {
         let [calls, microseconds, rejected, failed] = section.services.statistics.command(command.index as usize);
-        if calls + rejected + failed == 0 {
+        // What the client takes for a command and is none ("HOST:") has a row, but no name.
+        if calls + rejected + failed == 0 || command.spec.has(HIDDEN) {
             continue;
         }
         let each = microseconds as f64 / calls.max(1) as f64;
@@ -322,7 +323,7 @@ fn errorstats(section: &mut Section<'_>) {
 fn latencystats(section: &mut Section<'_>) {
     for command in table::all() {
         let latencies = section.services.statistics.latencies(command.index as usize);
-        if latencies.count() == 0 {
+        if latencies.count() == 0 || command.spec.has(HIDDEN) {
             continue;
         }
         let [half, most, nearly_all] = [0.5, 0.99, 0.999].map(|share| latencies.quantile(share));

@@ -112,8 +112,9 @@ enum Figure {
 fn stats(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let services = control.services;
     let engine = services.engine.statistics();
+    let allocator = memory::allocator();
     let figures = figures(
-        memory::allocator(),
+        Allocator { allocated: memory::used_bytes(services, allocator), ..allocator },
         services.statistics.peak_memory_bytes.load(Ordering::Relaxed),
         engine.entry_bytes,
         engine.databases.iter().map(|(keys, _)| keys).sum(),

@@ -413,8 +413,9 @@ fn add(keyspace: &mut Keyspace<'_>, key: &[u8], increment: i64, reply: &mut Repl
 fn incrbyfloat(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let (key, increment) = (arguments.at(1), arguments.at(2));
     let value = keyspace.peek_string(key)?.map_or_else(|| b"0".to_vec(), |string| string.to_vec());
-    parse::float(&value)?;
-    parse::float(increment)?;
+    if !number::is_decimal(&value) || !number::is_decimal(increment) {
+        return Err(CommandError::NotAFloat);
+    }
     let sum = number::add_decimal(&value, increment)
         .ok_or(CommandError::text("ERR increment would produce NaN or Infinity"))?;
     keyspace.set_string(key, sum.as_bytes(), Deadline::Keep);

@@ -188,3 +188,15 @@ fn ten_members_with_scores_are_one_small_allocation() {
     assert_eq!(set.memory_bytes(), 160);
     assert_eq!(size_of::<SortedSet>(), 24);
 }
+
+/// A packed score has no sign where it is zero, and keeps none when it is ranked later (Redis stores it as an integer).
+#[test]
+fn a_packed_score_is_never_minus_zero() {
+    let mut sorted = SortedSet::new();
+    sorted.insert(b"member", -0.0, &Limits::default());
+    assert!(sorted.score(b"member").is_some_and(f64::is_sign_positive));
+    let none_packed = Limits { zset_max_listpack_entries: 0, ..Limits::default() };
+    sorted.insert(b"other", -0.0, &none_packed);
+    assert!(sorted.score(b"member").is_some_and(f64::is_sign_positive));
+    assert!(sorted.score(b"other").is_some_and(f64::is_sign_negative));
+}
