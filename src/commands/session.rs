@@ -6,7 +6,9 @@ use crate::resp::arguments::OwnedArguments;
 use crate::resp::reply::Protocol;
 use crate::services::clients::Client;
 use crate::services::pubsub::Space;
+use std::any::Any;
 use std::collections::HashSet;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,12 +48,14 @@ pub struct Watching {
     pub keys: HashSet<(usize, Box<[u8]>)>,
     /// Keys that had expired, unnoticed, when they were watched: their removal is no change.
     pub changed: Option<Watch>,
+    /// What stands for keys that are watched on another node; without it they are watched no more. The proxy knows it.
+    pub elsewhere: Option<Rc<dyn Any>>,
 }
 
 impl Watching {
-    /// Whether a watched key has changed.
+    /// Whether a watched key has changed, as far as this node knows: what is watched on another node may have.
     pub fn is_dirty(&self) -> bool {
-        self.changed.as_ref().is_some_and(|changed| changed.load(Ordering::Acquire))
+        self.elsewhere.is_some() || self.changed.as_ref().is_some_and(|changed| changed.load(Ordering::Acquire))
     }
 
     /// The flag that a change of a watched key raises.

@@ -5,7 +5,7 @@
 //! knows. The first attempt is made at once, so that requests leave in the order in which they came.
 
 use super::lane::Ticket;
-use super::link::{Answer, Link, LinkError};
+use super::link::{Answer, LinkError};
 use super::reply::{self, Elsewhere};
 use super::{HOPS_MAX, Peer, Place, Proxy};
 use crate::base::slot::Slot;
@@ -64,8 +64,6 @@ struct Sent {
     answer: Answer,
     peer: Peer,
     version: u64,
-    /// A link of its own is kept as long as the answer is awaited.
-    _link: Option<Rc<Link>>,
 }
 
 impl Forward {
@@ -78,7 +76,7 @@ impl Forward {
     /// The reply, in the end.
     pub async fn finish(mut self) -> Vec<u8> {
         for hop in 1.. {
-            let outcome = (&mut self.sent.answer).await.unwrap_or(Err(LinkError::Lost));
+            let outcome = (&mut self.sent.answer).await;
             let moved_to = match &outcome {
                 Ok(bytes) => match first_refusal(bytes, self.job.requests.len()) {
                     None => return outcome.unwrap_or_default(),
@@ -174,12 +172,13 @@ impl Forward {
 }
 
 fn send(proxy: &Proxy, job: &Job, ticket: &Ticket, peer: Peer, version: u64) -> Sent {
-    let link = if job.blocks {
-        proxy.links.own(&*proxy.home, peer, job.protocol)
+    let (links, home) = (&proxy.links, &*proxy.home);
+    let answer = if job.blocks {
+        links.own(home, peer, job.protocol).submit(&job.requests, ticket.lane())
     } else {
-        proxy.links.get(&*proxy.home, peer, job.protocol)
+        links.get(home, peer, job.protocol).submit(&job.requests, ticket.lane())
     };
-    Sent { answer: link.submit(&job.requests, ticket.lane()), peer, version, _link: job.blocks.then_some(link) }
+    Sent { answer, peer, version }
 }
 
 /// Why the node did not execute the requests: of a transaction, any of them may say so.

@@ -1,9 +1,11 @@
 //! The order of one client's requests.
 //!
 //! Requests for one slot go to one node over one link, so they are executed in the order in which they were sent, as
-//! long as nothing changes. When something does (a newer view, a redirection, a broken link), the requests under way may
-//! have to be sent again: until the last of them is answered, the client's next ones wait.
+//! long as nothing changes. When something does (a newer view, another protocol, a redirection, a broken link), the
+//! requests under way may have to be sent again, or the next would go by another link: until the last of them is
+//! answered, the client's next ones wait.
 
+use crate::resp::reply::Protocol;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -18,11 +20,22 @@ const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What a reply is taken for before one has come.
 const REPLY_BYTES_FIRST: usize = 128 * 1024;
 
+/// All that decides by which link a request for a slot goes. Requests of the same way for the same slot keep their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Of the view.
+    pub version: u64,
+    /// There are links for each.
+    pub protocol: Protocol,
+    /// How often links were replaced while they were in use.
+    pub links: u64,
+}
+
 /// What one client has under way.
 pub struct Lane {
     under_way: Cell<usize>,
-    /// Of the view by which the requests under way were sent.
-    version: Cell<u64>,
+    /// That of the requests under way.
+    way: Cell<Option<Way>>,
     /// One of them may have to be sent again.
     disturbed: Cell<bool>,
     /// The next request needs the answer to all before it.
@@ -39,7 +52,7 @@ impl Default for Lane {
     fn default() -> Lane {
         Lane {
             under_way: Cell::new(0),
-            version: Cell::new(0),
+            way: Cell::new(None),
             disturbed: Cell::new(false),
             closed: Cell::new(false),
             blocks: Cell::new(false),
@@ -51,14 +64,11 @@ impl Default for Lane {
 }
 
 impl Lane {
-    /// Whether the next request must wait for those under way, when it would go by the view of this version.
-    pub fn must_wait(&self, version: u64) -> bool {
+    /// Whether the next request must wait for those under way, when it would go this way.
+    pub fn must_wait(&self, way: Way) -> bool {
         let under_way = self.under_way.get();
         under_way > 0
-            && (self.disturbed.get()
-                || self.closed.get()
-                || self.version.get() != version
-                || under_way >= self.window())
+            && (self.disturbed.get() || self.closed.get() || self.way.get() != Some(way) || under_way >= self.window())
     }
 
     /// Whether anything is under way.
@@ -68,8 +78,7 @@ impl Lane {
 
     /// Ends when nothing is under way.
     pub fn until_idle(self: &Rc<Lane>) -> impl Future<Output = ()> + 'static {
-        // No view has this version.
-        self.until_free(u64::MAX)
+        self.until(|lane| !lane.is_busy())
     }
 
     /// Says that a request under way may have to be sent again.
@@ -101,19 +110,24 @@ impl Lane {
         self.expected_reply.set(bytes.max(expected - expected / 8));
     }
 
-    /// Enters a request that is sent by the view of this version.
-    pub fn enter(self: &Rc<Lane>, version: u64) -> Ticket {
+    /// Enters a request that goes this way.
+    pub fn enter(self: &Rc<Lane>, way: Way) -> Ticket {
         self.under_way.set(self.under_way.get() + 1);
-        self.version.set(version);
+        self.way.set(Some(way));
         self.submitted.set(self.submitted.get() + 1);
         Ticket { lane: Rc::clone(self), number: self.submitted.get() }
     }
 
     /// Ends when fewer requests are under way than now may be; where their order matters, when none is.
-    pub fn until_free(self: &Rc<Lane>, version: u64) -> impl Future<Output = ()> + 'static {
+    pub fn until_free(self: &Rc<Lane>, way: Way) -> impl Future<Output = ()> + 'static {
+        self.until(move |lane| !lane.must_wait(way))
+    }
+
+    /// Ends when this is so.
+    fn until(self: &Rc<Lane>, is_so: impl Fn(&Lane) -> bool + 'static) -> impl Future<Output = ()> + 'static {
         let lane = Rc::clone(self);
         poll_fn(move |context| {
-            if !lane.must_wait(version) {
+            if is_so(&lane) {
                 return Poll::Ready(());
             }
             *lane.waiting.borrow_mut() = Some(context.waker().clone());
@@ -168,48 +182,55 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
+    fn by(version: u64) -> Way {
+        Way { version, protocol: Protocol::Resp2, links: 0 }
+    }
+
     #[test]
     fn requests_of_one_view_need_not_wait_for_each_other() {
         let lane = Rc::new(Lane::default());
-        assert!(!lane.must_wait(1));
-        let first = lane.enter(1);
-        assert!(!lane.must_wait(1), "the same view");
-        assert!(lane.must_wait(2), "a newer view may send it elsewhere");
-        let second = lane.enter(1);
+        assert!(!lane.must_wait(by(1)));
+        let first = lane.enter(by(1));
+        assert!(!lane.must_wait(by(1)), "the same view");
+        assert!(lane.must_wait(by(2)), "a newer view may send it elsewhere");
+        for other in [Way { protocol: Protocol::Resp3, ..by(1) }, Way { links: 1, ..by(1) }] {
+            assert!(lane.must_wait(other), "it would go by another link");
+        }
+        let second = lane.enter(by(1));
         assert!(second.is_last() && !first.is_last());
         assert!(second.another().is_last());
         drop(first);
-        assert!(lane.must_wait(2));
+        assert!(lane.must_wait(by(2)));
         drop(second);
-        assert!(!lane.must_wait(2), "nothing is under way any more");
+        assert!(!lane.must_wait(by(2)), "nothing is under way any more");
     }
 
     #[test]
     fn a_disturbed_or_closed_lane_is_emptied_first() {
         let lane = Rc::new(Lane::default());
         for trouble in [Lane::disturb as fn(&Lane), Lane::close] {
-            let ticket = lane.enter(1);
+            let ticket = lane.enter(by(1));
             trouble(&lane);
-            assert!(lane.must_wait(1));
+            assert!(lane.must_wait(by(1)));
             drop(ticket);
-            assert!(!lane.must_wait(1));
+            assert!(!lane.must_wait(by(1)));
         }
     }
 
     #[test]
     fn large_replies_narrow_the_window() {
         let lane = Rc::new(Lane::default());
-        let mut tickets: Vec<Ticket> = (0..REPLY_BYTES_MAX / REPLY_BYTES_FIRST).map(|_| lane.enter(1)).collect();
-        assert!(lane.must_wait(1), "nothing is known of its replies");
+        let mut tickets: Vec<Ticket> = (0..REPLY_BYTES_MAX / REPLY_BYTES_FIRST).map(|_| lane.enter(by(1))).collect();
+        assert!(lane.must_wait(by(1)), "nothing is known of its replies");
         (0..100).for_each(|_| lane.note_reply(10));
-        tickets.extend((tickets.len()..WINDOW_MAX - 1).map(|_| lane.enter(1)));
-        assert!(!lane.must_wait(1));
-        tickets.push(lane.enter(1));
-        assert!(lane.must_wait(1));
+        tickets.extend((tickets.len()..WINDOW_MAX - 1).map(|_| lane.enter(by(1))));
+        assert!(!lane.must_wait(by(1)));
+        tickets.push(lane.enter(by(1)));
+        assert!(lane.must_wait(by(1)));
         tickets.truncate(10);
         lane.note_reply(1024 * 1024);
-        assert!(!lane.must_wait(1));
-        tickets.extend((0..6).map(|_| lane.enter(1)));
-        assert!(lane.must_wait(1), "16 replies of 1 MiB may be under way");
+        assert!(!lane.must_wait(by(1)));
+        tickets.extend((0..6).map(|_| lane.enter(by(1))));
+        assert!(lane.must_wait(by(1)), "16 replies of 1 MiB may be under way");
     }
 }

@@ -65,9 +65,22 @@ impl LinkKey {
 }
 
 /// What comes of a request: the bytes of its replies.
-pub type Answer = oneshot::Receiver<Result<Vec<u8>, LinkError>>;
+///
+/// It keeps the link: who still waits is answered, though nobody has a handle any more.
+pub struct Answer {
+    receiver: oneshot::Receiver<Result<Vec<u8>, LinkError>>,
+    _link: Rc<Shared>,
+}
 
-/// A handle to a link; the link closes when the last one is dropped and nothing is under way.
+impl Future for Answer {
+    type Output = Result<Vec<u8>, LinkError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.receiver).poll(context).map(|answer| answer.unwrap_or(Err(LinkError::Lost)))
+    }
+}
+
+/// A handle to a link; the link closes when the last one is dropped and nobody waits for an answer.
 pub struct Link {
     shared: Rc<Shared>,
 }
@@ -148,6 +161,7 @@ impl Link {
     /// Sends requests that belong together, nothing of others between them. Their replies come together.
     pub fn submit(&self, requests: &[OwnedArguments], lane: &Rc<Lane>) -> Answer {
         let (answer, receiver) = oneshot::channel();
+        let receiver = Answer { receiver, _link: Rc::clone(&self.shared) };
         let mut state = self.shared.state.borrow_mut();
         if state.is_closed {
             lane.disturb();
@@ -179,9 +193,10 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+/// Nobody has a handle any more, and nobody waits: its task ends.
+impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some(task) = self.shared.state.borrow_mut().task.take() {
+        if let Some(task) = self.state.get_mut().task.take() {
             task.wake();
         }
     }
@@ -325,10 +340,6 @@ impl Wire {
         }
         while self.ticks.poll_tick(context).is_ready() {
             self.check_clocks(&state)?;
-        }
-        // Besides this one nobody has a handle: neither the pool nor who waits for room.
-        if Rc::strong_count(shared) == 1 && state.waiting.is_empty() {
-            return Poll::Ready(Ok(()));
         }
         state.task = Some(context.waker().clone());
         Poll::Pending

@@ -6,7 +6,7 @@
 use super::link::{Link, LinkKey};
 use super::{Credentials, Home, Peer};
 use crate::resp::reply::Protocol;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,6 +21,8 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 #[derive(Default)]
 pub struct Links {
     links: RefCell<HashMap<(Peer, bool), Pooled>>,
+    /// How often a link was replaced that had not failed.
+    replaced: Cell<u64>,
 }
 
 struct Pooled {
@@ -49,6 +51,7 @@ impl Links {
         };
         let is_same_user = Rc::ptr_eq(&pooled.credentials, &credentials) || pooled.credentials == credentials;
         if !is_same_user {
+            self.replaced.set(self.replaced.get() + 1);
             *pooled = open(0, credentials);
         } else if pooled.link.is_closed() {
             let failures = if pooled.link.was_established() { 0 } else { pooled.failures + 1 };
@@ -59,6 +62,12 @@ impl Links {
         Rc::clone(&pooled.link)
     }
 
+    /// How often a link was replaced that may have had requests under way. Those of a link that has failed are known to
+    /// their lanes.
+    pub fn replaced(&self) -> u64 {
+        self.replaced.get()
+    }
+
     /// Whether a node has not let links in several times in a row.
     pub fn is_given_up(&self, peer: Peer, protocol: Protocol) -> bool {
         const FAILURES: u32 = 3;
@@ -67,8 +76,8 @@ impl Links {
     }
 
     /// A link that nobody else uses, for a client whose requests leave a state behind (WATCH) or may take forever.
-    pub fn own(&self, home: &dyn Home, peer: Peer, protocol: Protocol) -> Rc<Link> {
-        Rc::new(Link::open(key(&home.credentials(), peer, protocol), None))
+    pub fn own(&self, home: &dyn Home, peer: Peer, protocol: Protocol) -> Link {
+        Link::open(key(&home.credentials(), peer, protocol), None)
     }
 }
 

@@ -98,6 +98,11 @@ impl Proxy {
     pub fn new(home: Rc<dyn Home>) -> Rc<Proxy> {
         Rc::new(Proxy { home, links: links::Links::default() })
     }
+
+    /// By which links requests go now.
+    pub fn way(&self, protocol: Protocol) -> lane::Way {
+        lane::Way { version: self.home.version(), protocol, links: self.links.replaced() }
+    }
 }
 
 /// An error reply.

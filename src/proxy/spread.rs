@@ -101,7 +101,7 @@ pub fn keyed(
         let reply = home.execute(part.borrow(), request.protocol).ok_or(Refusal::Soon)?;
         parts.push(Part { keys: here, reply: Pending::Here(reply) });
     }
-    let ticket = lane.enter(home.version());
+    let ticket = lane.enter(proxy.way(request.protocol));
     for (slot, (peer, keys)) in there {
         let requests = vec![part_of(&request, &keys)];
         let job = Job {
@@ -159,7 +159,7 @@ pub fn everywhere(
     request: Everywhere,
 ) -> Result<impl Future<Output = Vec<u8>> + use<>, Refusal> {
     let mut version = proxy.home.version();
-    let ticket = lane.enter(version);
+    let ticket = lane.enter(proxy.way(request.protocol));
     let mut round = send_everywhere(proxy, &ticket, &request)?;
     lane.close();
     let proxy = Rc::clone(proxy);

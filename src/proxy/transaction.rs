@@ -5,7 +5,7 @@
 //! WATCH is a state of its connection, so a client that watches gets a link of its own, and EXEC goes over that one.
 
 use super::forward::{Forward, Goal, Job, UNKNOWN_OUTCOME};
-use super::lane::{Lane, Ticket};
+use super::lane::{Lane, Way};
 use super::link::{Link, LinkError};
 use super::reply::{self, Elsewhere};
 use super::{Peer, Proxy};
@@ -27,33 +27,35 @@ pub fn execute(
     protocol: Protocol,
 ) -> impl Future<Output = Vec<u8>> + use<> {
     let job = Job { goal: Goal::Owner(slot), requests: block(queue), protocol, writes: true, blocks: false };
-    let forward = Forward::start(proxy, lane.enter(proxy.home.version()), peer, job);
+    let forward = Forward::start(proxy, lane.enter(proxy.way(protocol)), peer, job);
     async move { last(forward.finish().await) }
 }
 
-/// What a client watches on another node: all in one slot.
-pub struct Watch {
-    link: Rc<Link>,
+/// A link of its own over which a client watches keys of one slot on another node. Without it they are watched no more.
+pub struct WatchLink {
+    link: Link,
     pub slot: Slot,
+    protocol: Protocol,
     /// It did not come about, or is lost: EXEC must not be executed.
     is_void: Rc<Cell<bool>>,
 }
 
-impl Watch {
+impl WatchLink {
     /// A link to the owner of the slot, for this client alone.
-    pub fn open(proxy: &Proxy, peer: Peer, slot: Slot, protocol: Protocol) -> Watch {
-        Watch { link: proxy.links.own(&*proxy.home, peer, protocol), slot, is_void: Rc::default() }
+    pub fn open(proxy: &Proxy, peer: Peer, slot: Slot, protocol: Protocol) -> WatchLink {
+        let link = proxy.links.own(&*proxy.home, peer, protocol);
+        WatchLink { link, slot, protocol, is_void: Rc::default() }
     }
 
     /// Watches keys. The client's next requests have to wait for the answer: they go by another link.
-    pub fn add(&self, lane: &Rc<Lane>, version: u64, request: OwnedArguments) -> impl Future<Output = Vec<u8>> + use<> {
-        let ticket = lane.enter(version);
+    pub fn add(&self, lane: &Rc<Lane>, way: Way, request: OwnedArguments) -> impl Future<Output = Vec<u8>> + use<> {
+        let ticket = lane.enter(way);
         lane.close();
         let answer = self.link.submit(&[request], lane);
         let is_void = Rc::clone(&self.is_void);
         async move {
             let _ticket = ticket;
-            let reply = answer.await.unwrap_or(Err(LinkError::Lost));
+            let reply = answer.await;
             if !matches!(&reply, Ok(bytes) if bytes == b"+OK\r\n") {
                 is_void.set(true);
             }
@@ -69,26 +71,33 @@ impl Watch {
 
     /// Executes queued commands unless a watched key has changed. Where the slot has moved, or the link is lost, nobody
     /// knows whether one has: then nothing is executed, as if it had.
+    ///
+    /// The client's next requests have to wait for the answer: they go by another link, and would overtake it.
     pub fn execute(
-        self,
+        &self,
         lane: &Rc<Lane>,
-        version: u64,
+        way: Way,
         queue: Vec<OwnedArguments>,
-        protocol: Protocol,
     ) -> impl Future<Output = Vec<u8>> + use<> {
-        let ticket = lane.enter(version);
-        let answer = (!self.is_void.get()).then(|| self.link.submit(&block(queue), lane));
+        let ticket = lane.enter(way);
+        lane.close();
+        let mut requests = block(queue);
+        if way.protocol != self.protocol {
+            // The client has said HELLO since.
+            let hello = [b"HELLO".as_slice(), reply::version(way.protocol)];
+            requests.insert(0, hello.into_iter().collect());
+        }
+        let answer = (!self.is_void.get()).then(|| self.link.submit(&requests, lane));
         async move {
-            // The link is needed until the answer is there.
-            let (_ticket, _link): (Ticket, Rc<Link>) = (ticket, self.link);
-            let Some(answer) = answer else { return aborted(protocol) };
-            match answer.await.unwrap_or(Err(LinkError::Lost)) {
-                Err(LinkError::NotSent) => aborted(protocol),
+            let _ticket = ticket;
+            let Some(answer) = answer else { return aborted(way.protocol) };
+            match answer.await {
+                Err(LinkError::NotSent) => aborted(way.protocol),
                 Err(LinkError::Lost) => super::error(UNKNOWN_OUTCOME),
                 Ok(replies) => {
                     let is_elsewhere = |reply: &&[u8]| reply::elsewhere(reply).is_some();
                     if reply::split(&replies).unwrap_or_default().iter().any(is_elsewhere) {
-                        aborted(protocol)
+                        aborted(way.protocol)
                     } else {
                         last(replies)
                     }

@@ -25,10 +25,10 @@ use crate::commands::table::{self, Command};
 use crate::config::Config;
 use crate::engine::Wait;
 use crate::proxy::forward::{Forward, Goal, Job};
-use crate::proxy::lane::Lane;
+use crate::proxy::lane::{Lane, Way};
 use crate::proxy::scan::{self, Scan};
 use crate::proxy::spread::{self, Everywhere, Keyed, Merge, Refusal};
-use crate::proxy::transaction::{self, Watch};
+use crate::proxy::transaction::{self, WatchLink};
 use crate::proxy::{Credentials, Home, Peer, Place, Proxy};
 use crate::resp::arguments::{Arguments, OwnedArguments};
 use crate::resp::reply::{Protocol, ReplyWriter};
@@ -49,13 +49,11 @@ type Decision = Result<Option<Flow>, Elsewhere>;
 pub struct Proxied {
     proxy: Rc<Proxy>,
     lane: Rc<Lane>,
-    /// What it watches on another node.
-    watch: RefCell<Option<Watch>>,
 }
 
 impl Proxied {
     pub fn new(proxy: Rc<Proxy>) -> Proxied {
-        Proxied { proxy, lane: Rc::default(), watch: RefCell::default() }
+        Proxied { proxy, lane: Rc::default() }
     }
 
     /// Whether replies will come soon from elsewhere.
@@ -67,8 +65,19 @@ impl Proxied {
         self.proxy.home.place(slot, command.spec.has(spec::WRITE))
     }
 
-    fn until_free(&self, version: u64) -> Flow {
-        Flow::Retry(Box::pin(self.lane.until_free(version)))
+    fn way(&self, session: &Session) -> Way {
+        self.proxy.way(session.protocol)
+    }
+
+    /// The wait for what is under way, where the next request would overtake it.
+    fn must_wait(&self, session: &Session) -> Option<Flow> {
+        let way = self.way(session);
+        self.lane.must_wait(way).then(|| Flow::Retry(Box::pin(self.lane.until_free(way))))
+    }
+
+    /// The wait for all that is under way.
+    fn must_be_idle(&self) -> Option<Flow> {
+        self.lane.is_busy().then(|| Flow::Retry(Box::pin(self.lane.until_idle())))
     }
 }
 
@@ -120,13 +129,12 @@ fn decide(
     if let Some(check) = row.check {
         check(arguments).map_err(Elsewhere::Redirect)?;
     }
-    if row.categories & spec::TRANSACTION != 0 || proxied.watch.borrow().is_some() {
-        match command.name.as_str() {
-            "exec" => return exec(proxied, batch, session),
-            "watch" if session.transaction.is_none() => return watch(proxied, session, arguments, keys),
-            "unwatch" | "discard" | "reset" => drop(proxied.watch.take()),
-            _ => {}
-        }
+    match command.name.as_str() {
+        "exec" => return exec(proxied, batch, session),
+        "watch" => return watch(proxied, session, arguments, keys),
+        // What is behind it is executed here: it must not overtake what is elsewhere.
+        "client|routing" if proxied.lane.is_busy() => return Ok(proxied.must_be_idle()),
+        _ => {}
     }
     let is_spread = row.has(spec::SPREAD);
     let Some((&slot, others)) = keys.slots.split_first() else {
@@ -136,9 +144,8 @@ fn decide(
             Ok(None)
         };
     };
-    let version = proxied.proxy.home.version();
-    if proxied.lane.must_wait(version) {
-        return Ok(Some(proxied.until_free(version)));
+    if let Some(wait) = proxied.must_wait(session) {
+        return Ok(Some(wait));
     }
     if others.iter().any(|other| *other != slot) {
         if !is_spread {
@@ -166,8 +173,8 @@ fn send(
     let blocks = command.spec.has(spec::BLOCKING);
     if blocks {
         // It goes by another link than what this client has sent before, and what it sends next.
-        if proxied.lane.is_busy() {
-            return Flow::Retry(Box::pin(proxied.lane.until_idle()));
+        if let Some(wait) = proxied.must_be_idle() {
+            return wait;
         }
     } else {
         let link = proxied.proxy.links.get(&*proxied.proxy.home, peer, session.protocol);
@@ -182,7 +189,7 @@ fn send(
         writes: !command.spec.has(spec::READONLY),
         blocks,
     };
-    let ticket = proxied.lane.enter(proxied.proxy.home.version());
+    let ticket = proxied.lane.enter(proxied.way(session));
     let forward = Forward::start(&proxied.proxy, ticket, peer, job);
     if blocks {
         proxied.lane.block();
@@ -232,12 +239,11 @@ fn keyed(
 
 /// A spread command without keys.
 fn everywhere(proxied: &Proxied, session: &Session, command: &'static Command, arguments: Arguments<'_>) -> Decision {
-    let version = proxied.proxy.home.version();
     if command.spec.tips.contains(&"request_policy:special") {
         return walk(proxied, session, arguments);
     }
-    if proxied.lane.must_wait(version) {
-        return Ok(Some(proxied.until_free(version)));
+    if let Some(wait) = proxied.must_wait(session) {
+        return Ok(Some(wait));
     }
     let request = Everywhere {
         request: arguments.to_owned(),
@@ -253,8 +259,8 @@ fn everywhere(proxied: &Proxied, session: &Session, command: &'static Command, a
 fn walk(proxied: &Proxied, session: &Session, arguments: Arguments<'_>) -> Decision {
     let Some(cursor) = ScanCursor::parse(arguments.at(1)).map_err(Elsewhere::Redirect)? else { return Ok(None) };
     let options = ScanOptions::parse(arguments, 2).map_err(Elsewhere::Redirect)?;
-    if proxied.lane.is_busy() {
-        return Ok(Some(Flow::Retry(Box::pin(proxied.lane.until_idle()))));
+    if let Some(wait) = proxied.must_be_idle() {
+        return Ok(Some(wait));
     }
     let request = Scan {
         request: arguments.to_owned(),
@@ -263,7 +269,7 @@ fn walk(proxied: &Proxied, session: &Session, arguments: Arguments<'_>) -> Decis
         protocol: session.protocol,
     };
     // It sees none of what the client sends behind it.
-    let ticket = proxied.lane.enter(proxied.proxy.home.version());
+    let ticket = proxied.lane.enter(proxied.way(session));
     proxied.lane.close();
     Ok(Some(Flow::Later(Box::pin(scan::scan(Rc::clone(&proxied.proxy), ticket, request)))))
 }
@@ -294,80 +300,82 @@ fn queueable(proxied: &Proxied, command: &'static Command, keys: &Keys) -> Resul
 }
 
 /// WATCH: here, or over a link of its own to the owner.
-fn watch(proxied: &Proxied, session: &Session, arguments: Arguments<'_>, keys: &Keys) -> Decision {
+fn watch(proxied: &Proxied, session: &mut Session, arguments: Arguments<'_>, keys: &Keys) -> Decision {
+    if session.transaction.is_some() {
+        // Its handler says what is wrong. Over the link that all share it would watch for everybody.
+        return Ok(None);
+    }
     let mut slots: BTreeSet<Slot> = keys.slots.iter().copied().collect();
-    slots.extend(watched_slots(proxied, session));
+    slots.extend(watched_slots(session));
     let (Some(&slot), 1) = (slots.first(), slots.len()) else {
         return Err(Elsewhere::Redirect(CROSS_SLOT));
     };
-    if proxied.lane.is_busy() {
-        return Ok(Some(Flow::Retry(Box::pin(proxied.lane.until_idle()))));
+    if let Some(wait) = proxied.must_be_idle() {
+        return Ok(Some(wait));
     }
-    let home = &proxied.proxy.home;
-    let version = home.version();
-    let mut watch = proxied.watch.borrow_mut();
-    let peer = match home.place(slot, false) {
+    let watching = watch_link(session);
+    let peer = match proxied.proxy.home.place(slot, false) {
         Place::Soon => return Err(Elsewhere::Wait),
         Place::Nowhere(text) => return Err(down(text)),
-        Place::Here if watch.is_none() => return Ok(None),
+        Place::Here if watching.is_none() => return Ok(None),
         // It watches there already; EXEC will find out that the slot has moved.
-        Place::Here => home.own_address(),
+        Place::Here => proxied.proxy.home.own_address(),
         Place::At(peer) => Some(peer),
     };
     let Some(peer) = peer else { return Ok(None) };
-    let watch = watch.get_or_insert_with(|| Watch::open(&proxied.proxy, peer, slot, session.protocol));
-    Ok(Some(Flow::Later(Box::pin(watch.add(&proxied.lane, version, arguments.to_owned())))))
+    let link = watching.unwrap_or_else(|| Rc::new(WatchLink::open(&proxied.proxy, peer, slot, session.protocol)));
+    let reply = link.add(&proxied.lane, proxied.way(session), arguments.to_owned());
+    session.watching.elsewhere = Some(link);
+    Ok(Some(Flow::Later(Box::pin(reply))))
+}
+
+/// The link over which a client watches.
+fn watch_link(session: &Session) -> Option<Rc<WatchLink>> {
+    session.watching.elsewhere.clone()?.downcast().ok()
 }
 
 /// The slots of the keys that a client watches, here or elsewhere.
-fn watched_slots(proxied: &Proxied, session: &Session) -> BTreeSet<Slot> {
-    let elsewhere = proxied.watch.borrow().as_ref().map(|watch| watch.slot);
+fn watched_slots(session: &Session) -> BTreeSet<Slot> {
+    let elsewhere = watch_link(session).map(|link| link.slot);
     session.watching.keys.iter().map(|(_, key)| Slot::of_key(key)).chain(elsewhere).collect()
 }
 
 /// EXEC: here, or at the owner of the one slot of all keys.
 fn exec(proxied: &Proxied, batch: &Batch<'_>, session: &mut Session) -> Decision {
-    let home = &proxied.proxy.home;
     let Some(transaction) = session.transaction.as_ref().filter(|transaction| !transaction.aborted) else {
-        // Its handler says what is wrong, and the client watches nothing any more.
-        proxied.watch.take();
+        // Its handler says what is wrong.
         return Ok(None);
     };
-    let mut slots = watched_slots(proxied, session);
+    let mut slots = watched_slots(session);
     for queued in &transaction.queue {
         slots.extend(execution::slots_of(queued.command, queued.arguments.borrow()).unwrap_or_default());
     }
     let Some(&slot) = slots.first() else { return Ok(None) };
     let writes = transaction.queue.iter().any(|queued| queued.command.spec.has(spec::WRITE));
-    let is_watching = !session.watching.keys.is_empty() || proxied.watch.borrow().is_some();
-    let version = home.version();
-    let place = home.place(slot, writes);
+    let was_watching_here = !session.watching.keys.is_empty();
+    let link = watch_link(session);
+    let place = proxied.proxy.home.place(slot, writes);
     match place {
-        _ if slots.len() > 1 => {
-            proxied.watch.take();
-            return Err(Elsewhere::Redirect(CROSS_SLOT));
-        }
-        Place::Nowhere(text) => {
-            proxied.watch.take();
-            return Err(down(text));
-        }
+        _ if slots.len() > 1 => return Err(Elsewhere::Redirect(CROSS_SLOT)),
+        Place::Nowhere(text) => return Err(down(text)),
         Place::Soon => return Err(Elsewhere::Wait),
-        // The watch stands on another link than what the client has sent before.
-        _ if is_watching && proxied.lane.is_busy() => {
-            return Ok(Some(Flow::Retry(Box::pin(proxied.lane.until_idle()))));
-        }
-        _ if proxied.lane.must_wait(version) => return Ok(Some(proxied.until_free(version))),
-        Place::Here if proxied.watch.borrow().is_none() => return Ok(None),
         _ => {}
     }
-    let was_watching_here = !session.watching.keys.is_empty();
+    // The watch stands on another link than what the client has sent before.
+    let is_watching = was_watching_here || link.is_some();
+    let wait = if is_watching { proxied.must_be_idle() } else { proxied.must_wait(session) };
+    if let Some(wait) = wait {
+        return Ok(Some(wait));
+    }
+    if place == Place::Here && link.is_none() {
+        return Ok(None);
+    }
     let queue = session.transaction.take().map(|transaction| transaction.queue).unwrap_or_default();
     unwatch_all(session, batch.services);
-    let watch = proxied.watch.take();
     let queue: Vec<OwnedArguments> = queue.into_iter().map(|queued| queued.arguments).collect();
     let (lane, protocol) = (&proxied.lane, session.protocol);
-    Ok(Some(match (watch, place) {
-        (Some(watch), _) => Flow::Later(Box::pin(watch.execute(lane, version, queue, protocol))),
+    Ok(Some(match (link, place) {
+        (Some(link), _) if !was_watching_here => Flow::Later(Box::pin(link.execute(lane, proxied.way(session), queue))),
         (None, Place::At(peer)) if !was_watching_here => {
             Flow::Later(Box::pin(transaction::execute(&proxied.proxy, lane, peer, slot, queue, protocol)))
         }

@@ -62,14 +62,14 @@ impl Transport for Nothing {
 }
 
 /// A node in this process with a proxy listener, and two others.
-struct Trio {
-    address: SocketAddr,
+pub(crate) struct Trio {
+    pub(crate) address: SocketAddr,
     cluster: Arc<Cluster>,
     others: [Node; 2],
 }
 
 impl Trio {
-    fn start() -> Trio {
+    pub(crate) fn start() -> Trio {
         let others = [Node::start(&[]), Node::start(&[])];
         let socket = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 128).expect("a socket");
         let address = socket.local_addr().expect("an address");
@@ -94,7 +94,7 @@ impl Trio {
     }
 
     /// Says who owns which third of the slots: 0 is the node in this process.
-    fn show(&self, version: u64, owners: [usize; 3]) {
+    pub(crate) fn show(&self, version: u64, owners: [usize; 3]) {
         let peers = [self.address, self.others[0].peer, self.others[1].peer];
         let mut topology = Topology::default();
         let mut index = 0;
@@ -114,7 +114,7 @@ impl Trio {
         self.cluster.show(Arc::new(topology), Some(Incarnation(1)));
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::connect(self.address)
     }
 }
@@ -167,7 +167,7 @@ fn services(cluster: Arc<Cluster>) -> Services {
 }
 
 /// One key for each third of the slots: `a` is here, `b` and `c` are elsewhere.
-fn keys_of_thirds(stem: &str) -> [String; 3] {
+pub(crate) fn keys_of_thirds(stem: &str) -> [String; 3] {
     [0, 1, 2].map(|third| {
         let mut keys = (0..).map(|number| format!("{stem}:{number}"));
         keys.find(|key| Slot::of_key(key.as_bytes()).index() * 3 / 16384 == third).expect("every slot has keys")
@@ -281,58 +281,6 @@ fn transactions_are_executed_by_the_owner() {
         client.send(&pipeline);
         for expected in ["+OK\r\n", "+OK\r\n", "+OK\r\n", "+QUEUED\r\n", "*1\r\n:8\r\n"] {
             assert_eq!(client.receive(), expected);
-        }
-    }
-}
-
-/// A random request, which has the same reply on one server as on several.
-fn random_request(random: &mut impl FnMut(usize) -> usize) -> Vec<String> {
-    let mut key = || format!("key:{}", random(30));
-    let (a, b, c) = (key(), key(), key());
-    let number = random(100);
-    match random(14) {
-        0 => vec![format!("SET {a} {number}")],
-        1 => vec![format!("GET {a}")],
-        2 => vec![format!("INCRBY {a} {number}")],
-        3 => vec![format!("APPEND {a} {number}")],
-        4 => vec![format!("MSET {a} {number} {b} x {c} y")],
-        5 => vec![format!("MGET {a} {b} {c} {a}")],
-        6 => vec![format!("DEL {a} {b}")],
-        7 => vec![format!("EXISTS {a} {b} {c}")],
-        8 => vec![format!("LPUSH {a} {number}")],
-        9 => vec!["DBSIZE".into()],
-        10 => vec![format!("WATCH {a}"), "MULTI".into(), format!("INCR {a}"), format!("GET {a}"), "EXEC".into()],
-        11 => vec!["MULTI".into(), format!("SET {{{a}}} 1"), format!("INCR {{{a}}}"), "PING".into(), "EXEC".into()],
-        12 => vec![format!("OBJECT ENCODING {a}")],
-        _ => vec!["ECHO hello".into()],
-    }
-}
-
-#[test]
-fn three_nodes_answer_as_one_does() {
-    let (trio, alone) = (Trio::start(), Node::start(&["--databases", "1"]));
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-        now.as_nanos() as u64 | 1
-    });
-    println!("SEED={seed}");
-    let mut state: u64 = seed;
-    let mut random = |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as usize % below
-    };
-    let (mut forwarded, mut direct) = (trio.client(), Client::connect(alone.peer));
-    for hello in ["HELLO 2", "HELLO 3"] {
-        assert!(forwarded.ask(hello).len() > 100 && direct.ask(hello).len() > 100);
-        for _ in 0..150 {
-            let requests: Vec<String> = (0..=random(40)).flat_map(|_| random_request(&mut random)).collect();
-            forwarded.send(&requests);
-            direct.send(&requests);
-            for request in requests {
-                assert_eq!(forwarded.receive(), direct.receive(), "{request} (SEED={seed})");
-            }
         }
     }
 }

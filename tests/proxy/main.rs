@@ -4,6 +4,7 @@ mod client;
 mod cluster;
 mod listener;
 mod nodes;
+mod order;
 
 use nodes::{Act, Node, Table, made_up, request, with_proxy};
 use starling::base::slot::Slot;
@@ -11,7 +12,7 @@ use starling::proxy::forward::{Forward, Goal, Job};
 use starling::proxy::lane::Lane;
 use starling::proxy::scan::{Scan, scan};
 use starling::proxy::spread::{self, Everywhere, Keyed, Merge};
-use starling::proxy::transaction::{self, Watch};
+use starling::proxy::transaction::{self, WatchLink};
 use starling::proxy::{Credentials, HOPS_MAX, Peer, Place, Proxy, reply};
 use starling::resp::reply::Protocol;
 use std::collections::BTreeSet;
@@ -34,7 +35,7 @@ fn start_as(proxy: &Rc<Proxy>, lane: &Rc<Lane>, words: &[&str], protocol: Protoc
     let writes = !words[0].eq_ignore_ascii_case("GET");
     let Place::At(peer) = proxy.home.place(slot, writes) else { panic!("a peer owns every slot") };
     let job = Job { goal: Goal::Owner(slot), requests: vec![request(words)], protocol, writes, blocks: false };
-    Forward::start(proxy, lane.enter(proxy.home.version()), peer, job)
+    Forward::start(proxy, lane.enter(proxy.way(protocol)), peer, job)
 }
 
 async fn ask(proxy: &Rc<Proxy>, words: &[&str]) -> String {
@@ -169,7 +170,7 @@ fn a_scan_visits_every_key_once() {
         loop {
             let request = request(&["SCAN", "ignored", "COUNT", "20", "MATCH", "key:*"]);
             let step = Scan { request, cursor, count: 20, protocol: Protocol::Resp2 };
-            let answer = scan(Rc::clone(&proxy), lane.enter(1), step).await;
+            let answer = scan(Rc::clone(&proxy), lane.enter(proxy.way(Protocol::Resp2)), step).await;
             let parts = reply::elements(&answer).expect("an array");
             for key in reply::elements(parts[1]).expect("an array") {
                 assert!(seen.insert(reply::bulk(key).expect("a key").to_vec()), "no key comes twice");
@@ -199,7 +200,8 @@ fn a_scan_waits_for_the_owner_of_its_slot() {
     with_proxy(Table::new(vec![peer]), |proxy, _| async move {
         let request = request(&["SCAN", "ignored"]);
         let step = Scan { request, cursor: 7 << 32 | 5, count: 10, protocol: Protocol::Resp2 };
-        let answer = scan(proxy, Rc::new(Lane::default()).enter(1), step).await;
+        let ticket = Rc::new(Lane::default()).enter(proxy.way(Protocol::Resp2));
+        let answer = scan(proxy, ticket, step).await;
         assert_eq!(text(answer), "*2\r\n$1\r\n0\r\n*1\r\n$1\r\nk\r\n");
     });
 }
@@ -224,7 +226,7 @@ fn moved_is_followed_and_never_seen() {
         let expected: Vec<String> = (0..20).map(|number| format!("+SET k {number}\r\n")).collect();
         assert_eq!(replies, expected);
         assert_eq!(asked.load(Ordering::SeqCst), 20);
-        assert!(!lane.must_wait(1), "nothing is under way any more");
+        assert!(!lane.must_wait(proxy.way(Protocol::Resp2)), "nothing is under way any more");
         // The table has learned of it: nobody is asked in vain.
         table.change(vec![owner]);
         assert_eq!(ask(&proxy, &["GET", "k"]).await, "+GET k\r\n");
@@ -240,8 +242,8 @@ fn a_client_waits_while_its_requests_look_for_the_owner() {
         let lane = Rc::new(Lane::default());
         let first = start(&proxy, &lane, &["SET", "k", "1"]);
         table.change(vec![owner]);
-        assert!(lane.must_wait(table.version.get()), "the next one would overtake it");
-        let waiting = lane.until_free(table.version.get());
+        assert!(lane.must_wait(proxy.way(Protocol::Resp2)), "the next one would overtake it");
+        let waiting = lane.until_free(proxy.way(Protocol::Resp2));
         let (reply, ()) = tokio::join!(first.finish(), waiting);
         assert_eq!(text(reply), "+OK\r\n");
     });
@@ -364,14 +366,14 @@ fn a_watched_key_that_changes_stops_the_transaction() {
     with_proxy(Table::new(vec![peer]), |proxy, _| async move {
         let lane = Rc::new(Lane::default());
         for (is_changed, expected) in [(false, "*1\r\n+OK\r\n"), (true, "*-1\r\n")] {
-            let watch = Watch::open(&proxy, peer, Slot::of_key(b"k"), Protocol::Resp2);
-            let added = watch.add(&lane, 1, request(&["WATCH", "k"]));
-            assert!(lane.must_wait(1), "what comes behind goes by another link");
+            let watch = WatchLink::open(&proxy, peer, Slot::of_key(b"k"), Protocol::Resp2);
+            let added = watch.add(&lane, proxy.way(Protocol::Resp2), request(&["WATCH", "k"]));
+            assert!(lane.must_wait(proxy.way(Protocol::Resp2)), "what comes behind goes by another link");
             assert_eq!(text(added.await), "+OK\r\n");
             if is_changed {
                 ask(&proxy, &["SET", "k", "other"]).await;
             }
-            let exec = watch.execute(&lane, 1, vec![request(&["SET", "k", "mine"])], Protocol::Resp2);
+            let exec = watch.execute(&lane, proxy.way(Protocol::Resp2), vec![request(&["SET", "k", "mine"])]);
             assert_eq!(text(exec.await), expected);
         }
     });

@@ -79,6 +79,7 @@ fn unwatch(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<
 
 /// Ends all watches of a session.
 pub fn unwatch_all(session: &mut Session, services: &Services) {
+    session.watching.elsewhere = None;
     let Some(flag) = session.watching.changed.take() else { return };
     for (database, key) in std::mem::take(&mut session.watching.keys) {
         services.engine.lock_slot(Slot::of_key(&key), database, 0).unwatch(&key, &flag);
