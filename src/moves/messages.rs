@@ -15,10 +15,11 @@ const HEADER_BYTES: usize = 18;
 /// What the target of a move asks its source for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SlotRequest {
-    /// The first piece of these slots, whatever was sent before.
-    Begin { begun: u64, slots: SlotRanges, version: u64 },
-    /// The next piece, after this many bytes.
-    Next { begun: u64, received: u64, version: u64 },
+    /// The first piece of these slots. A greater attempt begins again, whatever was sent before; the same one, asked
+    /// twice, is the same piece, so that a question that comes late does not begin a stream anew under the target.
+    Begin { begun: u64, attempt: u64, slots: SlotRanges, version: u64 },
+    /// The next piece of this attempt, after this many bytes.
+    Next { begun: u64, attempt: u64, received: u64, version: u64 },
     /// There is a newer version of the topology.
     Look { version: u64 },
 }

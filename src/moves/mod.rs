@@ -13,6 +13,7 @@
 //! that the topology asks for. It runs on a thread of its own: freeing and copying many keys must not delay the links
 //! or heartbeats. Only committed changes start and stop anything; there is no timer that gives a slot back.
 
+pub mod coming;
 mod messages;
 mod ownership;
 mod source;
@@ -28,11 +29,16 @@ use crate::transport::{Blob, Response, Sender, Transport};
 use ownership::Ownership;
 use parking_lot::Mutex;
 use source::Source;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use target::Arrivals;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// Before the end of a move is proposed again: doubled every time, up to the last.
+const RELEASE_PAUSE_MIN: Duration = Duration::from_millis(200);
+const RELEASE_PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// Makes a version of the topology visible to requests, after the slots of this node have been set accordingly.
 pub type Show = Box<dyn Fn(&Arc<Topology>, Option<Incarnation>) + Send>;
@@ -81,7 +87,8 @@ impl Moves {
             arrivals: Mutex::default(),
         });
         let ownership = Ownership::new(options.node, Arc::clone(&shared.engine));
-        let run = Follower { shared: Arc::clone(&shared), ownership, copying: HashMap::new(), ended: HashSet::new() };
+        let run =
+            Follower { shared: Arc::clone(&shared), ownership, copying: HashMap::new(), releasing: HashMap::new() };
         runtime.spawn(run.run(options.incarnation, options.show));
         Moves { shared, runtime }
     }
@@ -100,8 +107,8 @@ struct Follower {
     ownership: Ownership,
     /// The copying tasks and their slots, by the numbers of their moves.
     copying: HashMap<u64, (JoinHandle<()>, SlotRanges)>,
-    /// The moves from here that are done, whose end has been proposed.
-    ended: HashSet<u64>,
+    /// The tasks that propose the end of moves from here that are done.
+    releasing: HashMap<u64, JoinHandle<()>>,
 }
 
 impl Follower {
@@ -136,37 +143,38 @@ impl Follower {
         self.keep_tasks(topology, incarnation);
     }
 
-    /// Starts the copying tasks that the topology asks for, and ends the others.
+    /// Starts the tasks that the topology asks for, and ends the others.
     fn keep_tasks(&mut self, topology: &Arc<Topology>, incarnation: Option<Incarnation>) {
         let moves = duties::moves(topology);
-        let node = self.shared.node;
-        let comes_here = |stage: Stage| stage != Stage::Releasing;
-        let (ownership, engine) = (&self.ownership, &self.shared.engine);
+        let (node, shared, ownership) = (self.shared.node, &self.shared, &self.ownership);
         self.copying.retain(|begun, (task, slots)| {
-            let wanted = moves.iter().any(|one| one.begun == *begun && one.to == node && comes_here(one.stage));
-            if !wanted {
+            let goes_on = moves.iter().any(|one| one.begun == *begun && one.to == node);
+            if !goes_on {
                 // It runs on this thread, so it stands still; what it has copied of slots that did not come is dropped.
                 task.abort();
+                shared.arrivals.lock().remove(*begun);
                 for slot in slots.slots().filter(|slot| !ownership.holds(*slot)) {
-                    engine.clear_slot(slot);
+                    shared.engine.clear_slot(slot);
                 }
             }
-            wanted
+            goes_on
         });
         let is_released = |one: &SlotMove| one.stage == Stage::Releasing && one.from == node;
-        self.ended.retain(|begun| moves.iter().any(|one| one.begun == *begun && is_released(one)));
+        self.releasing.retain(|begun, task| {
+            let goes_on = moves.iter().any(|one| one.begun == *begun && is_released(one));
+            if !goes_on {
+                task.abort();
+            }
+            goes_on
+        });
         for one in moves {
+            let shared = Arc::clone(&self.shared);
             if is_released(&one) {
-                if !self.ended.insert(one.begun) {
-                    continue;
-                }
-                let change = TopologyChange::CopyRemove { slots: one.slots, node, begun: one.begun };
-                propose_aside(&self.shared, change);
+                self.releasing.entry(one.begun).or_insert_with(|| tokio::spawn(release(shared, one)));
             } else if one.stage == Stage::Copying
                 && one.to == node
                 && let Some(incarnation) = incarnation
             {
-                let shared = Arc::clone(&self.shared);
                 let epochs = one.slots.slots().map(|slot| (slot, topology.slot(slot).epoch)).collect();
                 self.copying.entry(one.begun).or_insert_with(|| {
                     let slots = one.slots.clone();
@@ -177,12 +185,20 @@ impl Follower {
     }
 }
 
-/// Proposes without waiting, until it is agreed on or refused.
-fn propose_aside(shared: &Arc<Shared>, change: TopologyChange) {
-    let consensus = Arc::clone(&shared.consensus);
-    tokio::spawn(async move {
-        while let Err(error) = consensus.propose(change.clone()).await {
-            tracing::warn!(%error, "the end of a move could not be agreed on");
+/// Proposes the end of a move from here. Aborted as soon as the topology shows it: until then the outcome may be unknown,
+/// and proposed twice it does nothing.
+async fn release(shared: Arc<Shared>, one: SlotMove) {
+    let change = TopologyChange::CopyRemove { slots: one.slots, node: shared.node, begun: one.begun };
+    let mut pause = RELEASE_PAUSE_MIN;
+    loop {
+        match shared.consensus.propose(change.clone()).await {
+            Ok(proposal) => (shared.nudge)(proposal.index),
+            Err(error) => tracing::info!(begun = one.begun, %error, "the end of a move has no outcome yet"),
         }
-    });
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RELEASE_PAUSE_MAX);
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,7 +72,7 @@ impl Ownership {
         if *held == Some(record.epoch) {
             return;
         }
-        if !arrivals.take(slot, record.epoch) {
+        if !arrivals.take(slot, record) {
             // It begins anew: what may be here is of another epoch.
             let dropped = self.engine.clear_slot(slot);
             if dropped > 0 {

@@ -32,6 +32,8 @@ pub(super) struct Source {
 /// One move, seen from its source.
 struct Export {
     target: NodeId,
+    /// The target's count of its beginnings.
+    attempt: u64,
     /// The slots that have not begun.
     waiting: VecDeque<Slot>,
     /// The slot that is being read, and the hash position to go on from.
@@ -61,8 +63,12 @@ pub(super) fn answer(shared: &Shared, sender: &Sender, Blob(bytes): &Blob) -> Re
         (shared.nudge)(version);
     }
     let answer = match request {
-        SlotRequest::Begin { begun, slots, .. } => source.begin(&shared.engine, sender.node, begun, &slots),
-        SlotRequest::Next { begun, received, .. } => source.next(&shared.engine, sender.node, begun, received),
+        SlotRequest::Begin { begun, attempt, slots, .. } => {
+            source.begin(&shared.engine, sender.node, (begun, attempt), &slots)
+        }
+        SlotRequest::Next { begun, attempt, received, .. } => {
+            source.next(&shared.engine, sender.node, (begun, attempt), received)
+        }
         SlotRequest::Look { .. } => SlotAnswer::Seen,
     };
     Response::Slot(encode(&answer))
@@ -83,12 +89,22 @@ impl Source {
         });
     }
 
-    fn begin(&mut self, engine: &Engine, target: NodeId, begun: u64, slots: &SlotRanges) -> SlotAnswer {
+    fn begin(
+        &mut self,
+        engine: &Engine,
+        target: NodeId,
+        (begun, attempt): (u64, u64),
+        slots: &SlotRanges,
+    ) -> SlotAnswer {
         if self.known.get(&begun).is_none_or(|known| known.to != target || known.slots != *slots) {
             return SlotAnswer::NotYet;
         }
+        if self.exports.get(&begun).is_some_and(|export| attempt <= export.attempt) {
+            return self.next(engine, target, (begun, attempt), 0);
+        }
         let export = Export {
             target,
+            attempt,
             waiting: slots.slots().collect(),
             reading: None,
             queues: Vec::new(),
@@ -100,11 +116,12 @@ impl Source {
         if let Some(mut before) = self.exports.insert(begun, export) {
             before.end(engine);
         }
-        self.next(engine, target, begun, 0)
+        self.next(engine, target, (begun, attempt), 0)
     }
 
-    fn next(&mut self, engine: &Engine, target: NodeId, begun: u64, received: u64) -> SlotAnswer {
-        let Some(export) = self.exports.get_mut(&begun).filter(|export| export.target == target) else {
+    fn next(&mut self, engine: &Engine, target: NodeId, (begun, attempt): (u64, u64), received: u64) -> SlotAnswer {
+        let of_this = |export: &&mut Export| (export.target, export.attempt) == (target, attempt);
+        let Some(export) = self.exports.get_mut(&begun).filter(of_this) else {
             return SlotAnswer::Again;
         };
         let frozen = self.known.get(&begun).is_some_and(|known| known.stage == Stage::HandingOff);

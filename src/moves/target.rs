@@ -1,26 +1,25 @@
-//! The target of moves: asks for pieces, applies them, and takes the move from step to step.
+//! The target of moves: asks for pieces, applies them, and proposes what [`Coming`] decides.
 
 use super::Shared;
+use super::coming::{Action, Coming, Event, Outcome, PullFailure, Step};
 use super::messages::{Malformed, SlotAnswer, SlotRequest, encode, read_record};
-use crate::base::clock;
-use crate::base::identity::{Epoch, Incarnation, Position};
+use crate::base::identity::{Epoch, Incarnation, NodeId, Position};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
-use crate::cluster::duties::SlotMove;
-use crate::cluster::topology::{Applied, TopologyChange};
+use crate::cluster::duties::{SlotMove, Stage};
+use crate::cluster::topology::raft::{Proposal, ProposeError};
+use crate::cluster::topology::{Applied, Phase, SlotRecord, Topology, TopologyChange};
 use crate::engine::Engine;
 use crate::transport::{Blob, Peer, Purpose, Request, Response};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// How long the source may take for a piece.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Before asking again, where there is nothing new.
-const IDLE_PAUSE: Duration = Duration::from_millis(1);
-/// Before asking again, where something is wrong.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The slots whose keys are here, complete, for a hand-off that has been proposed.
 #[derive(Default)]
@@ -30,198 +29,255 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    fn add(&mut self, begun: u64, epochs: &[(Slot, Epoch)]) {
+    pub(super) fn add(&mut self, begun: u64, epochs: &[(Slot, Epoch)]) {
         self.complete.extend(epochs.iter().map(|(slot, epoch)| (*slot, (begun, *epoch))));
     }
 
-    /// The move is off, or copied from the beginning again.
-    fn remove(&mut self, begun: u64) {
+    /// The move is over: what it brought belongs to a slot by now, or to nobody.
+    pub(super) fn remove(&mut self, begun: u64) {
         self.complete.retain(|_, (of, _)| *of != begun);
     }
 
-    /// Whether the keys of this epoch of the slot have arrived; they are this node's from now on.
-    pub(super) fn take(&mut self, slot: Slot, epoch: Epoch) -> bool {
-        self.complete.remove(&slot).is_some_and(|(_, before)| before.0.checked_add(1) == Some(epoch.0))
+    /// Whether the keys that belong to the slot as it is now have arrived; they are this node's from now on. The epoch
+    /// alone does not tell: a slot that was given up and begins anew may have the same.
+    pub(super) fn take(&mut self, slot: Slot, record: &SlotRecord) -> bool {
+        let Some((begun, before)) = self.complete.remove(&slot) else { return false };
+        record.moved == Some(begun) && before.0.checked_add(1) == Some(record.epoch.0)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.complete.is_empty()
     }
 }
 
-/// Why a copy begins again.
-#[derive(Debug)]
-enum Failure {
-    /// The source does not know the move yet.
-    NotYet,
-    Lost(String),
+/// Where the topology has a move; `None`: it is off, or it is done and its former primary has dropped the keys.
+fn stage_of(topology: &Topology, one: &SlotMove) -> Option<Stage> {
+    let stage = |slot: Slot| match topology.slot(slot).phase {
+        phase if phase.begun() != Some(one.begun) => None,
+        Phase::Copying { .. } => Some(Stage::Copying),
+        Phase::Ready { .. } => Some(Stage::Ready),
+        Phase::HandingOff { .. } => Some(Stage::HandingOff),
+        Phase::Releasing { .. } => Some(Stage::Releasing),
+        Phase::Normal | Phase::Dead => None,
+    };
+    // Every change takes all slots of a move along, so they are all at the same stage; `None` comes first.
+    one.slots.slots().map(stage).min().flatten()
 }
 
-/// Copies the slots of one move and takes them over. Aborted when the move is over, whichever way.
+/// Copies the slots of one move and takes them over, until the topology says that the move is over. May be aborted then.
 pub(super) async fn copy(shared: Arc<Shared>, one: SlotMove, epochs: Vec<(Slot, Epoch)>, incarnation: Incarnation) {
-    loop {
-        // What an earlier attempt left.
-        shared.arrivals.lock().remove(one.begun);
-        for slot in one.slots.slots() {
-            shared.engine.clear_slot(slot);
-        }
-        let attempt =
-            Attempt { shared: &shared, one: &one, incarnation, received: 0, partial: Vec::new(), version: one.begun };
-        match attempt.run(&epochs).await {
-            Ok(()) => return,
-            Err(Failure::NotYet) => {}
-            Err(Failure::Lost(reason)) => {
-                tracing::info!(begun = one.begun, slots = %one.slots, reason, "copying slots begins again");
-            }
-        }
-        tokio::time::sleep(RETRY_PAUSE).await;
-    }
+    let coming = Coming::new(one.begun);
+    let target = Target {
+        shared,
+        one,
+        epochs,
+        incarnation,
+        coming,
+        received: 0,
+        partial: Vec::new(),
+        tasks: JoinSet::new(),
+        began: Instant::now(),
+    };
+    target.run().await;
 }
 
-/// One try.
-struct Attempt<'a> {
-    shared: &'a Arc<Shared>,
-    one: &'a SlotMove,
+/// What the core's decisions act on.
+struct Target {
+    shared: Arc<Shared>,
+    one: SlotMove,
+    epochs: Vec<(Slot, Epoch)>,
     incarnation: Incarnation,
+    coming: Coming,
     /// Bytes of the stream.
     received: u64,
     /// The beginning of a record of which the rest comes in the next piece.
     partial: Vec<u8>,
-    /// The version of the topology that the source must have seen.
-    version: u64,
+    /// A question and proposals that are under way; they end with this.
+    tasks: JoinSet<Finished>,
+    began: Instant,
 }
 
-/// What a piece said besides its records.
-struct Progress {
-    is_empty: bool,
-    is_copied: bool,
-    is_stopped: bool,
+/// What has come to an end.
+enum Finished {
+    Pull(Result<SlotAnswer, String>),
+    Proposal(Step, Result<Proposal, ProposeError>),
 }
 
-impl Attempt<'_> {
-    async fn run(mut self, epochs: &[(Slot, Epoch)]) -> Result<(), Failure> {
-        let SlotMove { begun, to, ref slots, .. } = *self.one;
-        let began_us = clock::boot_us();
-        let begin = SlotRequest::Begin { begun, slots: slots.clone(), version: self.version };
-        let mut progress = self.ask(begin).await?;
-        while !progress.is_copied {
-            progress = self.next().await?;
-        }
-        let copied_us = clock::boot_us();
-        let incarnation = self.incarnation;
-        self.propose(TopologyChange::CopyReady { slots: slots.clone(), to, incarnation, begun }).await?;
-        self.version = self.propose(TopologyChange::BeginHandoff { slots: slots.clone(), to, begun }).await?;
-        let begun_us = clock::boot_us();
-        while !progress.is_stopped {
-            if progress.is_empty {
-                tokio::time::sleep(IDLE_PAUSE).await;
+impl Target {
+    async fn run(mut self) {
+        let mut topologies = self.shared.consensus.subscribe();
+        let mut event = self.learned(&topologies.borrow_and_update());
+        loop {
+            let now_us = self.began.elapsed().as_micros() as u64;
+            for action in self.coming.on(event, now_us) {
+                if self.perform(action) {
+                    return;
+                }
             }
-            progress = self.next().await?;
+            let wake_at = self.coming.wake_at_us().map(|at_us| self.began + Duration::from_micros(at_us));
+            event = tokio::select! {
+                Some(finished) = self.tasks.join_next() => match finished {
+                    Ok(finished) => self.take(finished),
+                    // A task that panicked ends the process.
+                    Err(_) => return,
+                },
+                changed = topologies.changed() => match changed {
+                    Ok(()) => self.learned(&topologies.borrow_and_update()),
+                    // The node ends.
+                    Err(_) => return,
+                },
+                () = sleep_until(wake_at) => Event::Tick,
+            };
         }
-        if !self.partial.is_empty() {
-            return Err(Failure::Lost("the stream ended in the middle of a record".into()));
-        }
-        let stopped_us = clock::boot_us();
-        self.shared.arrivals.lock().add(begun, epochs);
-        let handoff = TopologyChange::Handoff { slots: slots.clone(), to, incarnation, begun };
-        self.version = self.propose(handoff).await?;
-        (self.shared.nudge)(self.version);
-        // The source answers MOVED as soon as it knows; without this it would know a little later.
-        let _ = self.request(SlotRequest::Look { version: self.version }).await;
-        tracing::debug!(
-            begun,
-            %slots,
-            bytes = self.received,
-            copied_in_us = copied_us - began_us,
-            agreed_in_us = begun_us - copied_us,
-            stopped_in_us = stopped_us - begun_us,
-            handed_over_in_us = clock::boot_us() - stopped_us,
-            "slots have moved here"
-        );
-        Ok(())
     }
 
-    async fn next(&mut self) -> Result<Progress, Failure> {
-        self.ask(SlotRequest::Next { begun: self.one.begun, received: self.received, version: self.version }).await
+    fn learned(&self, topology: &Topology) -> Event {
+        Event::Learned { version: topology.version, stage: stage_of(topology, &self.one) }
     }
 
-    async fn ask(&mut self, request: SlotRequest) -> Result<Progress, Failure> {
-        match self.request(request).await? {
-            SlotAnswer::Piece { bytes: Blob(bytes), is_copied, is_stopped } => {
+    /// Whether that was the end.
+    fn perform(&mut self, action: Action) -> bool {
+        match action {
+            Action::Clear => {
+                (self.received, self.partial) = (0, Vec::new());
+                for slot in self.one.slots.slots() {
+                    self.shared.engine.clear_slot(slot);
+                }
+            }
+            Action::Ask { is_begin, attempt, version } => {
+                let (begun, received) = (self.one.begun, self.received);
+                let asked = match is_begin {
+                    true => SlotRequest::Begin { begun, attempt, slots: self.one.slots.clone(), version },
+                    false => SlotRequest::Next { begun, attempt, received, version },
+                };
+                let (shared, source) = (Arc::clone(&self.shared), self.one.from);
+                self.tasks.spawn(async move { Finished::Pull(request(&shared, source, asked).await) });
+            }
+            Action::Complete => self.shared.arrivals.lock().add(self.one.begun, &self.epochs),
+            Action::Propose(step) => {
+                let (consensus, change) = (Arc::clone(&self.shared.consensus), self.change(step));
+                self.tasks.spawn(async move { Finished::Proposal(step, consensus.propose(change).await) });
+            }
+            Action::Tell { version } => self.tell(version),
+            Action::End => return true,
+        }
+        false
+    }
+
+    fn change(&self, step: Step) -> TopologyChange {
+        let SlotMove { begun, to, ref slots, .. } = self.one;
+        let (slots, incarnation) = (slots.clone(), self.incarnation);
+        match step {
+            Step::CopyReady => TopologyChange::CopyReady { slots, to, incarnation, begun },
+            Step::BeginHandoff => TopologyChange::BeginHandoff { slots, to, begun },
+            Step::Handoff => TopologyChange::Handoff { slots, to, incarnation, begun },
+        }
+    }
+
+    /// Once, and it may outlive this: without it the source only learns a little later.
+    fn tell(&self, version: u64) {
+        (self.shared.nudge)(version);
+        let (shared, source) = (Arc::clone(&self.shared), self.one.from);
+        tokio::spawn(async move {
+            let _ = request(&shared, source, SlotRequest::Look { version }).await;
+        });
+        let (begun, slots, took) = (self.one.begun, &self.one.slots, self.began.elapsed());
+        tracing::debug!(begun, %slots, bytes = self.received, took_us = took.as_micros() as u64, "slots have moved here");
+    }
+
+    fn take(&mut self, finished: Finished) -> Event {
+        match finished {
+            Finished::Proposal(step, outcome) => Event::Proposed(step, self.outcome(outcome)),
+            Finished::Pull(Ok(SlotAnswer::Piece { bytes: Blob(bytes), is_copied, is_stopped })) => {
                 self.received += bytes.len() as u64;
-                self.apply(&bytes)?;
-                Ok(Progress { is_empty: bytes.is_empty(), is_copied, is_stopped })
+                match self.apply(&bytes) {
+                    Ok(()) if is_stopped && !self.partial.is_empty() => {
+                        self.broken("the stream ended in the middle of a record")
+                    }
+                    Ok(()) => Event::Piece { is_empty: bytes.is_empty(), is_copied, is_stopped },
+                    Err(reason) => self.broken(&reason),
+                }
             }
-            SlotAnswer::NotYet => Err(Failure::NotYet),
-            SlotAnswer::Again | SlotAnswer::Seen => Err(Failure::Lost("the source has begun again".into())),
+            Finished::Pull(Ok(SlotAnswer::NotYet)) => Event::PullFailed(PullFailure::NotYet),
+            Finished::Pull(Ok(SlotAnswer::Again | SlotAnswer::Seen)) => self.broken("the source has begun again"),
+            Finished::Pull(Err(reason)) => {
+                tracing::debug!(begun = self.one.begun, slots = %self.one.slots, reason, "no piece, asking again");
+                Event::PullFailed(PullFailure::Lost)
+            }
         }
     }
 
-    async fn request(&self, request: SlotRequest) -> Result<SlotAnswer, Failure> {
-        let source = self.one.from;
-        let topology = Arc::clone(&self.shared.consensus.subscribe().borrow());
-        let node = topology.nodes.get(&source).ok_or_else(|| Failure::Lost("the source is unknown".into()))?;
-        let peer = Peer { node: Some(source), address: SocketAddr::new(node.ip, node.cluster_port) };
-        let request = Request::Slot(encode(&request));
-        match self.shared.transport.request(peer, Purpose::Slots, request, PIECE_TIMEOUT).await {
-            Ok(Response::Slot(Blob(bytes))) => {
-                postcard::from_bytes(&bytes).map_err(|_| Failure::Lost("a malformed answer".into()))
+    fn broken(&self, reason: &str) -> Event {
+        tracing::info!(begun = self.one.begun, slots = %self.one.slots, reason, "copying slots begins again");
+        Event::PullFailed(PullFailure::Broken)
+    }
+
+    fn outcome(&self, proposed: Result<Proposal, ProposeError>) -> Outcome {
+        match proposed {
+            Ok(Proposal { index: version, applied }) => {
+                (self.shared.nudge)(version);
+                match applied {
+                    Applied::Done | Applied::Registered(_) => Outcome::Done { version },
+                    Applied::Refused(_) => Outcome::Refused { version },
+                }
             }
-            Ok(Response::Failed(reason)) => Err(Failure::Lost(reason)),
-            Ok(_) => Err(Failure::Lost("not an answer about slots".into())),
-            Err(error) => Err(Failure::Lost(error.to_string())),
+            // Without a raft leader it was not proposed, as far as this node knows: no reason to believe more.
+            Err(error) => {
+                tracing::debug!(begun = self.one.begun, slots = %self.one.slots, %error, "a step has no outcome yet");
+                Outcome::Unknown
+            }
         }
     }
 
     /// Applies the complete records of the stream so far.
-    fn apply(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    fn apply(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.partial.extend_from_slice(bytes);
         let partial = std::mem::take(&mut self.partial);
         let applied = apply_stream(&self.shared.engine, &self.one.slots, &partial)?;
         self.partial.extend_from_slice(&partial[applied..]);
         Ok(())
     }
+}
 
-    /// Proposes a step and gives the version in which it is done.
-    async fn propose(&self, change: TopologyChange) -> Result<u64, Failure> {
-        match self.shared.consensus.propose(change).await {
-            Ok(proposal) => match proposal.applied {
-                Applied::Done | Applied::Registered(_) => Ok(proposal.index),
-                // Proposals may be repeated until one is known to be committed: the first may have been.
-                Applied::Refused(reason) => self.is_beyond(proposal.index, reason).await,
-            },
-            Err(error) => Err(Failure::Lost(error.to_string())),
-        }
-    }
-
-    /// A refused step is fine where the move is further already.
-    async fn is_beyond(&self, version: u64, reason: crate::cluster::topology::Refused) -> Result<u64, Failure> {
-        (self.shared.nudge)(version);
-        let mut topologies = self.shared.consensus.subscribe();
-        let seen = topologies.wait_for(|topology| topology.version >= version).await;
-        let topology = seen.map_err(|_| Failure::Lost("the node ends".into()))?.clone();
-        let goes_on = |slot: Slot| topology.slot(slot).phase.begun() == Some(self.one.begun);
-        if self.one.slots.slots().all(goes_on) {
-            Ok(version)
-        } else {
-            Err(Failure::Lost(format!("a step was refused: {reason:?}")))
-        }
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
-/// Applies the complete records at the front of a stream; gives how many bytes they are.
-fn apply_stream(engine: &Engine, slots: &SlotRanges, stream: &[u8]) -> Result<usize, Failure> {
+/// Asks the source of a move once.
+async fn request(shared: &Shared, source: NodeId, request: SlotRequest) -> Result<SlotAnswer, String> {
+    let topology = Arc::clone(&shared.consensus.subscribe().borrow());
+    let node = topology.nodes.get(&source).ok_or("the source is unknown")?;
+    let peer = Peer { node: Some(source), address: SocketAddr::new(node.ip, node.cluster_port) };
+    let request = Request::Slot(encode(&request));
+    match shared.transport.request(peer, Purpose::Slots, request, PIECE_TIMEOUT).await {
+        Ok(Response::Slot(Blob(bytes))) => postcard::from_bytes(&bytes).map_err(|_| String::from("a malformed answer")),
+        Ok(Response::Failed(reason)) => Err(reason),
+        Ok(_) => Err("not an answer about slots".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Applies the complete records at the front of a stream; gives how many bytes they are, or why they do not fit.
+fn apply_stream(engine: &Engine, slots: &SlotRanges, stream: &[u8]) -> Result<usize, String> {
     let mut at = 0;
     let mut batch: Vec<&[u8]> = Vec::new();
     let mut of: Option<(Slot, Position)> = None;
-    let malformed = |_: Malformed| Failure::Lost("a malformed record".into());
+    let malformed = |_: Malformed| String::from("a malformed record");
     let apply = |of: Option<(Slot, Position)>, batch: &mut Vec<&[u8]>| match of {
         Some((slot, position)) => engine
             .apply(slot, batch.drain(..), position)
-            .map_err(|error| Failure::Lost(format!("an effect on slot {slot} could not be applied: {error}"))),
+            .map_err(|error| format!("an effect on slot {slot} could not be applied: {error}")),
         None => Ok(()),
     };
     /// Effects applied under one lock.
     const BATCH_MAX: usize = 64;
     while let Some((record, length)) = read_record(&stream[at..]).map_err(malformed)? {
         if !slots.contains(record.slot) {
-            return Err(Failure::Lost(format!("a record of slot {}, which does not move", record.slot)));
+            return Err(format!("a record of slot {}, which does not move", record.slot));
         }
         if of.is_some_and(|(slot, _)| slot != record.slot) || batch.len() >= BATCH_MAX {
             apply(of, &mut batch)?;

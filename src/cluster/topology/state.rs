@@ -131,6 +131,8 @@ pub struct SlotRecord {
     /// Raised by every change of the primary.
     pub epoch: Epoch,
     pub phase: Phase,
+    /// The number of the move that brought it to its primary in this epoch; `None`: it began anew there.
+    pub moved: Option<u64>,
 }
 
 /// Something that happened, in the same order everywhere.
@@ -180,7 +182,7 @@ pub struct Topology {
 impl Default for Topology {
     /// No cluster: nothing is owned.
     fn default() -> Topology {
-        let free = SlotRecord { primary: None, epoch: Epoch(0), phase: Phase::Dead };
+        let free = SlotRecord { primary: None, epoch: Epoch(0), phase: Phase::Dead, moved: None };
         Topology {
             cluster: None,
             generation: 0,
@@ -322,6 +324,7 @@ impl Topology {
                 primary: Some(node),
                 epoch: Epoch(record.epoch.0.saturating_add(1)),
                 phase: Phase::Normal,
+                moved: None,
             };
         }
     }
@@ -397,7 +400,8 @@ impl Topology {
         for slot in slots.slots() {
             let record = &mut self.slots[slot.index()];
             let phase = record.primary.map_or(Phase::Normal, |from| Phase::Releasing { from, begun });
-            *record = SlotRecord { primary: Some(to), epoch: Epoch(record.epoch.0.saturating_add(1)), phase };
+            let epoch = Epoch(record.epoch.0.saturating_add(1));
+            *record = SlotRecord { primary: Some(to), epoch, phase, moved: Some(begun) };
         }
         self.record(EventKind::MoveDone, Some(to), slots.clone());
         Ok(())
@@ -476,7 +480,7 @@ impl Topology {
         self.nodes.remove(&id);
         for record in &mut self.slots {
             if record.primary == Some(id) {
-                *record = SlotRecord { primary: None, epoch: record.epoch, phase: Phase::Dead };
+                *record = SlotRecord { primary: None, epoch: record.epoch, phase: Phase::Dead, moved: None };
             } else if record.phase.target() == Some(id) || record.phase.releasing_from() == Some(id) {
                 record.phase = Phase::Normal;
             }

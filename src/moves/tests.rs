@@ -1,0 +1,279 @@
+//! Moves between two nodes over an agreement that a test decides about: at once, later, or never.
+
+use super::*;
+use crate::base::clock;
+use crate::base::identity::ClusterId;
+use crate::base::identity::Epoch;
+use crate::base::slot::Slot;
+use crate::cluster::topology::raft::{Proposal, ProposeError};
+use crate::cluster::topology::{Node, NodeState, Phase, SlotRecord};
+use crate::engine::keyspace::Deadline;
+use crate::transport::messages::GroupView;
+use crate::transport::{LinkReport, Peer, Purpose, Request, TransportError};
+use async_trait::async_trait;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::OnceLock;
+
+/// How long anything may take.
+const LIMIT: Duration = Duration::from_secs(20);
+const SOURCE: NodeId = NodeId(1);
+const TARGET: NodeId = NodeId(2);
+const KEYS: usize = 3000;
+
+/// Which proposals are given up by their proposer, and committed when the test says so.
+type Withheld = fn(&TopologyChange) -> bool;
+
+struct Agreement {
+    topology: watch::Sender<Arc<Topology>>,
+    withheld: Mutex<Withheld>,
+    given_up: watch::Sender<Vec<TopologyChange>>,
+}
+
+impl Agreement {
+    fn commit(&self, change: &TopologyChange) -> Proposal {
+        let mut topology = Topology::clone(&self.topology.borrow());
+        let index = topology.version + 1;
+        let applied = topology.apply(index, change);
+        self.topology.send_replace(Arc::new(topology));
+        Proposal { index, applied }
+    }
+
+    /// Waits until such a change has been proposed and given up, and gives it.
+    async fn given_up(&self) -> TopologyChange {
+        let mut changes = self.given_up.subscribe();
+        let seen = tokio::time::timeout(LIMIT, changes.wait_for(|changes| !changes.is_empty())).await;
+        seen.expect("it is proposed").expect("the agreement lives")[0].clone()
+    }
+}
+
+#[async_trait]
+impl Consensus for Agreement {
+    async fn propose(&self, change: TopologyChange) -> Result<Proposal, ProposeError> {
+        if (*self.withheld.lock())(&change) {
+            self.given_up.send_modify(|changes| changes.push(change));
+            return Err(ProposeError::Unknown);
+        }
+        Ok(self.commit(&change))
+    }
+
+    fn subscribe(&self) -> watch::Receiver<Arc<Topology>> {
+        self.topology.subscribe()
+    }
+
+    fn group(&self) -> GroupView {
+        GroupView::default()
+    }
+}
+
+/// Links that bring every message to the source.
+struct Links {
+    source: OnceLock<Moves>,
+}
+
+#[async_trait]
+impl Transport for Links {
+    async fn request(&self, _: Peer, _: Purpose, request: Request, _: Duration) -> Result<Response, TransportError> {
+        let (Some(source), Request::Slot(question)) = (self.source.get(), request) else {
+            return Err(TransportError::Disconnected);
+        };
+        let sender = Sender {
+            node: TARGET,
+            incarnation: Incarnation(2),
+            cluster: Some(ClusterId(1)),
+            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            purpose: Purpose::Slots,
+        };
+        Ok(source.answer(&sender, &question).await)
+    }
+
+    fn links(&self) -> Vec<LinkReport> {
+        Vec::new()
+    }
+}
+
+struct Pair {
+    agreement: Arc<Agreement>,
+    source: Arc<Engine>,
+    target: Arc<Engine>,
+    /// Versions that the target has followed.
+    followed: watch::Receiver<u64>,
+    target_moves: Moves,
+    _lives: [watch::Sender<Option<Incarnation>>; 2],
+}
+
+fn node(id: NodeId) -> Node {
+    Node {
+        id,
+        incarnation: Incarnation(0),
+        ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        port: id.0 as u16,
+        cluster_port: 100 + id.0 as u16,
+        hostname: String::new(),
+        weight: 1,
+        zone: String::new(),
+        proxy_port: 0,
+        start_ms: 1,
+        state: NodeState::Active,
+        leaving: false,
+    }
+}
+
+fn moving() -> SlotRanges {
+    Slot::all().take(200).collect()
+}
+
+/// The keys that are written, and their slots.
+fn keys() -> impl Iterator<Item = (String, Slot)> {
+    let key = |number: usize| format!("key:{number}");
+    let keys = (0..).map(move |number| (key(number), Slot::of_key(key(number).as_bytes())));
+    keys.filter(|(_, slot)| slot.index() < 200).take(KEYS)
+}
+
+/// How many of them are there, whoever serves their slots.
+fn count(engine: &Engine) -> usize {
+    keys().filter(|(key, slot)| engine.lock_slot(*slot, 0, 0).exists(key.as_bytes())).count()
+}
+
+impl Pair {
+    /// The source owns every slot and has all the keys; the target has registered.
+    async fn start(withheld: Withheld) -> Pair {
+        let agreement = Arc::new(Agreement {
+            topology: watch::Sender::new(Arc::default()),
+            withheld: Mutex::new(withheld),
+            given_up: watch::Sender::default(),
+        });
+        agreement.commit(&TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
+        agreement.commit(&TopologyChange::RegisterNode { node: node(SOURCE) });
+        agreement.commit(&TopologyChange::Revive { slots: Slot::all().collect(), to: SOURCE });
+        agreement.commit(&TopologyChange::RegisterNode { node: node(TARGET) });
+        let links = Arc::new(Links { source: OnceLock::new() });
+        let [source, target] = [(), ()].map(|()| Arc::new(Engine::new(1)));
+        let (shown, followed) = watch::channel(0);
+        let start = |id: NodeId, engine: &Arc<Engine>, show: Show| {
+            let (life, incarnation) = watch::channel(Some(Incarnation(id.0 as u64)));
+            let options = MovesOptions {
+                node: id,
+                engine: Arc::clone(engine),
+                consensus: Arc::clone(&agreement) as Arc<_>,
+                transport: Arc::clone(&links) as Arc<_>,
+                incarnation,
+                nudge: Arc::new(|_| {}),
+                show,
+            };
+            (Moves::start(options, tokio::runtime::Handle::current()), life)
+        };
+        let (ready, mut is_ready) = watch::channel(0);
+        let show_source = move |topology: &Arc<Topology>, _| {
+            ready.send_replace(topology.version);
+        };
+        let (source_moves, first) = start(SOURCE, &source, Box::new(show_source));
+        let show = move |topology: &Arc<Topology>, _| {
+            shown.send_replace(topology.version);
+        };
+        let (target_moves, second) = start(TARGET, &target, Box::new(show));
+        links.source.set(source_moves).unwrap_or_else(|_| panic!("set once"));
+        is_ready.wait_for(|shown| *shown > 0).await.expect("the source lives");
+        for (key, slot) in keys() {
+            source.lock_slot(slot, 0, clock::unix_us() / 1000).set_string(key.as_bytes(), b"v", Deadline::Clear);
+        }
+        Pair { agreement, source, target, followed, target_moves, _lives: [first, second] }
+    }
+
+    fn begin(&self) {
+        self.agreement.commit(&TopologyChange::CopyAdd { slots: moving(), from: SOURCE, to: TARGET });
+    }
+
+    /// Waits until the target has acted on everything that is agreed.
+    async fn settle(&mut self) {
+        let version = self.agreement.topology.borrow().version;
+        let seen = tokio::time::timeout(LIMIT, self.followed.wait_for(|shown| *shown >= version)).await;
+        seen.expect("the target follows").expect("the target lives");
+        // What follows the showing is done before its task waits again.
+        tokio::task::yield_now().await;
+    }
+
+    /// Waits until the target owns the slots and the source has dropped them.
+    async fn until_moved(&mut self) {
+        let mut topologies = self.agreement.subscribe();
+        let is_done = |record: &SlotRecord| record.primary == Some(TARGET) && record.phase == Phase::Normal;
+        let moved = topologies.wait_for(|topology| moving().slots().all(|slot| is_done(topology.slot(slot))));
+        tokio::time::timeout(LIMIT, moved).await.expect("the slots move").expect("the agreement lives");
+        self.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_hand_off_that_commits_long_after_its_proposer_gave_up_keeps_all_keys() {
+    let mut pair = Pair::start(|change| matches!(change, TopologyChange::Handoff { .. })).await;
+    pair.begin();
+    let hand_off = pair.agreement.given_up().await;
+    // Whatever its proposer does when it has given up, it has done now.
+    let mut again = pair.agreement.given_up.subscribe();
+    let proposed = tokio::time::timeout(LIMIT, again.wait_for(|changes| changes.len() >= 3)).await;
+    proposed.expect("the same is proposed again").expect("the agreement lives");
+    assert_eq!(count(&pair.target), KEYS, "what has arrived stays");
+    pair.agreement.commit(&hand_off);
+    pair.until_moved().await;
+    assert_eq!((count(&pair.source), count(&pair.target)), (0, KEYS));
+    assert!(pair.target_moves.shared.arrivals.lock().is_empty());
+}
+
+#[tokio::test]
+async fn an_abort_drops_what_has_arrived_and_a_late_hand_off_does_nothing() {
+    let mut pair = Pair::start(|change| matches!(change, TopologyChange::Handoff { .. })).await;
+    pair.begin();
+    let hand_off = pair.agreement.given_up().await;
+    let begun = pair.agreement.topology.borrow().slot(Slot::all().next().expect("a slot")).phase.begun();
+    let begun = begun.expect("they are moving");
+    pair.agreement.commit(&TopologyChange::AbortHandoff { slots: moving(), to: TARGET, begun });
+    pair.settle().await;
+    assert_eq!((count(&pair.source), count(&pair.target)), (KEYS, 0));
+    assert!(pair.target_moves.shared.arrivals.lock().is_empty(), "entries do not outlive their move");
+    assert!(matches!(pair.agreement.commit(&hand_off).applied, crate::cluster::topology::Applied::Refused(_)));
+    // Slots that begin anew have the epoch that the hand-off would have made.
+    let change = TopologyChange::SetMemberState { node: SOURCE, incarnation: Incarnation(1), state: NodeState::Down };
+    pair.agreement.commit(&change);
+    pair.agreement.commit(&TopologyChange::ForgetNode { node: SOURCE, incarnation: Incarnation(1) });
+    pair.agreement.commit(&TopologyChange::Revive { slots: moving(), to: TARGET });
+    pair.settle().await;
+    assert_eq!(count(&pair.target), 0);
+}
+
+#[tokio::test]
+async fn steps_that_commit_late_do_not_begin_the_copy_again() {
+    let late: [Withheld; 2] = [
+        |change| matches!(change, TopologyChange::CopyReady { .. }),
+        |change| matches!(change, TopologyChange::BeginHandoff { .. }),
+    ];
+    for withheld in late {
+        let mut pair = Pair::start(withheld).await;
+        pair.begin();
+        let step = pair.agreement.given_up().await;
+        assert_eq!(count(&pair.target), KEYS);
+        pair.agreement.commit(&step);
+        pair.until_moved().await;
+        assert_eq!((count(&pair.source), count(&pair.target)), (0, KEYS));
+    }
+}
+
+#[test]
+fn arrivals_belong_to_one_move() {
+    let slot = Slot::all().next().expect("a slot");
+    let record = |epoch: u32, moved: Option<u64>| SlotRecord {
+        primary: Some(TARGET),
+        epoch: Epoch(epoch),
+        phase: Phase::Normal,
+        moved,
+    };
+    let takes = |now: SlotRecord| {
+        let mut arrivals = Arrivals::default();
+        arrivals.add(7, &[(slot, Epoch(3))]);
+        let taken = arrivals.take(slot, &now);
+        assert!(!arrivals.take(slot, &now), "only once");
+        taken
+    };
+    assert!(takes(record(4, Some(7))));
+    assert!(!takes(record(4, None)), "it began anew, in the same epoch");
+    assert!(!takes(record(4, Some(8))), "another move brought it");
+    assert!(!takes(record(5, Some(7))));
+}
