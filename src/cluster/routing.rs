@@ -164,11 +164,8 @@ pub fn route(slots: &[Slot], view: &RoutingView, request: RequestTraits) -> Rout
     if others.iter().any(|&other| other != slot) {
         return Route::CrossSlot;
     }
-    match view.service {
-        Service::All => {}
-        Service::Reads if !request.write => {}
-        Service::Reads => return Route::Down(DownReason::ReadsOnly),
-        Service::Nothing => return Route::Down(DownReason::Cluster),
+    if let Some(reason) = view.service.down(request) {
+        return Route::Down(reason);
     }
     if view.this_node.is_some() && view.handing_off.contains(slot) {
         return Route::Wait(slot);
@@ -180,6 +177,24 @@ pub fn route(slots: &[Slot], view: &RoutingView, request: RequestTraits) -> Rout
         return Route::Local;
     }
     Route::Moved { slot, node: NodeIndex(primary) }
+}
+
+/// Why a request that concerns every slot cannot be executed; `None`: all slots are served.
+pub fn down_for_all(view: &RoutingView, request: RequestTraits) -> Option<DownReason> {
+    let served: usize = view.ranges().map(|range| range.last.index() - range.first.index() + 1).sum();
+    if served < SLOT_COUNT { Some(DownReason::Unserved) } else { view.service.down(request) }
+}
+
+impl Service {
+    /// Why the cluster as a whole lets a request with keys not through.
+    fn down(self, request: RequestTraits) -> Option<DownReason> {
+        match self {
+            Service::All => None,
+            Service::Reads if !request.write => None,
+            Service::Reads => Some(DownReason::ReadsOnly),
+            Service::Nothing => Some(DownReason::Cluster),
+        }
+    }
 }
 
 impl DownReason {

@@ -66,6 +66,10 @@ pub trait Home {
     /// The last slot of the run of slots that begins at `slot` and has one owner.
     fn run_end(&self, slot: Slot) -> Slot;
 
+    /// Why a request that concerns all slots cannot be executed, as an error without the leading `-`; `None`: every slot
+    /// is served.
+    fn unserved(&self, writes: bool) -> Option<&'static str>;
+
     /// Every other node that owns slots.
     fn peers(&self) -> Vec<Peer>;
 

@@ -13,10 +13,17 @@ use crate::resp::arguments::{Arguments, OwnedArguments};
 use crate::resp::reply::{Protocol, ReplyWriter};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Bytes that the parts of one reply may have together.
 const REPLY_BYTES_MAX: usize = 512 * 1024 * 1024;
 const TOO_LARGE: &str = "ERR the replies of all nodes together are too large";
+const UNSETTLED: &str = "TRYAGAIN Slots are changing hands; some nodes may have executed the command";
+/// How long a hand-off may last.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
+/// How long to wait for a newer view before the next try.
+const PAUSE: Duration = Duration::from_millis(20);
 const INCOMPREHENSIBLE: &str = "ERR a node has sent a reply of another kind than expected";
 
 /// How the replies of the parts become one.
@@ -149,7 +156,8 @@ pub struct Everywhere {
 }
 
 /// Sends a request to all that own slots, and executes it here too. Where slots changed hands meanwhile it is done once
-/// more, so that no slot is left out; therefore the client's next requests wait.
+/// more, so that no slot is left out; therefore the client's next requests wait. Where a slot is served by nobody, it is
+/// not executed at all: what the others have is not the answer.
 ///
 /// # Errors
 /// See [`Refusal`].
@@ -160,28 +168,53 @@ pub fn everywhere(
 ) -> Result<impl Future<Output = Vec<u8>> + use<>, Refusal> {
     let mut version = proxy.home.version();
     let ticket = lane.enter(proxy.way(request.protocol));
-    let mut round = send_everywhere(proxy, &ticket, &request)?;
+    let round = send_everywhere(proxy, &ticket, &request)?;
     lane.close();
     let proxy = Rc::clone(proxy);
     Ok(async move {
-        for attempt in 1.. {
-            let mut merged = Merged::new(request.merge, 0);
-            merged.add(&[], &round.0);
-            for forward in round.1 {
-                merged.add(&[], &forward.finish().await);
-            }
-            let reply = merged.finish(request.protocol);
-            if proxy.home.version() == version || attempt == HOPS_MAX {
-                return reply;
+        let mut reply = request.merged(round).await;
+        for _ in 1..HOPS_MAX {
+            if proxy.home.version() == version {
+                break;
             }
             version = proxy.home.version();
-            round = match send_everywhere(&proxy, &ticket, &request) {
-                Ok(round) => round,
-                Err(_) => return reply,
+            reply = match send_again(&proxy, &ticket, &request).await {
+                Ok(round) => request.merged(round).await,
+                Err(error) => return error,
             };
         }
-        super::error(INCOMPREHENSIBLE)
+        reply
     })
+}
+
+/// Another round, or the error that is the reply instead.
+async fn send_again(proxy: &Rc<Proxy>, ticket: &Ticket, request: &Everywhere) -> Result<Round, Vec<u8>> {
+    let until = Instant::now() + SETTLED_AFTER;
+    loop {
+        match send_everywhere(proxy, ticket, request) {
+            Ok(round) => return Ok(round),
+            Err(Refusal::Down(text)) => return Err(super::error(text)),
+            Err(_) if Instant::now() >= until => return Err(super::error(UNSETTLED)),
+            Err(Refusal::Soon) => proxy.home.until_newer(proxy.home.version(), PAUSE).await,
+            Err(Refusal::Full(peer)) => {
+                let link = proxy.links.get(&*proxy.home, peer, request.protocol);
+                let _ = tokio::time::timeout_at(until, link.until_room()).await;
+            }
+        }
+    }
+}
+
+impl Everywhere {
+    /// One reply out of those of a round.
+    async fn merged(&self, round: Round) -> Vec<u8> {
+        let (here, there) = round;
+        let mut merged = Merged::new(self.merge, 0);
+        merged.add(&[], &here);
+        for forward in there {
+            merged.add(&[], &forward.finish().await);
+        }
+        merged.finish(self.protocol)
+    }
 }
 
 /// One round: the reply of this node, and those to come.
@@ -189,6 +222,9 @@ type Round = (Vec<u8>, Vec<Forward>);
 
 fn send_everywhere(proxy: &Rc<Proxy>, ticket: &Ticket, request: &Everywhere) -> Result<Round, Refusal> {
     let home = &proxy.home;
+    if let Some(text) = home.unserved(request.writes) {
+        return Err(Refusal::Down(text));
+    }
     let peers = home.peers();
     let is_full = |peer: &&super::Peer| !proxy.links.get(&**home, **peer, request.protocol).has_room();
     if let Some(full) = peers.iter().find(is_full) {

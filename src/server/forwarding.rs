@@ -13,7 +13,7 @@ use super::dispatch::Batch;
 use super::routing::{CROSS_SLOT, Elsewhere};
 use crate::base::clock;
 use crate::base::slot::Slot;
-use crate::cluster::routing::{self, NodeIndex, RequestTraits, Route, RoutingNode};
+use crate::cluster::routing::{self, DownReason, NodeIndex, RequestTraits, Route, RoutingNode};
 use crate::commands::context::{Flow, LaterReply};
 use crate::commands::control::transaction::unwatch_all;
 use crate::commands::data::keyspace::{ScanCursor, ScanOptions};
@@ -468,6 +468,12 @@ impl Home for ThisNode {
         let owner = view.routing.primary(slot);
         let following = Slot::all().skip(slot.index());
         following.take_while(|slot| view.routing.primary(*slot) == owner).last().unwrap_or(slot)
+    }
+
+    fn unserved(&self, writes: bool) -> Option<&'static str> {
+        let view = self.cluster.view();
+        let traits = RequestTraits { write: writes, readonly_connection: false };
+        routing::down_for_all(&view.routing, traits).map(DownReason::message)
     }
 
     fn peers(&self) -> Vec<Peer> {

@@ -95,6 +95,11 @@ impl Trio {
 
     /// Says who owns which third of the slots: 0 is the node in this process.
     pub(crate) fn show(&self, version: u64, owners: [usize; 3]) {
+        self.show_served(version, owners.map(Some));
+    }
+
+    /// Likewise; `None`: nobody serves it.
+    fn show_served(&self, version: u64, owners: [Option<usize>; 3]) {
         let peers = [self.address, self.others[0].peer, self.others[1].peer];
         let mut topology = Topology::default();
         let mut index = 0;
@@ -108,7 +113,9 @@ impl Trio {
         }
         for (third, owner) in owners.into_iter().enumerate() {
             let slots: SlotRanges = Slot::all().filter(|slot| slot.index() * 3 / 16384 == third).collect();
-            apply(TopologyChange::Revive { slots, to: NodeId(owner as u128 + 1) });
+            if let Some(owner) = owner {
+                apply(TopologyChange::Revive { slots, to: NodeId(owner as u128 + 1) });
+            }
         }
         topology.version = 100 + version;
         self.cluster.show(Arc::new(topology), Some(Incarnation(1)));
@@ -360,4 +367,30 @@ fn an_owner_that_dies_takes_only_its_slots_with_it() {
     trio.show(3, [0, 1, 2]);
     client.check(&format!("GET {c}"), "$-1");
     client.check(&format!("MGET {a} {b} {c}"), "*3 $1 1 $1 1 $-1");
+}
+
+#[test]
+fn what_concerns_all_keys_fails_while_some_are_served_by_nobody() {
+    let mut trio = Trio::start();
+    let mut client = trio.client();
+    let [a, b, c] = keys_of_thirds("k");
+    client.check(&format!("MSET {a} 1 {b} 1 {c} 1"), "+OK");
+    let requests = ["DBSIZE", "KEYS *", "FLUSHALL", "FLUSHDB"];
+    // The owner is gone, and nobody has noticed.
+    trio.others[1] = Node::start(&[]);
+    for request in &requests[..2] {
+        assert!(client.ask(request).starts_with("-CLUSTERDOWN"), "{request}");
+    }
+    // It is agreed that it is down.
+    trio.show_served(3, [Some(0), Some(1), None]);
+    for request in requests {
+        client.check(request, "-CLUSTERDOWN Hash slot not served");
+    }
+    client.check(&format!("MGET {a} {b}"), "*2 $1 1 $1 1");
+    assert!(client.ask("SCAN 0 COUNT 100000").starts_with("-CLUSTERDOWN"), "nor is a walk over the rest all there is");
+    // Somebody else serves the rest.
+    trio.show(4, [0, 1, 1]);
+    client.check("DBSIZE", ":2");
+    client.check("FLUSHALL", "+OK");
+    client.check("DBSIZE", ":0");
 }

@@ -179,6 +179,13 @@ impl Home for Table {
         Slot::all().skip(slot.index()).take_while(|other| self.owner(*other) == self.owner(slot)).last().unwrap_or(slot)
     }
 
+    fn unserved(&self, writes: bool) -> Option<&'static str> {
+        match self.place(Slot::of_key(b""), writes) {
+            Place::Nowhere(text) => Some(text),
+            _ => None,
+        }
+    }
+
     fn peers(&self) -> Vec<Peer> {
         self.peers.borrow().clone()
     }
