@@ -56,7 +56,8 @@ impl ClusterReport {
 
     /// How many slots somebody serves.
     pub(super) fn served(&self) -> usize {
-        self.nodes.iter().map(|node| node.slots.len()).sum()
+        // A node that is down is shown with what it served at last.
+        self.nodes.iter().filter(|node| !node.is_failed()).map(|node| node.slots.len()).sum()
     }
 
     pub(super) fn keys(&self) -> u64 {
@@ -64,7 +65,7 @@ impl ClusterReport {
     }
 
     pub(super) fn owner(&self, slot: Slot) -> Option<&NodeReport> {
-        self.nodes.iter().find(|node| node.slots.contains(slot))
+        self.nodes.iter().find(|node| !node.is_failed() && node.slots.contains(slot))
     }
 
     /// One word, and why.

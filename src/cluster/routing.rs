@@ -65,6 +65,8 @@ pub struct SlotPlace<'a> {
     pub primary: Option<NodeId>,
     /// Who else has it, in the committed order.
     pub copies: &'a [NodeId],
+    /// Of a slot that nobody serves: who was the last to. Clients that want every slot to have an owner are still shown it.
+    pub last_owner: Option<NodeId>,
     /// This node is one end of a hand-off that is being committed: it answers no request until that is done or off.
     pub handing_off: bool,
 }
@@ -223,6 +225,8 @@ pub struct RoutingView {
     handing_off: SlotRanges,
     /// Ascending. Invariant: disjoint, and neighbours that touch have different owners.
     ranges: Vec<Range>,
+    /// Slots that nobody serves, with their last owners, likewise.
+    lost: Vec<Range>,
     /// The owners of all ranges, one list behind the other.
     owners: Vec<NodeIndex>,
 }
@@ -256,18 +260,26 @@ impl RoutingView {
             primaries: vec![NOBODY; SLOT_COUNT].into_boxed_slice(),
             handing_off: SlotRanges::default(),
             ranges: Vec::new(),
+            lost: Vec::new(),
             owners: Vec::new(),
         };
         let mut handing_off = Vec::new();
         let mut owners = Vec::new();
         for slot in Slot::all() {
-            let SlotPlace { primary: Some(primary), copies, handing_off: leaves } = place(slot) else { continue };
+            let SlotPlace { primary, copies, last_owner, handing_off: leaves } = place(slot);
+            let index = |id: &NodeId| index_of.get(id).copied().ok_or(RoutingError::UnknownOwner(slot, *id));
             owners.clear();
+            let Some(primary) = primary else {
+                if let Some(last) = last_owner {
+                    append(&mut view.lost, &mut view.owners, slot, &[index(&last)?]);
+                }
+                continue;
+            };
             for id in std::iter::once(&primary).chain(copies) {
-                owners.push(*index_of.get(id).ok_or(RoutingError::UnknownOwner(slot, *id))?);
+                owners.push(index(id)?);
             }
             view.primaries[slot.index()] = owners[0].0;
-            view.append(slot, &owners);
+            append(&mut view.ranges, &mut view.owners, slot, &owners);
             if leaves {
                 handing_off.push(slot);
             }
@@ -329,11 +341,20 @@ impl RoutingView {
 
     /// The slots that have an owner, ascending, in as few ranges as their owners allow.
     pub fn ranges(&self) -> impl ExactSizeIterator<Item = OwnedRange<'_>> {
-        self.ranges.iter().map(|range| OwnedRange {
-            first: range.first,
-            last: range.last,
-            owners: &self.owners[range.owners_start..range.owners_end],
-        })
+        self.ranges.iter().map(|range| self.owned(range))
+    }
+
+    /// Those, and the slots that nobody serves with their last owners: ascending, as clients are shown them.
+    pub fn shown_ranges(&self) -> Vec<OwnedRange<'_>> {
+        let mut shown: Vec<OwnedRange<'_>> =
+            self.ranges.iter().chain(&self.lost).map(|range| self.owned(range)).collect();
+        shown.sort_unstable_by_key(|range| range.first);
+        shown
+    }
+
+    fn owned(&self, range: &Range) -> OwnedRange<'_> {
+        let owners = &self.owners[range.owners_start..range.owners_end];
+        OwnedRange { first: range.first, last: range.last, owners }
     }
 
     /// The slots whose primary a node is.
@@ -344,20 +365,20 @@ impl RoutingView {
     fn has_copy_here(&self, slot: Slot) -> bool {
         self.this_node.is_some_and(|here| self.owners(slot).contains(&here))
     }
+}
 
-    /// Adds the slot behind those so far: to the last range if it continues that one.
-    fn append(&mut self, slot: Slot, owners: &[NodeIndex]) {
-        if let Some(range) = self.ranges.last_mut()
-            && range.last.index() + 1 == slot.index()
-            && self.owners[range.owners_start..range.owners_end] == *owners
-        {
-            range.last = slot;
-            return;
-        }
-        let owners_start = self.owners.len();
-        self.owners.extend_from_slice(owners);
-        self.ranges.push(Range { first: slot, last: slot, owners_start, owners_end: self.owners.len() });
+/// Adds the slot behind those so far: to the last range if it continues that one.
+fn append(ranges: &mut Vec<Range>, all_owners: &mut Vec<NodeIndex>, slot: Slot, owners: &[NodeIndex]) {
+    if let Some(range) = ranges.last_mut()
+        && range.last.index() + 1 == slot.index()
+        && all_owners[range.owners_start..range.owners_end] == *owners
+    {
+        range.last = slot;
+        return;
     }
+    let owners_start = all_owners.len();
+    all_owners.extend_from_slice(owners);
+    ranges.push(Range { first: slot, last: slot, owners_start, owners_end: all_owners.len() });
 }
 
 /// Without the table, which would fill pages.

@@ -61,6 +61,6 @@ pub fn routing_view(
             Phase::HandingOff { to, .. } => primary == Some(this_node) || (current && to == this_node),
             _ => false,
         };
-        SlotPlace { primary, copies: &[], handing_off }
+        SlotPlace { primary, copies: &[], last_owner: topology.slot(slot).primary, handing_off }
     })
 }

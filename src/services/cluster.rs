@@ -42,12 +42,12 @@ impl View {
         Ok(View { routing, topology, is_member, slots_reply: Default::default(), slots_by_node: OnceLock::new() })
     }
 
-    /// The slots that a node serves.
+    /// The slots that a node serves, and those that nobody serves since it did.
     pub fn slots_of(&self, node: NodeId) -> &SlotRanges {
         static NONE: SlotRanges = SlotRanges::new();
         let by_node = self.slots_by_node.get_or_init(|| {
             let mut by_node: BTreeMap<NodeId, SlotRanges> = BTreeMap::new();
-            for range in self.routing.ranges() {
+            for range in self.routing.shown_ranges() {
                 let Some(primary) = range.owners.first() else { continue };
                 let slots = SlotRanges::between(range.first, range.last);
                 by_node.entry(self.routing.node(*primary).id).or_default().extend(slots.slots());

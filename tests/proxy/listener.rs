@@ -95,11 +95,11 @@ impl Trio {
 
     /// Says who owns which third of the slots: 0 is the node in this process.
     pub(crate) fn show(&self, version: u64, owners: [usize; 3]) {
-        self.show_served(version, owners.map(Some));
+        self.show_with_down(version, owners, None);
     }
 
-    /// Likewise; `None`: nobody serves it.
-    fn show_served(&self, version: u64, owners: [Option<usize>; 3]) {
+    /// Likewise; one of the nodes is down.
+    fn show_with_down(&self, version: u64, owners: [usize; 3], down: Option<usize>) {
         let peers = [self.address, self.others[0].peer, self.others[1].peer];
         let mut topology = Topology::default();
         let mut index = 0;
@@ -113,8 +113,11 @@ impl Trio {
         }
         for (third, owner) in owners.into_iter().enumerate() {
             let slots: SlotRanges = Slot::all().filter(|slot| slot.index() * 3 / 16384 == third).collect();
-            if let Some(owner) = owner {
-                apply(TopologyChange::Revive { slots, to: NodeId(owner as u128 + 1) });
+            let (to, incarnation) = (NodeId(owner as u128 + 1), Incarnation(owner as u64 + 1));
+            apply(TopologyChange::Revive { slots: slots.clone(), to });
+            if down == Some(owner) {
+                apply(TopologyChange::SetMemberState { node: to, incarnation, state: NodeState::Down });
+                apply(TopologyChange::MarkDead { slots, node: to, incarnation });
             }
         }
         topology.version = 100 + version;
@@ -382,7 +385,7 @@ fn what_concerns_all_keys_fails_while_some_are_served_by_nobody() {
         assert!(client.ask(request).starts_with("-CLUSTERDOWN"), "{request}");
     }
     // It is agreed that it is down.
-    trio.show_served(3, [Some(0), Some(1), None]);
+    trio.show_with_down(3, [0, 1, 2], Some(2));
     for request in requests {
         client.check(request, "-CLUSTERDOWN Hash slot not served");
     }
@@ -393,4 +396,31 @@ fn what_concerns_all_keys_fails_while_some_are_served_by_nobody() {
     client.check("DBSIZE", ":2");
     client.check("FLUSHALL", "+OK");
     client.check("DBSIZE", ":0");
+}
+
+#[test]
+fn slots_of_a_node_that_is_down_are_shown_with_it() {
+    let trio = Trio::start();
+    let mut client = trio.client();
+    let [_, _, c] = keys_of_thirds("k");
+    let third = "10923-16383";
+    let whole = client.ask("CLUSTER SLOTS");
+    trio.show_with_down(3, [0, 1, 2], Some(2));
+    client.check(&format!("GET {c}"), "-CLUSTERDOWN Hash slot not served");
+    assert_eq!(client.ask("CLUSTER SLOTS"), whole, "clients that want all slots to be covered start");
+    let port = trio.others[1].peer.port();
+    let nodes = client.ask("CLUSTER NODES");
+    let line = nodes.lines().find(|line| line.contains(&format!(":{port}@"))).expect("its line");
+    assert!(line.contains(" master,fail ") && line.ends_with(&format!(" disconnected {third}")), "{line}");
+    let shards = client.ask("CLUSTER SHARDS").replace("\r\n", " ");
+    let (before, failed) = shards.split_once("$4 fail").expect("it is flagged");
+    assert!(before.contains(":10923 :16383") && !failed.contains(":10923 :16383"), "{shards}");
+    let info = client.ask("CLUSTER INFO");
+    for field in ["cluster_slots_assigned:16384", "cluster_slots_fail:5461", "cluster_slots_pfail:0", "cluster_size:3"]
+    {
+        assert!(info.contains(&format!("{field}\r\n")), "{field}: {info}");
+    }
+    // Until somebody else owns them.
+    trio.show(4, [0, 1, 1]);
+    assert!(!client.ask("CLUSTER SLOTS").contains(&format!(":{port}\r\n")));
 }

@@ -11,9 +11,9 @@ const WRITE_ANY: RequestTraits = RequestTraits { write: true, readonly_connectio
 fn place(slot: Slot) -> SlotPlace<'static> {
     let handing_off = matches!(slot.number(), 90..100 | 190..200);
     match slot.number() {
-        0..100 => SlotPlace { primary: Some(NodeId(1)), copies: &[NodeId(2)], handing_off },
-        100..200 => SlotPlace { primary: Some(NodeId(2)), copies: &[NodeId(1)], handing_off },
-        200..300 => SlotPlace { primary: Some(NodeId(3)), copies: &[], handing_off },
+        0..100 => SlotPlace { primary: Some(NodeId(1)), copies: &[NodeId(2)], handing_off, last_owner: None },
+        100..200 => SlotPlace { primary: Some(NodeId(2)), copies: &[NodeId(1)], handing_off, last_owner: None },
+        200..300 => SlotPlace { primary: Some(NodeId(3)), copies: &[], handing_off, last_owner: None },
         _ => SlotPlace::default(),
     }
 }
@@ -139,6 +139,22 @@ fn ranges_are_merged_by_owners_in_order() {
 }
 
 #[test]
+fn slots_that_nobody_serves_are_shown_with_their_last_owner() {
+    let lose = |slot: Slot| match slot.number() {
+        50..150 => SlotPlace { last_owner: Some(NodeId(3)), ..SlotPlace::default() },
+        _ => place(slot),
+    };
+    let view = RoutingView::new(parts(1), lose).expect("parts that fit together");
+    let shown: Vec<_> = view.shown_ranges().iter().map(|range| (range.first.number(), range.owners[0].0)).collect();
+    assert_eq!(shown, [(0, 0), (50, 2), (150, 1), (200, 2)]);
+    assert_eq!(view.ranges().len(), 3);
+    for number in [50, 149, 300] {
+        check(&view, &[number], READ, Route::Down(DownReason::Unserved));
+        assert!(view.owners(slots(&[number])[0]).is_empty());
+    }
+}
+
+#[test]
 fn parts_that_contradict_each_other_make_no_view() {
     let unknown = RoutingView::new(RoutingParts { nodes: vec![node(1), node(3)], ..parts(1) }, place);
     assert_eq!(unknown.err(), Some(RoutingError::UnknownOwner(slots(&[0])[0], NodeId(2))));
@@ -177,6 +193,7 @@ proptest! {
             primary: table[slot.index()].first().copied(),
             copies: table[slot.index()].get(1..).unwrap_or_default(),
             handing_off: false,
+            last_owner: None,
         }).expect("parts that fit together");
 
         let mut from_ranges: Vec<Vec<NodeId>> = vec![Vec::new(); SLOT_COUNT];

@@ -74,8 +74,10 @@ fn slots(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
 
 fn write_slots(view: &View, reply: &mut ReplyWriter<'_>) {
     let routing = &view.routing;
-    reply.array(routing.ranges().len());
-    for range in routing.ranges() {
+    // Clients refuse to start where a slot has no owner: what a node had that is gone stays with it until another has it.
+    let ranges = routing.shown_ranges();
+    reply.array(ranges.len());
+    for range in ranges {
         reply.array(2 + range.owners.len());
         reply.integer(i64::from(range.first.number()));
         reply.integer(i64::from(range.last.number()));
@@ -225,8 +227,10 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     let topology = &view.topology;
     let served = view.served_count();
     let is_ok = view.is_member && view.routing.service() == Service::All && served > 0;
-    let suspected =
-        |node: &&Node| members.member(node.id).is_some_and(|member| member.health == MemberHealth::Suspected);
+    let suspected = |node: &&Node| {
+        let is_suspected = members.member(node.id).is_some_and(|member| member.health == MemberHealth::Suspected);
+        is_suspected && node.state != NodeState::Down
+    };
     let suspected: usize = topology.nodes.values().filter(suspected).map(|node| view.slots_of(node.id).len()).sum();
     let size = topology.nodes.keys().filter(|node| !view.slots_of(**node).is_empty()).count();
     let epoch = topology.slots().iter().map(|record| record.epoch.0).max().unwrap_or(0);
