@@ -370,6 +370,9 @@ fn exec(proxied: &Proxied, batch: &Batch<'_>, session: &mut Session) -> Decision
     if place == Place::Here && link.is_none() {
         return Ok(None);
     }
+    if let Some(queued) = transaction.queue.iter().find(|queued| is_about_connection(queued.command)) {
+        return Err(Elsewhere::Redirect(not_elsewhere(queued.command)));
+    }
     let queue = session.transaction.take().map(|transaction| transaction.queue).unwrap_or_default();
     unwatch_all(session, batch.services);
     let queue: Vec<OwnedArguments> = queue.into_iter().map(|queued| queued.arguments).collect();
@@ -382,6 +385,20 @@ fn exec(proxied: &Proxied, batch: &Batch<'_>, session: &mut Session) -> Decision
         // What was watched here has moved: whether it has changed since, nobody knows.
         _ => Flow::Later(Box::pin(std::future::ready(transaction::aborted(protocol)))),
     }))
+}
+
+/// Whether a command is about the client's own connection. On another node it would be about the link, which all clients
+/// share: one of them could silence it for the others.
+fn is_about_connection(command: &Command) -> bool {
+    let is_bare = matches!(command.name.as_str(), "ping" | "echo");
+    command.spec.has(spec::PUSHES) || (command.spec.categories & spec::CONNECTION != 0 && !is_bare)
+}
+
+/// Why a transaction with such a command is not executed on another node.
+fn not_elsewhere(command: &Command) -> CommandError {
+    let name = &command.name;
+    let reason = format!("'{name}' is about this connection, and the keys are on another node");
+    CommandError::Text(format!("EXECABORT Transaction discarded because of: {reason}").into())
 }
 
 /// The node as its proxy sees it.

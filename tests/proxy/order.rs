@@ -212,3 +212,35 @@ fn three_nodes_answer_as_one_does() {
         }
     }
 }
+
+#[test]
+fn a_transaction_leaves_nothing_behind_on_the_link_that_all_share() {
+    let trio = Trio::start();
+    let [here, there, _] = keys_of_thirds("k");
+    let mut client = trio.client();
+    for request in [
+        "CLIENT REPLY OFF",
+        "CLIENT ROUTING PROXY",
+        "CLIENT SETNAME me",
+        "CLIENT ID",
+        "SUBSCRIBE news",
+        "PSUBSCRIBE n*",
+        "UNSUBSCRIBE",
+        "HELLO 3",
+        "AUTH nobody nothing",
+        "READONLY",
+    ] {
+        let replies = answers(&mut client, &["MULTI", &format!("INCR {there}"), request, "EXEC"]);
+        let name = request.split(' ').take(if request.starts_with("CLIENT") { 2 } else { 1 });
+        let name = name.collect::<Vec<_>>().join("|").to_lowercase();
+        let expected = format!(
+            "-EXECABORT Transaction discarded because of: '{name}' is about this connection, and the keys are on another node"
+        );
+        assert_eq!(replies[3], expected);
+        assert_eq!(trio.client().ask(&format!("GET {there}")), "$-1\r\n", "{request}");
+    }
+    let replies = answers(&mut client, &["MULTI", &format!("INCR {here}"), "CLIENT SETNAME me", "EXEC"]);
+    assert_eq!(replies[3], "*2 :1 +OK");
+    let replies = answers(&mut client, &["MULTI", &format!("INCR {there}"), "PING", "ECHO x", "DBSIZE", "EXEC"]);
+    assert_eq!(replies[5], "*4 :1 +PONG $1 x :1");
+}
