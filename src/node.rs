@@ -3,14 +3,15 @@
 mod cluster;
 mod handler;
 mod leader;
+mod listeners;
 
 use crate::base::clock;
 use crate::config::{Config, Routing};
 use crate::engine::Engine;
-use crate::server::{listener, worker};
+use crate::server::worker;
 use crate::services::Services;
+use listeners::{Listeners, addresses, open};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 /// A node that is built and listens.
@@ -74,16 +75,11 @@ impl Node {
 
     /// Serves until somebody asks it to end.
     pub async fn run(self) -> io::Result<()> {
-        let config = self.services.settings.load_full();
-        let is_proxy = config.routing == Routing::Proxy;
-        let main = self.listeners.into_iter().map(|socket| (socket, is_proxy));
-        for (socket, is_proxied) in main.chain(self.proxy_listeners.into_iter().map(|socket| (socket, true))) {
-            let (services, workers) = (Arc::clone(&self.services), Arc::clone(&self.workers));
-            tokio::spawn(async move {
-                if let Err(error) = listener::accept(socket, services, workers, is_proxied).await {
-                    tracing::error!(%error, "the listener has ended");
-                }
-            });
+        let is_proxy = self.services.settings.load().routing == Routing::Proxy;
+        let main = Listeners::start(&self.services, &self.workers, is_proxy, self.listeners)?;
+        self.services.settings.set_listen(Box::new(move |config| main.follow(config)));
+        for socket in self.proxy_listeners {
+            listeners::accept(&tokio::runtime::Handle::current(), socket, &self.services, &self.workers, true);
         }
         tracing::info!("Ready to accept connections");
         tokio::spawn(crate::services::timer::run(Arc::clone(&self.services)));
@@ -94,7 +90,7 @@ impl Node {
             () = self.services.shutdown.notified() => tracing::info!("Told to shut down by a client"),
         }
         if let Some(cluster) = self.cluster {
-            let patience = std::time::Duration::from_secs(config.cluster.shutdown_timeout);
+            let patience = std::time::Duration::from_secs(self.services.settings.load().cluster.shutdown_timeout);
             tokio::select! {
                 () = cluster.leave(patience, &self.services.clients) => {}
                 _ = terminate.recv() => tracing::warn!("Received SIGTERM again, ending at once"),
@@ -113,40 +109,4 @@ fn run_id() -> String {
         bytes[..8].copy_from_slice(&clock::unix_us().to_le_bytes());
     }
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The addresses of `bind` that this machine has; those with a minus in front may be missing.
-fn addresses(config: &Config) -> io::Result<Vec<IpAddr>> {
-    let mut found = Vec::new();
-    for name in &config.bind {
-        let (optional, name) = match name.strip_prefix('-') {
-            Some(name) => (true, name),
-            None => (false, name.as_str()),
-        };
-        let address: IpAddr = match name {
-            "*" => Ipv4Addr::UNSPECIFIED.into(),
-            "::*" => Ipv6Addr::UNSPECIFIED.into(),
-            name => name.parse().map_err(|_| {
-                io::Error::new(io::ErrorKind::InvalidInput, format!("'{name}' in 'bind' is not an IP address"))
-            })?,
-        };
-        match std::net::TcpListener::bind(SocketAddr::new(address, 0)) {
-            Ok(_) => found.push(address),
-            Err(error) if optional => tracing::debug!(%address, %error, "an optional address is not available"),
-            Err(error) => return Err(io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))),
-        }
-    }
-    if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "none of the addresses in 'bind' is available"));
-    }
-    Ok(found)
-}
-
-/// Opens a socket on each address.
-fn open(addresses: &[IpAddr], port: u16, backlog: i32) -> io::Result<Vec<std::net::TcpListener>> {
-    let bind = |address: &IpAddr| {
-        listener::bind(SocketAddr::new(*address, port), backlog)
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}:{port}: {error}")))
-    };
-    addresses.iter().map(bind).collect()
 }

@@ -7,6 +7,8 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use starling::config::Config;
+use starling::config::parameters::{Change, Effect, PARAMETERS, Parameter};
+use starling::config::value::Kind;
 
 /// Differences, each with its reason.
 const DIFFERENT: &[(&str, &str)] = &[
@@ -39,6 +41,248 @@ fn the_default_files_of_redis_and_valkey_are_read_unchanged() {
         let (code, output) = starling(&["check", &path.display().to_string()], &[]);
         assert_eq!(code, 0, "{file}: {output}");
         assert!(output.contains("the configuration is good: port 6379"), "{file}: {output}");
+    }
+}
+
+/// Parameters that CONFIG SET changes, and the source that reads each while the node runs: its file, and how.
+const ACTING: &[(&str, &str, &str)] = &[
+    ("active-expire-effort", "src/server/worker.rs", "config.active_expire_effort"),
+    ("bind", "src/commands/control/config.rs", "config.bind != before.bind"),
+    ("client-output-buffer-limit", "src/services/settings.rs", "config.output_limit_normal"),
+    ("client-query-buffer-limit", "src/server/connection.rs", ".client_query_buffer_limit"),
+    ("cluster-allow-reads-when-down", "src/services/cluster.rs", "own.allow_reads_when_down"),
+    ("cluster-preferred-endpoint-type", "src/services/cluster.rs", "own.preferred_endpoint_type"),
+    ("cluster-require-full-coverage", "src/services/cluster.rs", "own.require_full_coverage"),
+    ("hash-max-listpack-entries", "src/commands/control/config.rs", "limits.hash_max_listpack_entries"),
+    ("hash-max-listpack-value", "src/commands/control/config.rs", "limits.hash_max_listpack_value"),
+    ("hz", "src/server/worker.rs", "config.hz"),
+    ("latency-monitor-threshold", "src/commands/control/config.rs", "config.latency_monitor_threshold"),
+    ("latency-tracking", "src/commands/control/config.rs", "config.latency_tracking"),
+    ("latency-tracking-info-percentiles", "src/commands/control/info.rs", "\"latency-tracking-info-percentiles\""),
+    ("list-max-listpack-size", "src/commands/control/config.rs", "limits.list_max_listpack_size"),
+    ("loglevel", "src/commands/control/config.rs", "set_level(&config.loglevel)"),
+    ("masterauth", "src/server/forwarding.rs", "\"masterauth\""),
+    ("masteruser", "src/server/forwarding.rs", "\"masteruser\""),
+    ("maxclients", "src/server/listener.rs", "config.maxclients"),
+    ("maxmemory", "src/server/worker.rs", "config.maxmemory"),
+    ("port", "src/commands/control/config.rs", "config.port != before.port"),
+    ("protected-mode", "src/server/listener.rs", "config.protected_mode"),
+    ("proto-max-bulk-len", "src/server/connection.rs", "config.proto_max_bulk_len"),
+    ("requirepass", "src/server/worker.rs", ".requirepass"),
+    ("set-max-intset-entries", "src/commands/control/config.rs", "limits.set_max_intset_entries"),
+    ("set-max-listpack-entries", "src/commands/control/config.rs", "limits.set_max_listpack_entries"),
+    ("set-max-listpack-value", "src/commands/control/config.rs", "limits.set_max_listpack_value"),
+    ("shutdown-timeout", "src/node.rs", "settings.load().cluster.shutdown_timeout"),
+    ("slowlog-log-slower-than", "src/commands/control/config.rs", "config.slowlog_log_slower_than"),
+    ("slowlog-max-len", "src/commands/control/config.rs", "config.slowlog_max_len"),
+    ("tcp-keepalive", "src/server/listener.rs", "config.tcp_keepalive"),
+    ("timeout", "src/services/timer.rs", ".timeout"),
+    ("zset-max-listpack-entries", "src/commands/control/config.rs", "limits.zset_max_listpack_entries"),
+    ("zset-max-listpack-value", "src/commands/control/config.rs", "limits.zset_max_listpack_value"),
+];
+
+/// Another value that a parameter may have.
+fn another(parameter: &Parameter) -> String {
+    match parameter.kind {
+        Kind::Bool => if parameter.default == "yes" { "no" } else { "yes" }.to_owned(),
+        Kind::Integer { least, greatest } | Kind::Memory { least, greatest } => {
+            let other = |value: &i64| value.to_string() != parameter.default;
+            [least, least + 1, greatest].into_iter().find(other).expect("two values").to_string()
+        }
+        Kind::Choice(choices) => choices.iter().find(|choice| **choice != parameter.default).expect("two").to_string(),
+        Kind::Text | Kind::Words => "other".to_owned(),
+        Kind::Percentiles => "1 2".to_owned(),
+        Kind::SavePoints => "10 20".to_owned(),
+        Kind::OutputLimits => "normal 1 2 3".to_owned(),
+        Kind::EventClasses => "KEA".to_owned(),
+    }
+}
+
+#[test]
+fn config_set_changes_what_acts_and_refuses_the_rest_in_words() {
+    let config = Config::default();
+    let acting: Vec<&str> = ACTING.iter().map(|(name, ..)| *name).collect();
+    let mut found = Vec::new();
+    for parameter in PARAMETERS {
+        let (name, value) = (parameter.name, another(parameter));
+        let set = |value: &str| config.changed(&[(name.as_bytes(), value.as_bytes())]);
+        let refusal = |reason: &str| format!("CONFIG SET failed (possibly related to argument '{name}') - {reason}");
+        let refused = set(&value).map(|_| ()).map_err(|error| error.to_string());
+        match (parameter.change, parameter.effect) {
+            (Change::Never, _) => assert_eq!(refused, Err(refusal("can't set immutable config"))),
+            (Change::Protected, _) => assert_eq!(refused, Err(refusal("can't set protected config"))),
+            (Change::AtStart, Effect::Acts) => {
+                assert_eq!(refused, Err(refusal("this server takes it at its start only")));
+                assert!(set(parameter.default).is_ok(), "{name}");
+            }
+            (Change::AtStart, other) => panic!("{name}: {other:?} at the start"),
+            (Change::Anytime, Effect::Missing(reason)) => {
+                assert_eq!(refused, Err(refusal(reason)));
+                assert!(set(parameter.default).is_ok(), "{name}");
+            }
+            (Change::Anytime, effect) => {
+                let changed = set(&value).unwrap_or_else(|error| panic!("{name} {value}: {error}"));
+                assert_ne!(changed.text(name), parameter.default, "{name}");
+                let advice = changed.advisory(&config, &[(name.as_bytes(), value.as_bytes())]);
+                if effect == Effect::Acts {
+                    assert!(advice.is_empty(), "{name}");
+                    found.push(name);
+                } else {
+                    assert_eq!(advice, [name]);
+                }
+            }
+        }
+    }
+    assert_eq!(found, acting);
+    for (name, file, reading) in ACTING {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        assert!(std::fs::read_to_string(path).expect("a source").contains(reading), "{name}: {file} lacks '{reading}'");
+    }
+}
+
+#[test]
+fn what_already_holds_may_be_set() {
+    let config = Config::default();
+    let config = config.changed(&[(b"save", b""), (b"appendonly", b"no")]).expect("nothing is saved");
+    assert!(config.changed(&[(b"save", b"3600 1 300 100 60 10000")]).is_err(), "nothing would be saved");
+    assert!(config.changed(&[(b"key-load-delay", b"0")]).is_ok());
+    assert!(config.changed(&[(b"key-load-delay", b"5")]).is_err());
+    let config = config.changed(&[(b"commandlog-slow-execution-max-len", b"7")]).expect("a second name");
+    let asked: [&[u8]; 2] = [b"Commandlog-Slow-Execution-Max-Len", b"key-load-delay"];
+    assert_eq!(config.get(&asked), [("commandlog-slow-execution-max-len", "7"), ("key-load-delay", "0")]);
+    assert_eq!(config.get(&[b"key-load*"]), []);
+}
+
+#[test]
+fn listeners_move_with_port_and_bind_or_stay() {
+    let mut node = Starling::start(&["--bind", "127.0.0.1"]);
+    let (first, second) = (node.port, free_port());
+    let mut connection = node.connect("127.0.0.1", first);
+    let mut set = |words: &[&str]| ask(&mut connection, &[&["CONFIG", "SET"], words].concat());
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken_port = taken.local_addr().expect("an address").port();
+    let refused = set(&["port", &taken_port.to_string()]);
+    assert!(refused.contains("'port') - Unable to listen on this port. Check server logs."), "{refused}");
+    let refused = set(&["bind", "192.0.2.1"]);
+    assert!(refused.contains("'bind') - Failed to bind to specified addresses."), "{refused}");
+    // Nothing has changed: neither what is listened on, nor what is shown.
+    assert_eq!(ask(&mut node.connect("127.0.0.1", first), &["PING"]), "+PONG");
+    assert_eq!(set(&["port", &second.to_string()]), "+OK");
+    assert_eq!(ask(&mut node.connect("127.0.0.1", second), &["PING"]), "+PONG");
+    assert!(TcpStream::connect(("127.0.0.1", first)).is_err(), "the old port is closed");
+    // All addresses contain the one that is listened on; on to the next, and back.
+    assert_eq!(set(&["bind", "*"]), "+OK");
+    assert_eq!(ask(&mut node.connect("127.0.0.2", second), &["PING"]), "+PONG");
+    assert_eq!(set(&["bind", "127.0.0.1 127.0.0.3"]), "+OK");
+    assert_eq!(ask(&mut node.connect("127.0.0.3", second), &["PING"]), "+PONG");
+    assert!(TcpStream::connect(("127.0.0.2", second)).is_err(), "this address is closed");
+    // Where the way back is needed: `*` is taken by somebody on the last of these addresses.
+    let blocking = TcpListener::bind(("127.0.0.9", second)).expect("an address");
+    assert!(set(&["bind", "*"]).starts_with("-ERR CONFIG SET failed"));
+    drop(blocking);
+    assert_eq!(ask(&mut node.connect("127.0.0.1", second), &["PING"]), "+PONG");
+    assert_eq!(ask(&mut node.connect("127.0.0.3", second), &["PING"]), "+PONG");
+    assert_eq!(node.end(), Some(0));
+}
+
+#[test]
+fn the_log_and_what_is_timed_follow_their_parameters() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let node = Starling::start(&["--logfile", &log.display().to_string()]);
+    let mut connection = node.connect("127.0.0.1", node.port);
+    let said =
+        |name: &str| std::fs::read_to_string(&log).expect("a log").contains(&format!("CONFIG SET {name}: accepted"));
+    let mut ask = |words: &[&str]| ask(&mut connection, words);
+    assert_eq!(ask(&["CONFIG", "SET", "lazyfree-lazy-user-del", "yes"]), "+OK");
+    assert!(said("lazyfree-lazy-user-del"));
+    assert_eq!(ask(&["CONFIG", "SET", "loglevel", "warning"]), "+OK");
+    assert_eq!(ask(&["CONFIG", "SET", "list-compress-depth", "1"]), "+OK");
+    assert!(!said("list-compress-depth"));
+    assert_eq!(ask(&["CONFIG", "SET", "loglevel", "notice"]), "+OK");
+    assert_eq!(ask(&["CONFIG", "SET", "list-compress-depth", "2"]), "+OK");
+    assert!(said("list-compress-depth"));
+    assert_eq!(ask(&["CONFIG", "SET", "latency-tracking-info-percentiles", "12.5 100"]), "+OK");
+    let line = "latency_percentiles_usec_config|set:p12.5=";
+    let text = ask(&["INFO", "latencystats"]);
+    assert!(text.contains(line) && text.contains(",p100="), "{text}");
+    assert_eq!(ask(&["CONFIG", "SET", "latency-tracking", "no"]), "+OK");
+    assert!(!ask(&["INFO", "latencystats"]).contains(line));
+    assert_eq!(ask(&["CONFIG", "RESETSTAT"]), "+OK");
+    assert_eq!(ask(&["LATENCY", "HISTOGRAM", "config|resetstat"]), "*0", "what was not timed is not shown");
+}
+
+/// A node of the program, on a port of 127.0.0.1 that was free.
+struct Starling {
+    child: Child,
+    port: u16,
+    _directory: tempfile::TempDir,
+}
+
+impl Drop for Starling {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Starling {
+    fn start(words: &[&str]) -> Starling {
+        // Another process may take the port between our look and the start, hence some tries.
+        for _ in 0..5 {
+            let (port, directory) = (free_port(), tempfile::tempdir().expect("a directory"));
+            let mut child = Command::new(env!("CARGO_BIN_EXE_starling"))
+                .args(["--port", &port.to_string(), "--threads", "1", "--dir", &directory.path().display().to_string()])
+                .args(words)
+                .env_clear()
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("the program");
+            for _ in 0..1000 {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return Starling { child, port, _directory: directory };
+                }
+                if child.try_wait().expect("a child").is_some() {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        panic!("the server does not start");
+    }
+
+    fn connect(&self, address: &str, port: u16) -> BufReader<TcpStream> {
+        BufReader::new(TcpStream::connect((address, port)).expect("a connection"))
+    }
+
+    /// Tells it to end; how it did.
+    fn end(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        self.child.wait().expect("its end").code()
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+}
+
+/// Sends a command; its answer: a line, or the text of a bulk string, or all lines of an array of flat elements.
+fn ask(connection: &mut BufReader<TcpStream>, words: &[&str]) -> String {
+    let mut request = format!("*{}\r\n", words.len());
+    words.iter().for_each(|word| request.push_str(&format!("${}\r\n{word}\r\n", word.len())));
+    connection.get_mut().write_all(request.as_bytes()).expect("sent");
+    let mut line = String::new();
+    connection.read_line(&mut line).expect("an answer");
+    match line.trim_end() {
+        bulk if bulk.starts_with('$') => {
+            let mut text = vec![0; bulk[1..].parse::<usize>().expect("a length") + 2];
+            connection.read_exact(&mut text).expect("a bulk string");
+            String::from_utf8_lossy(&text).trim_end().to_owned()
+        }
+        line => line.to_owned(),
     }
 }
 

@@ -10,7 +10,6 @@ use crate::config::load::{self, Loaded};
 use crate::node::Node;
 use std::ffi::OsString;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 const HELP: &str = "\
 Starling: a Redis-protocol cache whose nodes form, balance and heal a cluster by themselves.
@@ -107,7 +106,7 @@ fn serve(arguments: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if let Err(error) = start_log(&loaded) {
+    if let Err(error) = crate::services::log::start(&loaded.config) {
         eprintln!("cannot write the log: {error}");
         return ExitCode::FAILURE;
     }
@@ -146,28 +145,4 @@ fn run_node(loaded: Loaded) -> std::io::Result<()> {
         let _ = std::fs::remove_file(&pidfile);
     }
     result
-}
-
-/// Logs to `logfile`, or to standard output where there is none. `RUST_LOG` refines what `loglevel` says.
-fn start_log(loaded: &Loaded) -> std::io::Result<()> {
-    let config = &loaded.config;
-    let level = match config.loglevel.as_str() {
-        "debug" => "debug",
-        "warning" => "warn",
-        "nothing" => "off",
-        _ => "info",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        EnvFilter::new(format!("{level},openraft={}", if level == "off" { "off" } else { "error" }))
-    });
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
-    if config.logfile.is_empty() {
-        let builder = builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout()));
-        if config.log_json { builder.json().init() } else { builder.init() }
-    } else {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&config.logfile)?;
-        let builder = builder.with_ansi(false).with_writer(std::sync::Mutex::new(file));
-        if config.log_json { builder.json().init() } else { builder.init() }
-    }
-    Ok(())
 }

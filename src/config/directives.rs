@@ -97,6 +97,11 @@ pub fn canonical(name: &str) -> &str {
     SYNONYMS.iter().find(|(synonym, _)| synonym.eq_ignore_ascii_case(name)).map_or(name, |(_, parameter)| parameter)
 }
 
+/// Second names, and the parameters that they mean.
+pub fn second_names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SYNONYMS.iter().copied()
+}
+
 /// Rows of the page about the configuration: name, default, and since when.
 pub fn rows() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     WITHOUT_EFFECT.iter().copied()

@@ -1,7 +1,7 @@
 //! Where a configuration comes from: a file in redis.conf's syntax, `STARLING_*` variables, the command line. The later
 //! one wins.
 
-use super::parameters::{PARAMETERS, find};
+use super::parameters::{Effect, PARAMETERS, find};
 use super::{Config, directives, environment, value};
 use crate::base::glob;
 use std::fmt;
@@ -239,7 +239,8 @@ impl Loader {
             values.insert(0, self.texts[index].clone());
         }
         let text = value::check(parameter.kind, &values, &self.texts[index]).map_err(fail)?;
-        if !parameter.is_honoured && text != parameter.default {
+        let is_other = parameter.effect == Effect::Acts || text == parameter.default;
+        if !is_other || (parameter.name == "log-format" && text == "logfmt") {
             self.name_once(parameter.name);
         }
         self.texts[index] = text;
@@ -310,6 +311,13 @@ mod tests {
     fn second_names_mean_the_same_parameter() {
         let loaded = loaded(&["--commandlog-slow-execution-max-len", "7"], &[]).expect("a configuration");
         assert_eq!(loaded.config.slowlog_max_len, 7);
+    }
+
+    #[test]
+    fn another_servers_format_of_the_log_does_not_stop_the_start() {
+        let loaded = loaded(&["--log-format", "logfmt"], &[]).expect("a configuration");
+        assert_eq!(loaded.without_effect, ["log-format"]);
+        assert!(!loaded.config.log_json);
     }
 
     #[test]

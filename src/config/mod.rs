@@ -9,7 +9,7 @@ pub mod parameters;
 pub mod value;
 
 use crate::base::glob;
-use parameters::{Change, PARAMETERS, find};
+use parameters::{Change, Effect, PARAMETERS, Parameter, find};
 use std::fmt::Write;
 
 /// How much output a class of clients may leave waiting. Bytes; 0: no limit.
@@ -104,6 +104,7 @@ pub struct Config {
     pub slowlog_max_len: usize,
     /// Milliseconds; 0: off.
     pub latency_monitor_threshold: u64,
+    pub latency_tracking: bool,
     pub hz: u64,
     pub active_expire_effort: u64,
     /// Bytes; 0: no limit.
@@ -205,6 +206,7 @@ impl Config {
             slowlog_log_slower_than: signed("slowlog-log-slower-than"),
             slowlog_max_len: size("slowlog-max-len"),
             latency_monitor_threshold: number("latency-monitor-threshold"),
+            latency_tracking: yes("latency-tracking"),
             hz: number("hz"),
             active_expire_effort: number("active-expire-effort"),
             maxmemory: number("maxmemory"),
@@ -250,7 +252,13 @@ impl Config {
         }
     }
 
+    /// The text of a parameter; empty for what is none.
+    pub fn text(&self, name: &str) -> &str {
+        find(name.as_bytes()).map_or("", |index| &self.texts[index])
+    }
+
     /// Names and texts of the parameters of which the name matches a pattern (CONFIG GET). An alias matches by itself.
+    /// What only later versions know, and what Redis hides, is shown to those who ask for it by its whole name.
     pub fn get(&self, patterns: &[&[u8]]) -> Vec<(&'static str, &str)> {
         let wanted = |name: &str| patterns.iter().any(|pattern| glob::matches_any_case(pattern, name.as_bytes()));
         let mut found = Vec::new();
@@ -258,6 +266,12 @@ impl Config {
             let names = std::iter::once(parameter.name).chain(parameter.alias);
             found.extend(names.filter(|name| wanted(name)).map(|name| (name, text.as_str())));
         }
+        let is_asked_for = |name: &str| patterns.iter().any(|pattern| pattern.eq_ignore_ascii_case(name.as_bytes()));
+        let second = directives::second_names().filter(|(name, _)| is_asked_for(name));
+        found.extend(second.map(|(name, parameter)| (name, self.text(parameter))));
+        found.extend(
+            directives::rows().filter(|(name, ..)| is_asked_for(name)).map(|(name, default, _)| (name, default)),
+        );
         found
     }
 
@@ -265,33 +279,58 @@ impl Config {
     pub fn changed(&self, changes: &[(&[u8], &[u8])]) -> Result<Config, ConfigError> {
         let mut texts = self.texts.clone();
         let mut seen: Vec<usize> = Vec::new();
-        for (name, _) in changes {
+        for (name, value) in changes {
             let shown = String::from_utf8_lossy(name).into_owned();
-            let index = find(name).ok_or(ConfigError::Unknown(shown))?;
+            let Some(index) = find(directives::canonical(&shown).as_bytes()) else {
+                let default = directives::default_of(name).ok_or_else(|| ConfigError::Unknown(shown.clone()))?;
+                if *value == default.as_bytes() {
+                    continue;
+                }
+                return Err(ConfigError::Invalid { name: shown, reason: "it has no effect on this server".to_owned() });
+            };
             if seen.contains(&index) {
                 return Err(ConfigError::Duplicate(known_name(index, name)));
             }
             seen.push(index);
         }
-        for ((name, value), &index) in changes.iter().zip(&seen) {
-            let name = known_name(index, name);
-            // Tools set every parameter to what it is; that is no change.
-            if PARAMETERS[index].is_own && value.iter().eq(texts[index].as_bytes()) {
-                continue;
-            }
-            let reason = match PARAMETERS[index].change {
-                Change::Anytime => None,
-                Change::Protected => Some("can't set protected config"),
-                Change::Never => Some("can't set immutable config"),
-            };
-            if let Some(reason) = reason {
-                return Err(ConfigError::Invalid { name, reason: reason.to_owned() });
-            }
+        for (name, value) in changes {
+            let shown = String::from_utf8_lossy(name);
+            let Some(index) = find(directives::canonical(&shown).as_bytes()) else { continue };
             let value = String::from_utf8_lossy(value).into_owned();
-            let checked = value::check(PARAMETERS[index].kind, &[value], &texts[index]);
-            texts[index] = checked.map_err(|reason| ConfigError::Invalid { name, reason })?;
+            let text = changed_text(&PARAMETERS[index], value, &texts[index]);
+            texts[index] = text.map_err(|reason| ConfigError::Invalid { name: known_name(index, name), reason })?;
         }
         Ok(Config::from_texts(texts, self.file.clone()))
+    }
+
+    /// Parameters of these changes that were accepted and do nothing.
+    pub fn advisory<'a>(&self, before: &Config, changes: &[(&'a [u8], &'a [u8])]) -> Vec<&'static str> {
+        let is_advisory =
+            |index: &usize| PARAMETERS[*index].effect == Effect::Advisory && self.texts[*index] != before.texts[*index];
+        let found = changes.iter().filter_map(|(name, _)| find(name)).filter(is_advisory);
+        found.map(|index| PARAMETERS[index].name).collect()
+    }
+}
+
+/// The new text of a parameter at run time. What would not act is refused, in words.
+fn changed_text(parameter: &Parameter, value: String, current: &str) -> Result<String, String> {
+    // Tools set every parameter to what it is; that is no change.
+    if parameter.is_own && value == current {
+        return Ok(value);
+    }
+    match parameter.change {
+        Change::Anytime | Change::AtStart => {}
+        Change::Protected => return Err("can't set protected config".to_owned()),
+        Change::Never => return Err("can't set immutable config".to_owned()),
+    }
+    let text = value::check(parameter.kind, &[value], current)?;
+    if text == current {
+        return Ok(text);
+    }
+    match parameter.effect {
+        _ if parameter.change == Change::AtStart => Err("this server takes it at its start only".to_owned()),
+        Effect::Missing(reason) if !parameter.is_truth(&text) => Err(reason.to_owned()),
+        Effect::Acts | Effect::Advisory | Effect::Missing(_) => Ok(text),
     }
 }
 
@@ -309,23 +348,28 @@ pub fn documentation() -> String {
          Generated from the table of parameters (`src/config/parameters.rs`); `tests/tidy.rs` compares.\n\n\
          Starling reads `redis.conf` (`starling /path/redis.conf`), environment variables (`STARLING_MAXMEMORY=1gb`) and \
          the command line (`--maxmemory 1gb`); the later one wins. Every directive of Redis 7.0, Redis 8.0 and Valkey 9.1 is \
-         known: it is honoured, or accepted and named once in the log because it has no effect here. A name that they do \
-         not know stops the start; a variable of such a name is only a warning, and variables that Kubernetes sets for a \
+         known: it acts, or it is accepted and named once in the log because it has no effect here. CONFIG SET refuses what \
+         would have no effect, and says why, except what is *advisory*: that only concerns speed and memory, and is accepted \
+         and named in the log. To set what already holds (`save \"\"`, `appendonly no`) is always accepted. A name that they do not \
+         know stops the start; a variable of such a name is only a warning, and variables that Kubernetes sets for a \
          service named `starling` (`STARLING_PORT=tcp://...`, `STARLING_SERVICE_HOST`) are ignored.\n\n\
          | parameter | default | changed by CONFIG SET | here |\n|---|---|---|---|\n",
     );
     for parameter in PARAMETERS {
-        let change = if parameter.change == Change::Anytime { "yes" } else { "no" };
-        let here = match (parameter.is_own, parameter.is_honoured) {
+        let is_refused = matches!(parameter.effect, Effect::Missing(_)) || parameter.change != Change::Anytime;
+        let change = if is_refused { "no" } else { "yes" };
+        let here = match (parameter.is_own, parameter.effect) {
             (true, _) => "Starling's own",
-            (false, true) => "honoured",
-            (false, false) => "no effect",
+            (false, Effect::Acts) => "acts",
+            (false, Effect::Advisory) => "advisory: accepted, no effect",
+            (false, Effect::Missing(reason)) => &format!("no effect: {reason}"),
         };
         let default = if parameter.default.is_empty() { "(empty)" } else { parameter.default };
         let alias = parameter.alias.map_or(String::new(), |alias| format!(" (`{alias}`)"));
         let _ = writeln!(page, "| `{}`{alias} | `{default}` | {change} | {here} |", parameter.name);
     }
-    page.push_str("\n## Directives of later versions\n\nAccepted, named once in the log, and without effect.\n\n");
+    page.push_str("\n## Directives of later versions\n\nAccepted at the start, named once in the log, and without effect. CONFIG GET shows the \
+                   default to those who ask for the whole name; CONFIG SET takes nothing else.\n\n");
     page.push_str("| directive | since |\n|---|---|\n");
     for (name, _, since) in directives::rows() {
         let _ = writeln!(page, "| `{name}` | {since} |");

@@ -20,6 +20,8 @@ pub enum Kind {
     Text,
     /// Words separated by blanks.
     Words,
+    /// Numbers of 0 to 100.
+    Percentiles,
     /// Pairs of seconds and changes.
     SavePoints,
     /// `<class> <hard> <soft> <seconds>`, any number of times.
@@ -37,6 +39,7 @@ const CLASSES: [&str; 3] = ["normal", "slave", "pubsub"];
 pub fn check(kind: Kind, words: &[String], current: &str) -> Result<String, String> {
     match kind {
         Kind::Words => Ok(words.join(" ").split_ascii_whitespace().collect::<Vec<_>>().join(" ")),
+        Kind::Percentiles => check_percentiles(words),
         Kind::SavePoints => check_save_points(words),
         Kind::OutputLimits => check_output_limits(words, current),
         _ => match words {
@@ -68,7 +71,7 @@ fn check_one(kind: Kind, word: &str) -> Result<String, String> {
             .map(|choice| (*choice).to_owned())
             .ok_or_else(|| format!("argument(s) must be one of the following: {}", choices.join(", "))),
         Kind::EventClasses => check_event_classes(word),
-        Kind::Text | Kind::Words | Kind::SavePoints | Kind::OutputLimits => Ok(word.to_owned()),
+        Kind::Text | Kind::Words | Kind::Percentiles | Kind::SavePoints | Kind::OutputLimits => Ok(word.to_owned()),
     }
 }
 
@@ -97,6 +100,20 @@ pub fn parse_memory(word: &str) -> Option<i64> {
     // Redis reads no digits at all as 0.
     let value = if number.is_empty() { 0 } else { number.parse::<i64>().ok()?.checked_mul(scale)? };
     (value >= 0).then_some(value)
+}
+
+fn check_percentiles(words: &[String]) -> Result<String, String> {
+    let mut shown = Vec::new();
+    for word in words.join(" ").split_ascii_whitespace() {
+        let number = word.parse::<f64>().map_err(|_| "Invalid latency-tracking-info-percentiles parameters")?;
+        if !(0.0..=100.0).contains(&number) {
+            return Err("latency-tracking-info-percentiles parameters should sit between [0.0,100.0]".to_owned());
+        }
+        // Six digits at most, as Redis shows and compares them.
+        let digits = format!("{number:.6}");
+        shown.push(digits.trim_end_matches('0').trim_end_matches('.').to_owned());
+    }
+    Ok(shown.join(" "))
 }
 
 fn check_save_points(words: &[String]) -> Result<String, String> {
@@ -172,6 +189,10 @@ mod tests {
         check_kind(Kind::Memory { least: 0, greatest: i64::MAX }, "2k", Ok("2000"));
         check_kind(Kind::Memory { least: 0, greatest: i64::MAX }, "2x", Err("argument must be a memory value"));
         check_kind(Kind::Integer { least: 1, greatest: 5 }, "6", Err("argument must be between 1 and 5 inclusive"));
+        check_kind(Kind::Percentiles, "50.5 0 100 99.90", Ok("50.5 0 100 99.9"));
+        check_kind(Kind::Percentiles, "50 x", Err("Invalid latency-tracking-info-percentiles parameters"));
+        let beyond = "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]";
+        check_kind(Kind::Percentiles, "50 101", Err(beyond));
         check_kind(Kind::SavePoints, "900 1 60 5", Ok("900 1 60 5"));
         check_kind(Kind::SavePoints, "900", Err("Invalid save parameters"));
         check_kind(

@@ -15,17 +15,15 @@ use crate::cluster::forming::{Forming, Found};
 use crate::cluster::identity_store::{IdentityStore, StoredIdentity};
 use crate::cluster::membership::socket::{MembershipHandle, SocketOptions};
 use crate::cluster::membership::{Life, MemberIdentity, MemberMetadata, MembershipEvent, MembershipOptions};
-use crate::cluster::routing::PreferredEndpoint;
 use crate::cluster::topology::control_thread::ControlThread;
 use crate::cluster::topology::raft::{Consensus, RaftOptions, RaftTopology};
 use crate::cluster::topology::state::{Event, EventKind};
 use crate::cluster::topology::{Node, NodeState, Topology};
-use crate::cluster::view::ViewOptions;
 use crate::config::{CLUSTER_PORT_OFFSET, Config};
 use crate::engine::Engine;
 use crate::moves::{Moves, MovesOptions};
 use crate::services::clients::Clients;
-use crate::services::cluster::{Cluster, ClusterParts};
+use crate::services::cluster::{Cluster, ClusterParts, view_options};
 use crate::transport::handshake::LocalIdentity;
 use crate::transport::tcp::{TcpOptions, TcpTransport, system_nonces};
 use crate::transport::{LinkSecret, Peer};
@@ -328,19 +326,6 @@ async fn until_known(raft: &RaftTopology) {
             Ok(_) => return,
             Err(_) => tracing::info!(peers = ?raft.group().voters, "waiting for the cluster's topology"),
         }
-    }
-}
-
-fn view_options(config: &Config) -> ViewOptions {
-    let own = &config.cluster;
-    ViewOptions {
-        preferred_endpoint: match own.preferred_endpoint_type.as_str() {
-            "hostname" => PreferredEndpoint::Hostname,
-            "unknown-endpoint" => PreferredEndpoint::Unknown,
-            _ => PreferredEndpoint::Ip,
-        },
-        require_full_coverage: own.require_full_coverage,
-        allow_reads_when_down: own.allow_reads_when_down,
     }
 }
 

@@ -323,7 +323,9 @@ fn execute(
     if timed {
         let took = crate::base::clock::boot_us().saturating_sub(started);
         bump(&counters.microseconds, took);
-        counters.latencies.record(took);
+        if !batch.services.statistics.latency_untracked.load(Ordering::Relaxed) {
+            counters.latencies.record(took);
+        }
         execution::observe(batch.services, session, command, arguments, batch.now_ms, took);
     }
     flow

@@ -8,12 +8,14 @@
 use crate::base::identity::{Incarnation, NodeId};
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::membership::socket::MembershipHandle;
-use crate::cluster::routing::{NodeIndex, RoutingError, RoutingView};
+use crate::cluster::routing::{NodeIndex, PreferredEndpoint, RoutingError, RoutingView};
 use crate::cluster::topology::raft::Consensus;
 use crate::cluster::topology::{Phase, Topology};
 use crate::cluster::view::{self, ViewOptions};
+use crate::config::Config;
 use crate::transport::Transport;
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -89,9 +91,25 @@ pub struct ClusterParts {
     pub options: ViewOptions,
 }
 
+/// How a node's own configuration says that the cluster is shown.
+pub fn view_options(config: &Config) -> ViewOptions {
+    let own = &config.cluster;
+    ViewOptions {
+        preferred_endpoint: match own.preferred_endpoint_type.as_str() {
+            "hostname" => PreferredEndpoint::Hostname,
+            "unknown-endpoint" => PreferredEndpoint::Unknown,
+            _ => PreferredEndpoint::Ip,
+        },
+        require_full_coverage: own.require_full_coverage,
+        allow_reads_when_down: own.allow_reads_when_down,
+    }
+}
+
 /// The cluster, seen from this node.
 pub struct Cluster {
     parts: ClusterParts,
+    /// What the view was made with; held while it is made.
+    shown: Mutex<(ViewOptions, Option<Incarnation>)>,
     view: ArcSwap<View>,
     versions: watch::Sender<u64>,
 }
@@ -104,7 +122,8 @@ impl Cluster {
     pub fn new(parts: ClusterParts, topology: Arc<Topology>) -> Result<Cluster, RoutingError> {
         let versions = watch::Sender::new(topology.version);
         let view = View::new(topology, parts.node, None, parts.options)?;
-        Ok(Cluster { parts, view: ArcSwap::from_pointee(view), versions })
+        let shown = Mutex::new((parts.options, None));
+        Ok(Cluster { parts, shown, view: ArcSwap::from_pointee(view), versions })
     }
 
     /// This node's name.
@@ -125,8 +144,23 @@ impl Cluster {
 
     /// Shows a newer topology to connections, or another life of this node. One caller at a time.
     pub fn show(&self, topology: Arc<Topology>, incarnation: Option<Incarnation>) {
+        let mut shown = self.shown.lock();
+        shown.1 = incarnation;
+        self.show_with(topology, *shown);
+    }
+
+    /// Shows the topology as these options say, from now on.
+    pub fn set_options(&self, options: ViewOptions) {
+        let mut shown = self.shown.lock();
+        if shown.0 != options {
+            shown.0 = options;
+            self.show_with(Arc::clone(&self.view.load().topology), *shown);
+        }
+    }
+
+    fn show_with(&self, topology: Arc<Topology>, (options, incarnation): (ViewOptions, Option<Incarnation>)) {
         let version = topology.version;
-        match View::new(topology, self.parts.node, incarnation, self.parts.options) {
+        match View::new(topology, self.parts.node, incarnation, options) {
             Ok(view) => {
                 self.view.store(Arc::new(view));
                 self.versions.send_replace(version);

@@ -7,6 +7,7 @@ pub mod clients;
 pub mod cluster;
 pub mod inbox;
 pub mod latency;
+pub mod log;
 pub mod memory;
 pub mod pause;
 pub mod pubsub;

@@ -4,16 +4,20 @@ use super::clients::Client;
 use crate::config::{Config, OutputLimit};
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Moves the node's listeners to where a configuration says.
+pub type Listen = Box<dyn Fn(&Config) -> io::Result<()> + Send + Sync>;
 
 /// The current configuration.
-#[derive(Debug)]
 pub struct Settings {
     current: ArcSwap<Config>,
     changing: Mutex<()>,
     /// DEBUG SET-ACTIVE-EXPIRE.
     active_expire: AtomicBool,
+    listen: OnceLock<Listen>,
 }
 
 impl Settings {
@@ -22,6 +26,7 @@ impl Settings {
             current: ArcSwap::from_pointee(config),
             changing: Mutex::new(()),
             active_expire: AtomicBool::new(true),
+            listen: OnceLock::new(),
         }
     }
 
@@ -42,6 +47,20 @@ impl Settings {
         let changed = Arc::new(change(&self.current.load())?);
         self.current.store(Arc::clone(&changed));
         Ok(changed)
+    }
+
+    /// Says how listeners move, once there are some.
+    pub fn set_listen(&self, listen: Listen) {
+        // There is one node in a process, which says it once.
+        let _ = self.listen.set(listen);
+    }
+
+    /// Listens where `config` says.
+    ///
+    /// # Errors
+    /// An address is not available, and nothing has changed; or nothing listens yet.
+    pub fn listen(&self, config: &Config) -> io::Result<()> {
+        self.listen.get().ok_or_else(|| io::Error::other("nothing listens yet"))?(config)
     }
 
     /// The output limit of a client's class.

@@ -3,7 +3,7 @@
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Adds to a counter of which the calling thread is the only writer.
@@ -105,6 +105,8 @@ pub struct Statistics {
     pub input_bytes_per_second: AtomicU64,
     pub output_bytes_per_second: AtomicU64,
     pub peak_memory_bytes: AtomicU64,
+    /// `latency-tracking no`: calls are counted, and how long they took is not.
+    pub latency_untracked: AtomicBool,
 }
 
 /// Different error codes that are counted; what comes after shares one count, as in Redis.
@@ -131,7 +133,9 @@ impl Statistics {
         command.calls.fetch_add(1, Ordering::Relaxed);
         command.microseconds.fetch_add(took_us, Ordering::Relaxed);
         command.failed.fetch_add(u64::from(failed), Ordering::Relaxed);
-        command.latencies.class(took_us).fetch_add(1, Ordering::Relaxed);
+        if !self.latency_untracked.load(Ordering::Relaxed) {
+            command.latencies.class(took_us).fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Adds up one counter over the threads.

@@ -7,11 +7,13 @@ use crate::commands::parse::is;
 use crate::commands::spec::{
     ADMIN, Arity::*, CommandResult, CommandSpec, LOADING, NOSCRIPT, STALE, container, control,
 };
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
+use crate::services::cluster::view_options;
 use crate::values::Limits;
+use std::sync::atomic::Ordering;
 
 /// Parameters whose values no log shows.
 const SECRETS: &[&str] = &["masteruser", "masterauth", "requirepass", "tls-key-file-pass", "tls-client-key-file-pass"];
@@ -47,13 +49,40 @@ fn set(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWri
     control.session.secrets.extend((3..arguments.len()).step_by(2).filter(is_secret));
     let changes: Vec<(&[u8], &[u8])> =
         (2..arguments.len()).step_by(2).map(|index| (arguments.at(index), arguments.at(index + 1))).collect();
-    let changed = control.services.settings.change(|config| config.changed(&changes));
-    match changed {
-        Ok(config) => apply(control.services, &config),
-        Err(error) => return Err(CommandError::Text(format!("ERR {error}").into())),
-    }
+    let services = control.services;
+    let changed = services.settings.change(|before| {
+        let config = before.changed(&changes)?;
+        listen(services, before, &config)?;
+        apply(services, &config);
+        if config.loglevel != before.loglevel {
+            crate::services::log::set_level(&config.loglevel);
+        }
+        for name in config.advisory(before, &changes) {
+            tracing::info!("CONFIG SET {name}: accepted, has no effect here");
+        }
+        Ok(config)
+    });
+    changed.map_err(|error: ConfigError| CommandError::Text(format!("ERR {error}").into()))?;
     reply.ok();
     Ok(())
+}
+
+/// Moves the listeners if `port` or `bind` changed. Where they cannot, nothing has changed.
+fn listen(services: &Services, before: &Config, config: &Config) -> Result<(), ConfigError> {
+    let is_moved = (config.port != before.port, config.bind != before.bind);
+    let (name, reason) = match is_moved {
+        (false, false) => return Ok(()),
+        (true, _) => ("port", "Unable to listen on this port. Check server logs."),
+        (false, true) => ("bind", "Failed to bind to specified addresses."),
+    };
+    let fail = |reason: &str| ConfigError::Invalid { name: name.to_owned(), reason: reason.to_owned() };
+    if config.cluster_enabled {
+        return Err(fail("the other nodes of the cluster know this one by it"));
+    }
+    services.settings.listen(config).map_err(|error| {
+        tracing::warn!(%error, "the listeners stay where they are");
+        fail(reason)
+    })
 }
 
 fn resetstat(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
@@ -83,6 +112,10 @@ fn config_help(_: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
 pub fn apply(services: &Services, config: &Config) {
     services.slowlog.configure(config.slowlog_log_slower_than, config.slowlog_max_len);
     services.latency.set_threshold_ms(config.latency_monitor_threshold);
+    services.statistics.latency_untracked.store(!config.latency_tracking, Ordering::Relaxed);
+    if let Some(cluster) = &services.cluster {
+        cluster.set_options(view_options(config));
+    }
     let limits = &config.limits;
     services.engine.set_limits(Limits {
         hash_max_listpack_entries: limits.hash_max_listpack_entries,

@@ -321,16 +321,21 @@ fn errorstats(section: &mut Section<'_>) {
 }
 
 fn latencystats(section: &mut Section<'_>) {
+    let config = section.services.settings.load_full();
+    if !config.latency_tracking {
+        return;
+    }
+    let words = config.text("latency-tracking-info-percentiles").split_ascii_whitespace();
+    let percentiles: Vec<(&str, f64)> =
+        words.map(|text| (text, text.parse::<f64>().map_or(1.0, |percent| percent / 100.0))).collect();
     for command in table::all() {
         let latencies = section.services.statistics.latencies(command.index as usize);
         if latencies.count() == 0 || command.spec.has(HIDDEN) {
             continue;
         }
-        let [half, most, nearly_all] = [0.5, 0.99, 0.999].map(|share| latencies.quantile(share));
-        section.field(
-            &format!("latency_percentiles_usec_{}", command.name),
-            format_args!("p50={half}.000,p99={most}.000,p99.9={nearly_all}.000"),
-        );
+        let shown = percentiles.iter().map(|(text, share)| format!("p{text}={}.000", latencies.quantile(*share)));
+        let shown = shown.collect::<Vec<_>>().join(",");
+        section.field(&format!("latency_percentiles_usec_{}", command.name), shown);
     }
 }
 
