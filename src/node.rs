@@ -9,7 +9,9 @@ use crate::base::clock;
 use crate::config::{Config, Routing};
 use crate::engine::Engine;
 use crate::server::worker;
-use crate::services::Services;
+/// The log is the process's, and begins before its node.
+pub use crate::services::log;
+use crate::services::{Services, supervision};
 use listeners::{Listeners, addresses, open};
 use std::io;
 use std::sync::Arc;
@@ -81,14 +83,16 @@ impl Node {
         for socket in self.proxy_listeners {
             listeners::accept(&tokio::runtime::Handle::current(), socket, &self.services, &self.workers, true);
         }
-        tracing::info!("Ready to accept connections");
-        tokio::spawn(crate::services::timer::run(Arc::clone(&self.services)));
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tracing::info!("Ready to accept connections");
+        supervision::tell(&self.services.settings.load(), supervision::READY);
+        tokio::spawn(crate::services::timer::run(Arc::clone(&self.services)));
         tokio::select! {
             _ = terminate.recv() => tracing::info!("Received SIGTERM, shutting down"),
             _ = tokio::signal::ctrl_c() => tracing::info!("Received SIGINT, shutting down"),
             () = self.services.shutdown.notified() => tracing::info!("Told to shut down by a client"),
         }
+        supervision::tell(&self.services.settings.load(), supervision::STOPPING);
         if let Some(cluster) = self.cluster {
             let patience = std::time::Duration::from_secs(self.services.settings.load().cluster.shutdown_timeout);
             tokio::select! {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 
 use starling::config::Config;
@@ -212,6 +213,46 @@ fn the_log_and_what_is_timed_follow_their_parameters() {
     assert_eq!(ask(&["LATENCY", "HISTOGRAM", "config|resetstat"]), "*0", "what was not timed is not shown");
 }
 
+#[test]
+fn the_pidfile_is_there_while_its_server_runs() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("starling.pid");
+    let name = file.display().to_string();
+    let mut node = Starling::start(&["--pidfile", &name]);
+    assert_eq!(ask(&mut node.connect("127.0.0.1", node.port), &["PING"]), "+PONG");
+    let written = || std::fs::read_to_string(&file).ok();
+    let own = Some(format!("{}\n", node.child.id()));
+    assert_eq!(written(), own);
+    // Another one on the same port ends, and leaves the file of the first alone.
+    let (code, output) = starling(&["--port", &node.port.to_string(), "--pidfile", &name], &[]);
+    assert_eq!(code, 1, "{output}");
+    assert_eq!(written(), own);
+    assert_eq!(node.end(), Some(0));
+    assert_eq!(written(), None);
+}
+
+#[test]
+fn systemd_hears_when_the_server_is_ready_and_when_it_ends() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("a limit");
+    let heard = || {
+        let mut text = [0; 256];
+        let length = socket.recv(&mut text).expect("a word within a minute");
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    };
+    let path = path.display().to_string();
+    for supervised in ["systemd", "auto"] {
+        let mut node = Starling::start_with(&["--supervised", supervised], &[("NOTIFY_SOCKET", &path)]);
+        assert!(heard().contains("READY=1\n"));
+        let info = ask(&mut node.connect("127.0.0.1", node.port), &["INFO", "server"]);
+        assert!(info.contains("process_supervised:systemd"), "{info}");
+        assert_eq!(node.end(), Some(0));
+        assert_eq!(heard(), "STOPPING=1\n");
+    }
+}
+
 /// A node of the program, on a port of 127.0.0.1 that was free.
 struct Starling {
     child: Child,
@@ -228,6 +269,10 @@ impl Drop for Starling {
 
 impl Starling {
     fn start(words: &[&str]) -> Starling {
+        Starling::start_with(words, &[])
+    }
+
+    fn start_with(words: &[&str], variables: &[(&str, &str)]) -> Starling {
         // Another process may take the port between our look and the start, hence some tries.
         for _ in 0..5 {
             let (port, directory) = (free_port(), tempfile::tempdir().expect("a directory"));
@@ -235,6 +280,7 @@ impl Starling {
                 .args(["--port", &port.to_string(), "--threads", "1", "--dir", &directory.path().display().to_string()])
                 .args(words)
                 .env_clear()
+                .envs(variables.iter().copied())
                 .stdout(Stdio::null())
                 .spawn()
                 .expect("the program");

@@ -4,10 +4,12 @@ mod client;
 mod demo;
 mod observer;
 mod panics;
+mod pidfile;
 mod status;
 
 use crate::config::load::{self, Loaded};
 use crate::node::Node;
+use pidfile::Pidfile;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -106,7 +108,7 @@ fn serve(arguments: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if let Err(error) = crate::services::log::start(&loaded.config) {
+    if let Err(error) = crate::node::log::start(&loaded.config) {
         eprintln!("cannot write the log: {error}");
         return ExitCode::FAILURE;
     }
@@ -134,15 +136,10 @@ fn run_node(loaded: Loaded) -> std::io::Result<()> {
         .map_err(|error| std::io::Error::new(error.kind(), format!("'dir' {}: {error}", config.dir)))?;
     let pidfile = config.pidfile.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
+    runtime.block_on(async {
         let node = Node::start(config).await?;
-        if !pidfile.is_empty() {
-            std::fs::write(&pidfile, format!("{}\n", std::process::id()))?;
-        }
+        // Only a node that listens says so: the file may be that of another one on the same port.
+        let _pidfile = Pidfile::write(pidfile);
         node.run().await
-    });
-    if !pidfile.is_empty() {
-        let _ = std::fs::remove_file(&pidfile);
-    }
-    result
+    })
 }

@@ -1,9 +1,10 @@
 //! Where a configuration comes from: a file in redis.conf's syntax, `STARLING_*` variables, the command line. The later
 //! one wins.
 
-use super::parameters::{Effect, PARAMETERS, find};
+use super::parameters::{Effect, PARAMETERS, REFUSED, find};
 use super::{Config, directives, environment, value};
 use crate::base::glob;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,8 @@ struct Loader {
     texts: Vec<String>,
     without_effect: Vec<String>,
     file: Option<String>,
+    /// Values that stop the start unless a later directive takes them back, by parameter.
+    refused: BTreeMap<usize, LoadError>,
 }
 
 /// Loads the configuration of a node from its command line (without the program's name) and the environment.
@@ -57,6 +60,7 @@ pub fn load(arguments: &[String], variables: impl Iterator<Item = (String, Strin
         texts: PARAMETERS.iter().map(|parameter| parameter.default.to_owned()).collect(),
         without_effect: Vec::new(),
         file: None,
+        refused: BTreeMap::new(),
     };
     let mut rest = arguments;
     if let Some(file) = rest.first().filter(|argument| !argument.starts_with("--")) {
@@ -86,6 +90,9 @@ pub fn load(arguments: &[String], variables: impl Iterator<Item = (String, Strin
         loader.set(&directive, &split(&text).unwrap_or_else(|| vec![text.clone()]), &name, &text)?;
     }
     loader.read_command_line(rest)?;
+    if let Some((_, refused)) = loader.refused.pop_first() {
+        return Err(refused);
+    }
     let config = Config::from_texts(loader.texts, loader.file);
     Ok(Loaded { config, without_effect: loader.without_effect, unknown_variables })
 }
@@ -239,6 +246,10 @@ impl Loader {
             values.insert(0, self.texts[index].clone());
         }
         let text = value::check(parameter.kind, &values, &self.texts[index]).map_err(fail)?;
+        match REFUSED.iter().find(|(name, refused, _)| (*name, *refused) == (parameter.name, text.as_str())) {
+            Some((_, _, reason)) => drop(self.refused.insert(index, fail((*reason).to_owned()))),
+            None => drop(self.refused.remove(&index)),
+        }
         let is_other = parameter.effect == Effect::Acts || text == parameter.default;
         if !is_other || (parameter.name == "log-format" && text == "logfmt") {
             self.name_once(parameter.name);
@@ -318,6 +329,18 @@ mod tests {
         let loaded = loaded(&["--log-format", "logfmt"], &[]).expect("a configuration");
         assert_eq!(loaded.without_effect, ["log-format"]);
         assert!(!loaded.config.log_json);
+    }
+
+    #[test]
+    fn what_would_hang_an_init_script_stops_the_start_unless_it_is_taken_back() {
+        for (name, value) in [("daemonize", "yes"), ("supervised", "upstart")] {
+            let directive = format!("--{name}");
+            let error = loaded(&[&directive, value], &[]).expect_err("refused").to_string();
+            assert!(error.contains(&format!(">>> '--{name} {value}'")), "{error}");
+            assert!(error.contains("This server"), "{error}");
+            assert!(loaded(&[&directive, value, &directive, "no"], &[]).is_ok());
+        }
+        assert!(loaded(&["--supervised", "auto"], &[]).expect("a configuration").without_effect.is_empty());
     }
 
     #[test]

@@ -78,12 +78,12 @@ const DEFRAGMENTATION: &str = "Active defragmentation cannot be enabled: it requ
 const DUMPS: &str = "this server has no DUMP and RESTORE yet";
 const EVENTS: &str = "this server has no keyspace notifications yet";
 const EVICTION: &str = "this server does not evict keys yet";
+const FOREGROUND: &str = "this server stays in the foreground";
 const MODULES: &str = "this server has no modules";
 const OOM_SCORE: &str = "this server does not adjust its OOM score yet";
 const PROTECTED: &str = "this server never changes protected configs";
 const REPLICATION: &str = "this server has no replication yet";
 const SCRIPTS: &str = "this server runs no scripts yet";
-const SERVICE: &str = "this server does not do this yet";
 const SNAPSHOTS: &str = "this server saves no snapshots yet";
 const SOCKET: &str = "this server does not do this yet";
 const SYSLOG: &str = "this server does not write to syslog";
@@ -207,7 +207,7 @@ pub const PARAMETERS: &[Parameter] = &[
     own("cluster-secret", Kind::Text, "", Change::Never),
     missing(CRASHES, "crash-log-enabled", Kind::Bool, "yes", Change::Anytime),
     missing(CRASHES, "crash-memcheck-enabled", Kind::Bool, "yes", Change::Anytime),
-    missing(SERVICE, "daemonize", Kind::Bool, "no", Change::Never),
+    missing(FOREGROUND, "daemonize", Kind::Bool, "no", Change::Never),
     acts("databases", Kind::Integer { least: 1, greatest: 2147483647 }, "16", Change::Never),
     missing(SNAPSHOTS, "dbfilename", Kind::Text, "dump.rdb", Change::Protected),
     acts("dir", Kind::Text, ".", Change::Protected),
@@ -387,7 +387,7 @@ pub const PARAMETERS: &[Parameter] = &[
     missing(SNAPSHOTS, "stop-writes-on-bgsave-error", Kind::Bool, "yes", Change::Anytime),
     advisory("stream-node-max-bytes", Kind::Memory { least: 0, greatest: i64::MAX }, "4096", Change::Anytime),
     advisory("stream-node-max-entries", Kind::Integer { least: 0, greatest: i64::MAX }, "100", Change::Anytime),
-    missing(SERVICE, "supervised", Kind::Choice(&["no", "upstart", "systemd", "auto"]), "no", Change::Never),
+    acts("supervised", Kind::Choice(&["no", "upstart", "systemd", "auto"]), "no", Change::Never),
     missing(SYSLOG, "syslog-enabled", Kind::Bool, "no", Change::Never),
     missing(SYSLOG, "syslog-facility", Kind::Text, "local0", Change::Never),
     missing(SYSLOG, "syslog-ident", Kind::Text, "starling", Change::Never),
@@ -430,6 +430,18 @@ pub const PARAMETERS: &[Parameter] = &[
         .alias("zset-max-ziplist-entries"),
     acts("zset-max-listpack-value", Kind::Memory { least: 0, greatest: i64::MAX }, "64", Change::Anytime)
         .alias("zset-max-ziplist-value"),
+];
+
+/// Values with which the node does not start, since whoever sets them would wait for what never comes: name, value, and
+/// what to do instead.
+pub const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "daemonize",
+        "yes",
+        "This server stays in the foreground and would keep the script waiting that starts it. Say 'daemonize no', and let \
+         a service manager run it ('supervised systemd'), or the shell: 'setsid starling ... &'",
+    ),
+    ("supervised", "upstart", "This server speaks to systemd only: say 'supervised systemd', 'auto' or 'no'"),
 ];
 
 /// The index of the parameter with this name or alias, in any case.

@@ -14,6 +14,7 @@ pub mod pubsub;
 pub mod settings;
 pub mod slowlog;
 pub mod statistics;
+pub mod supervision;
 pub mod timer;
 
 use crate::engine::Engine;

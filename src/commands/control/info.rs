@@ -115,7 +115,8 @@ fn server(section: &mut Section<'_>) {
     section.field("monotonic_clock", "POSIX clock_gettime");
     section.field("multiplexing_api", "epoll");
     section.field("process_id", std::process::id());
-    section.field("process_supervised", "no");
+    let is_supervised = crate::services::supervision::is_by_systemd(&config);
+    section.field("process_supervised", if is_supervised { "systemd" } else { "no" });
     section.field("run_id", &services.run_id);
     section.field("tcp_port", config.port);
     section.field("server_time_usec", clock::unix_us());
