@@ -45,6 +45,9 @@ bench: build test-tools ## throughput and server CPU per request beside redis-se
 bench-memory: build test-tools ## bytes per key beside redis-server
 	python3 benches/memory.py
 
+bench-arguments: build test-tools ## cost per argument of requests with many, beside redis-server
+	python3 benches/arguments.py
+
 fmt: ## format the sources
 	$(CARGO) fmt
 
@@ -66,4 +69,4 @@ memcheck: ## the files with unsafe code, under valgrind
 clean: ## remove what was built
 	$(CARGO) clean && rm -rf redis-compat-tests/.work
 
-.PHONY: help build run demo check test-tools unit compat compat-long test sim bench bench-memory fmt fix lint docs verify memcheck clean
+.PHONY: help build run demo check test-tools unit compat compat-long test sim bench bench-memory bench-arguments fmt fix lint docs verify memcheck clean

@@ -1,4 +1,5 @@
 """What the benchmarks share: the servers of a file, the load generator, tables. Python 3 standard library only."""
+import contextlib
 import json
 import os
 import shlex
@@ -76,8 +77,8 @@ def generator():
     return program
 
 
-def load(contender, queries, cpus, **options):
-    """One run of the generator; its figures. Options are its one-letter flags."""
+def words_of(contender, queries, cpus, options):
+    """The command line of one run of the generator. Options are its one-letter flags."""
     words = [generator(), "-p", str(contender.server.port)]
     for flag, value in options.items():
         words += ["-" + flag, str(value)]
@@ -85,7 +86,26 @@ def load(contender, queries, cpus, **options):
         words += ["-m", "mc"]
     for query in queries:
         words += ["-q", query]
-    done = subprocess.run((["taskset", "-c", cpus] if cpus else []) + words, capture_output=True, text=True)
+    return (["taskset", "-c", cpus] if cpus else []) + words
+
+
+@contextlib.contextmanager
+def flood(contender, query, cpus, **options):
+    """A second client that sends as fast as it can for as long as this lasts; none where there is no query."""
+    if not query:
+        yield
+        return
+    client = subprocess.Popen(words_of(contender, ["1:" + query], cpus, dict(options, t=3600)), stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        client.kill()
+        client.wait()
+
+
+def load(contender, queries, cpus, **options):
+    """One run of the generator; its figures."""
+    done = subprocess.run(words_of(contender, queries, cpus, options), capture_output=True, text=True)
     if done.returncode not in (0, 5):
         raise RuntimeError("%s: the generator failed: %s %s" % (contender.name, done.stdout, done.stderr))
     return json.loads(done.stdout)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Throughput, latency and server CPU per request of Starling beside redis-server.
 
-  throughput.py                       GET and SET, 64 bytes, pipelines of 1, 16 and 128, 5 interleaved rounds
+  throughput.py                       GET and SET, 64 bytes, pipelines of 1, 16 and 128, 5 interleaved rounds; GET with
+                                      maxmemory set, and PING beside a client that floods the server with SETs
   throughput.py --cases core          also 1 KB values and a mix;  --cases commands  other commands
   BENCH_SERVERS=benches/peers.json PEERS=/where/they/are throughput.py
 
@@ -17,7 +18,7 @@ import statistics
 import sys
 import time
 
-from measure import HERE, contenders, load, markdown
+from measure import HERE, contenders, flood, load, markdown
 
 GET, SET = "GET key:{r}", "SET key:{r} {d}"
 MEMCACHED_GET, MEMCACHED_SET = "get key:{r}", "set key:{r} 0 0 %d\\n{d}"
@@ -51,10 +52,20 @@ def command_cases(keys):
         "pipeline": pipeline, "before": case.get("before", [])} for name, case in commands.items() for pipeline in (1, 16)}
 
 
+def condition_cases(keys):
+    """Small requests of a server with a memory limit, and of one that another client floods with writes."""
+    get = {"queries": ["1:" + GET], "memcached": None, "keyspace": keys, "size": 64, "pipeline": 1}
+    limit = {"before": ["CONFIG SET maxmemory 64gb"], "after": ["CONFIG SET maxmemory 0"]}
+    # One connection and few requests under way: what is measured is how long a small request waits for its turn.
+    beside = {"queries": ["1:PING"], "memcached": None, "keyspace": keys, "size": 64, "pipeline": 1, "connections": 1, "flood": SET}
+    return {"GET/64B/P1/maxmemory": dict(get, **limit), "PING/P1/flood": beside}
+
+
 def chosen_cases(options):
-    keyed, commands = key_cases(options.keys), command_cases(options.keys)
-    groups = {"default": [name for name in keyed if re.match("(GET|SET)/64B/", name)], "core": list(keyed), "commands": list(commands)}
-    every = dict(keyed, **commands)
+    keyed, commands, conditions = key_cases(options.keys), command_cases(options.keys), condition_cases(options.keys)
+    usual = [name for name in keyed if re.match("(GET|SET)/64B/", name)] + list(conditions)
+    groups = {"default": usual, "core": list(keyed), "commands": list(commands), "conditions": list(conditions)}
+    every = dict(keyed, **commands, **conditions)
     names = [name for group in options.cases.split(",") for name in groups.get(group, [group])]
     unknown = [name for name in names if name not in every]
     if unknown:
@@ -73,11 +84,15 @@ def measure(contender, name, case, options, round_number):
         contender.filled_bytes = case["size"]
     for command in case.get("before", []):
         load(contender, ["1:" + command], options.client_cpus, n=1, c=1)
-    shared = {"c": options.connections, "P": case["pipeline"], "r": case["keyspace"], "d": case["size"]}
+    connections = case.get("connections", options.connections)
+    shared = {"c": connections, "P": case["pipeline"], "r": case["keyspace"], "d": case["size"]}
     load(contender, queries, options.client_cpus, t=options.warm_up, s=99, **shared)
-    before = contender.server.cpu_seconds()
-    figures = load(contender, queries, options.client_cpus, t=options.seconds, s=round_number + 1, **shared)
-    spent = contender.server.cpu_seconds() - before
+    with flood(contender, case.get("flood"), options.client_cpus, c=1, P=512, r=case["keyspace"], d=case["size"]):
+        before = contender.server.cpu_seconds()
+        figures = load(contender, queries, options.client_cpus, t=options.seconds, s=round_number + 1, **shared)
+        spent = contender.server.cpu_seconds() - before
+    for command in case.get("after", []):
+        load(contender, ["1:" + command], options.client_cpus, n=1, c=1)
     if figures["errors"]:
         raise RuntimeError("%s %s: %d errors: %s" % (name, contender.name, figures["errors"], figures["err"]))
     figures["server_us"] = spent / figures["requests"] * 1e6
@@ -131,7 +146,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--servers", default=os.environ.get("BENCH_SERVERS") or os.path.join(HERE, "servers.json"))
     parser.add_argument("--only", default="", help="names of servers, separated by commas")
-    parser.add_argument("--cases", default="default", help="default, core, commands, or names such as GET/64B/P16")
+    parser.add_argument("--cases", default="default", help="default, core, commands, conditions, or names such as GET/64B/P16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.2, help="of each measurement")
     parser.add_argument("--warm-up", type=float, default=0.2)
