@@ -29,6 +29,8 @@ pub struct Node {
 impl Node {
     /// Builds the node and opens its sockets. In a cluster this ends when the node has found it.
     pub async fn start(config: Config) -> io::Result<Node> {
+        let maxclients = crate::services::descriptors::provide_at_start(&config)?.to_string();
+        let config = config.changed(&[(b"maxclients", maxclients.as_bytes())]).map_err(io::Error::other)?;
         let addresses = addresses(&config)?;
         let joined = match config.cluster_enabled {
             true => Some(cluster::join(&config, &addresses).await?),

@@ -253,6 +253,55 @@ fn systemd_hears_when_the_server_is_ready_and_when_it_ends() {
     }
 }
 
+/// Fields of INFO that redis-server 7.0.15 shows.
+const INFO: &str = include_str!("fixtures/info.txt");
+
+#[test]
+fn info_has_every_field_of_redis_server() {
+    let node = Starling::start(&[]);
+    let mut connection = node.connect("127.0.0.1", node.port);
+    let mut info = || ask(&mut connection, &["INFO", "everything"]);
+    let text = info();
+    let shown: Vec<&str> = text.lines().filter_map(|line| line.split(':').next()).collect();
+    // What is there only after a command or a key.
+    let comes_later = ["cmdstat_", "errorstat_", "latency_percentiles_usec_", "db0"];
+    let names =
+        INFO.lines().skip(1).filter(|name| *name != "txt" && !comes_later.iter().any(|begin| name.starts_with(begin)));
+    let absent: Vec<&str> = names.clone().filter(|name| !shown.contains(name)).collect();
+    assert!(names.count() > 150 && absent.is_empty(), "{absent:?}");
+    let count = |text: &str, name: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::to_owned));
+        line.and_then(|count| count.trim_end().parse().ok()).expect("a number")
+    };
+    let later = info();
+    for name in ["total_reads_processed", "total_writes_processed"] {
+        assert_eq!(count(&later, name), count(&text, name) + 1, "{name}");
+    }
+}
+
+#[test]
+fn a_low_limit_of_files_lowers_maxclients_and_says_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    // More than any kernel gives, so that it is refused to the superuser as well.
+    let words = ["--maxclients", "4294967294", "--logfile", &log.display().to_string()];
+    let node = Starling::start_by("ulimit -n 256", &words, &[]);
+    let mut connection = node.connect("127.0.0.1", node.port);
+    let maxclients = "220";
+    let info = ask(&mut connection, &["INFO", "clients"]);
+    assert!(info.contains(&format!("maxclients:{maxclients}\r\n")), "{info}");
+    let log = std::fs::read_to_string(&log).expect("a log");
+    let said = format!("maxclients has been reduced to {maxclients} to compensate for low ulimit");
+    assert!(
+        log.contains("You requested maxclients of 4294967294 requiring at least 4294967330 max file descriptors"),
+        "{log}"
+    );
+    assert!(log.contains(&said), "{log}");
+    let refused = ask(&mut connection, &["CONFIG", "SET", "maxclients", "4294967294"]);
+    assert!(refused.ends_with("is not able to handle the specified number of clients, try with 220"), "{refused}");
+    assert_eq!(ask(&mut connection, &["CONFIG", "SET", "maxclients", "100"]), "+OK");
+}
+
 /// A node of the program, on a port of 127.0.0.1 that was free.
 struct Starling {
     child: Child,
@@ -273,10 +322,17 @@ impl Starling {
     }
 
     fn start_with(words: &[&str], variables: &[(&str, &str)]) -> Starling {
+        Starling::start_by("true", words, variables)
+    }
+
+    /// Behind a command of the shell, which may set limits.
+    fn start_by(command: &str, words: &[&str], variables: &[(&str, &str)]) -> Starling {
         // Another process may take the port between our look and the start, hence some tries.
         for _ in 0..5 {
             let (port, directory) = (free_port(), tempfile::tempdir().expect("a directory"));
-            let mut child = Command::new(env!("CARGO_BIN_EXE_starling"))
+            let program = env!("CARGO_BIN_EXE_starling");
+            let mut child = Command::new("/bin/sh")
+                .args(["-c", &format!("{command} && exec \"$0\" \"$@\""), program])
                 .args(["--port", &port.to_string(), "--threads", "1", "--dir", &directory.path().display().to_string()])
                 .args(words)
                 .env_clear()

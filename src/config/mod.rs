@@ -168,6 +168,8 @@ impl std::fmt::Display for ConfigError {
     }
 }
 
+impl std::error::Error for ConfigError {}
+
 impl Default for Config {
     fn default() -> Config {
         Config::from_texts(PARAMETERS.iter().map(|parameter| parameter.default.to_owned()).collect(), None)

@@ -18,7 +18,6 @@ use crate::resp::decoder::{Decoder, Limits, ProtocolError};
 use crate::resp::reply::ReplyWriter;
 use crate::services::clients::Client;
 use crate::services::inbox::Message;
-use crate::services::statistics::bump;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
@@ -201,7 +200,7 @@ impl Connection {
             match Pin::new(&mut self.stream).poll_write_vectored(context, &slices[..count]) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(sent)) => {
-                    bump(&self.worker.counters.output_bytes, sent as u64);
+                    self.worker.counters.sent(sent);
                     self.output.consume(sent);
                 }
                 Poll::Ready(Err(error)) => return Err(error),
@@ -222,7 +221,7 @@ impl Connection {
             match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
                 Ok(()) if buffer.filled().is_empty() => return Poll::Ready(()),
                 Ok(()) => {
-                    bump(&worker.counters.input_bytes, buffer.filled().len() as u64);
+                    worker.counters.received(buffer.filled().len());
                     self.decoder.more();
                     self.input.extend_from_slice(buffer.filled());
                 }
@@ -244,7 +243,7 @@ impl Connection {
         if received == 0 {
             return Poll::Ready(Ok(false));
         }
-        bump(&self.worker.counters.input_bytes, received as u64);
+        self.worker.counters.received(received);
         self.turn.input_bytes += received;
         let received = buffer.filled();
         self.decoder.more();
@@ -423,7 +422,7 @@ impl Connection {
             shared.clear();
         }
         let sent = if self.output.is_empty() { self.stream.try_write(shared).unwrap_or(0) } else { 0 };
-        bump(&self.worker.counters.output_bytes, sent as u64);
+        self.worker.counters.sent(sent);
         self.output.take_over(shared, sent);
         if shared.capacity() > 4 * TURN_REPLY_BYTES_MAX {
             *shared = Vec::new();

@@ -5,6 +5,7 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod descriptors;
 pub mod inbox;
 pub mod latency;
 pub mod log;

@@ -82,7 +82,26 @@ pub struct ThreadCounters {
     pub commands: Box<[CommandCounters]>,
     pub input_bytes: AtomicU64,
     pub output_bytes: AtomicU64,
+    /// Times that bytes were received from clients, and sent to them.
+    pub reads: AtomicU64,
+    pub writes: AtomicU64,
     pub connections: AtomicU64,
+}
+
+impl ThreadCounters {
+    /// Counts what was received at once. The calling thread must be the only writer, here and below.
+    #[inline]
+    pub fn received(&self, bytes: usize) {
+        bump(&self.input_bytes, bytes as u64);
+        bump(&self.reads, 1);
+    }
+
+    /// Counts what was sent at once.
+    #[inline]
+    pub fn sent(&self, bytes: usize) {
+        bump(&self.output_bytes, bytes as u64);
+        bump(&self.writes, u64::from(bytes > 0));
+    }
 }
 
 /// The counters of a node.
@@ -119,6 +138,8 @@ impl Statistics {
             commands: (0..commands).map(|_| CommandCounters::default()).collect(),
             input_bytes: AtomicU64::new(0),
             output_bytes: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
             connections: AtomicU64::new(0),
         }));
         self.threads.lock().push(Arc::clone(&counters));
@@ -205,6 +226,8 @@ impl Statistics {
             }
             thread.input_bytes.store(0, Ordering::Relaxed);
             thread.output_bytes.store(0, Ordering::Relaxed);
+            thread.reads.store(0, Ordering::Relaxed);
+            thread.writes.store(0, Ordering::Relaxed);
         }
         self.errors.lock().clear();
         self.connections_received.store(0, Ordering::Relaxed);

@@ -52,6 +52,7 @@ fn set(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWri
     let services = control.services;
     let changed = services.settings.change(|before| {
         let config = before.changed(&changes)?;
+        provide_descriptors(before, &config)?;
         listen(services, before, &config)?;
         apply(services, &config);
         if config.loglevel != before.loglevel {
@@ -65,6 +66,19 @@ fn set(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWri
     changed.map_err(|error: ConfigError| CommandError::Text(format!("ERR {error}").into()))?;
     reply.ok();
     Ok(())
+}
+
+/// Makes room for more clients if `maxclients` grew.
+fn provide_descriptors(before: &Config, config: &Config) -> Result<(), ConfigError> {
+    if config.maxclients <= before.maxclients {
+        return Ok(());
+    }
+    let fit = crate::services::descriptors::provide(config).maxclients;
+    if fit == config.maxclients {
+        return Ok(());
+    }
+    let reason = format!("The operating system is not able to handle the specified number of clients, try with {fit}");
+    Err(ConfigError::Invalid { name: "maxclients".to_owned(), reason })
 }
 
 /// Moves the listeners if `port` or `bind` changed. Where they cannot, nothing has changed.

@@ -114,6 +114,9 @@ fn server(section: &mut Section<'_>) {
     section.field("arch_bits", usize::BITS);
     section.field("monotonic_clock", "POSIX clock_gettime");
     section.field("multiplexing_api", "epoll");
+    section.field("atomicvar_api", "rust-core");
+    // What Redis shows where it was not built by GCC.
+    section.field("gcc_version", "0.0.0");
     section.field("process_id", std::process::id());
     let is_supervised = crate::services::supervision::is_by_systemd(&config);
     section.field("process_supervised", if is_supervised { "systemd" } else { "no" });
@@ -171,9 +174,13 @@ fn memory_section(section: &mut Section<'_>) {
     section.field("allocator_resident", allocator.resident);
     section.field("allocator_retained", allocator.retained);
     section.bytes("total_system_memory", memory::machine_bytes());
-    section.zeros(&["used_memory_lua", "used_memory_vm_eval", "used_memory_scripts_eval", "number_of_cached_scripts"]);
-    section.zeros(&["number_of_functions", "number_of_libraries", "used_memory_vm_functions", "used_memory_vm_total"]);
-    section.zeros(&["used_memory_functions", "used_memory_scripts"]);
+    section.zeros(&["used_memory_vm_eval"]);
+    section.bytes("used_memory_lua", 0);
+    section.zeros(&["used_memory_scripts_eval", "number_of_cached_scripts"]);
+    section.zeros(&["number_of_functions", "number_of_libraries", "used_memory_vm_functions"]);
+    section.bytes("used_memory_vm_total", 0);
+    section.zeros(&["used_memory_functions"]);
+    section.bytes("used_memory_scripts", 0);
     section.bytes("maxmemory", config.maxmemory);
     section.field("maxmemory_policy", "noeviction");
     section.field("allocator_frag_ratio", ratio(allocator.active, allocated));
@@ -253,6 +260,11 @@ fn stats(section: &mut Section<'_>) {
     section.zeros(&["unexpected_error_replies"]);
     section.field("total_error_replies", load(&statistics.error_replies));
     section.zeros(&["dump_payload_sanitizations"]);
+    section.field("total_reads_processed", statistics.sum(|thread| load(&thread.reads)));
+    section.field("total_writes_processed", statistics.sum(|thread| load(&thread.writes)));
+    // There are no threads for input and output alone, and no reply buffers of a size of their own.
+    section.zeros(&["io_threaded_reads_processed", "io_threaded_writes_processed"]);
+    section.zeros(&["reply_buffer_shrinks", "reply_buffer_expands"]);
     section.field("client_query_buffer_limit_disconnections", load(&statistics.input_limit_disconnections));
     section.field("client_output_buffer_limit_disconnections", load(&statistics.output_limit_disconnections));
 }
