@@ -1,6 +1,7 @@
 //! The node: builds every part from its configuration, starts them, and stops them.
 
 mod cluster;
+mod drain;
 mod handler;
 mod leader;
 mod listeners;
@@ -15,6 +16,16 @@ use crate::services::{Services, supervision};
 use listeners::{Listeners, addresses, open};
 use std::io;
 use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How a node has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing was lost by it that is not lost by every end of a standalone server.
+    Clean,
+    /// It was the only member of its cluster that had some slots, and others, or keys, lose by it.
+    WithLoss,
+}
 
 /// A node that is built and listens.
 pub struct Node {
@@ -78,32 +89,67 @@ impl Node {
     }
 
     /// Serves until somebody asks it to end.
-    pub async fn run(self) -> io::Result<()> {
+    pub async fn run(self) -> io::Result<Ending> {
         let is_proxy = self.services.settings.load().routing == Routing::Proxy;
         let main = Listeners::start(&self.services, &self.workers, is_proxy, self.listeners)?;
         self.services.settings.set_listen(Box::new(move |config| main.follow(config)));
         for socket in self.proxy_listeners {
             listeners::accept(&tokio::runtime::Handle::current(), socket, &self.services, &self.workers, true);
         }
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut signals = Signals::new()?;
         tracing::info!("Ready to accept connections");
         supervision::tell(&self.services.settings.load(), supervision::READY);
         tokio::spawn(crate::services::timer::run(Arc::clone(&self.services)));
         tokio::select! {
-            _ = terminate.recv() => tracing::info!("Received SIGTERM, shutting down"),
-            _ = tokio::signal::ctrl_c() => tracing::info!("Received SIGINT, shutting down"),
+            name = signals.next() => tracing::info!("Received {name}, shutting down"),
             () = self.services.shutdown.notified() => tracing::info!("Told to shut down by a client"),
         }
         supervision::tell(&self.services.settings.load(), supervision::STOPPING);
+        let mut ending = Ending::Clean;
         if let Some(cluster) = self.cluster {
             let patience = std::time::Duration::from_secs(self.services.settings.load().cluster.shutdown_timeout);
-            tokio::select! {
-                () = cluster.leave(patience, &self.services.clients) => {}
-                _ = terminate.recv() => tracing::warn!("Received SIGTERM again, ending at once"),
+            let (again, told_again) = tokio::sync::watch::channel(false);
+            let leave = cluster.leave(patience, &self.services.clients, &self.services.engine, told_again);
+            tokio::pin!(leave);
+            loop {
+                tokio::select! {
+                    ended = &mut leave => {
+                        ending = ended;
+                        break;
+                    }
+                    name = signals.next() => {
+                        tracing::warn!("Received {name} again, ending at once");
+                        // Saying goodbye takes a moment; who asks a third time does not even wait for that.
+                        if again.send_replace(true) {
+                            ending = Ending::WithLoss;
+                            break;
+                        }
+                    }
+                }
             }
         }
         tracing::info!("Bye bye");
-        Ok(())
+        Ok(ending)
+    }
+}
+
+/// The signals that ask a node to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
     }
 }
 

@@ -8,10 +8,13 @@ mod pidfile;
 mod status;
 
 use crate::config::load::{self, Loaded};
-use crate::node::Node;
+use crate::node::{Ending, Node};
 use pidfile::Pidfile;
 use std::ffi::OsString;
 use std::process::ExitCode;
+
+/// The exit code of a node that was the last one to have some slots.
+const ENDED_WITH_LOSS: u8 = 3;
 
 const HELP: &str = "\
 Starling: a Redis-protocol cache whose nodes form, balance and heal a cluster by themselves.
@@ -122,7 +125,8 @@ fn serve(arguments: &[String]) -> ExitCode {
         tracing::warn!("these directives are accepted and have no effect here: {names}");
     }
     match run_node(loaded) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ending::Clean) => ExitCode::SUCCESS,
+        Ok(Ending::WithLoss) => ExitCode::from(ENDED_WITH_LOSS),
         Err(error) => {
             tracing::error!("cannot start: {error}");
             ExitCode::FAILURE
@@ -130,7 +134,7 @@ fn serve(arguments: &[String]) -> ExitCode {
     }
 }
 
-fn run_node(loaded: Loaded) -> std::io::Result<()> {
+fn run_node(loaded: Loaded) -> std::io::Result<Ending> {
     let config = loaded.config;
     std::env::set_current_dir(&config.dir)
         .map_err(|error| std::io::Error::new(error.kind(), format!("'dir' {}: {error}", config.dir)))?;

@@ -6,6 +6,8 @@
 //!  leave(): slots are given away -> out of the topology -> goodbye
 //! ```
 
+use super::Ending;
+use super::drain::{self, Drained};
 use super::handler::NodeHandler;
 use super::leader;
 use crate::base::clock::{Clock, SystemClock};
@@ -35,6 +37,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
+/// How long raft may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// Between lines in the log that say that the topology is waited for.
 const WAITING_LINE: Duration = Duration::from_secs(5);
 
@@ -208,36 +212,60 @@ impl Joined {
 
 impl ClusterSide {
     /// Gives away what this node holds, tells its clients where that is, and says goodbye. `patience`: how long it waits
-    /// while nothing moves.
-    pub(super) async fn leave(self, patience: Duration, clients: &Clients) {
+    /// for a member that could take its slots. When `told_again` becomes true it ends with what it has.
+    pub(super) async fn leave(
+        self,
+        patience: Duration,
+        clients: &Clients,
+        engine: &Engine,
+        told_again: watch::Receiver<bool>,
+    ) -> Ending {
         let consensus: Arc<dyn Consensus> = Arc::new(self.raft.clone());
         let incarnation = *self.incarnation.borrow();
         self.leaving.store(true, Ordering::Release);
+        let mut ending = Ending::Clean;
         if let Some(incarnation) = incarnation {
-            let node = self.node;
-            let drained = self.control.run(async move { leader::drain(node, incarnation, &consensus, patience).await });
-            match drained.await {
-                Some(true) => {
+            let (node, is_told) = (self.node, told_again.clone());
+            let drain = async move { drain::drain(node, incarnation, &consensus, patience, is_told).await };
+            match self.control.run(drain).await {
+                Some(Drained::Everything) => {
                     tracing::info!("all slots are with other nodes");
-                    linger(clients).await;
+                    linger(clients, &told_again).await;
                 }
-                _ => tracing::warn!("this node ends with slots that nobody else has"),
+                Some(Drained::Left { slots, reason }) => {
+                    let keys: usize = slots.slots().map(|slot| engine.lock_slot(slot, 0, 0).slot_key_count(slot)).sum();
+                    let count = slots.len();
+                    tracing::warn!(
+                        slots = count,
+                        keys,
+                        ?reason,
+                        "this node ends with slots and keys that nobody else has"
+                    );
+                    // An empty cluster that ends loses nothing.
+                    if keys > 0 || reason != drain::Reason::NobodyTakesThem {
+                        ending = Ending::WithLoss;
+                    }
+                }
+                // The control thread has ended, which a panic does: the process ends with it.
+                None => ending = Ending::WithLoss,
             }
         }
         self.membership.leave();
         let raft = self.raft.clone();
-        let _ = self.control.run(async move { raft.shutdown().await }).await;
+        // Every change that is agreed is on the disk already: this only ends the writing in good order.
+        let _ = self.control.run(tokio::time::timeout(STOP_LIMIT, async move { raft.shutdown().await })).await;
         self.transport.close();
+        ending
     }
 }
 
 /// Clients learn by MOVED that a slot has left, each when it next asks for it. Those that are connected have a moment to
 /// do so; who comes later would find nobody.
-async fn linger(clients: &Clients) {
+async fn linger(clients: &Clients, told_again: &watch::Receiver<bool>) {
     const MOMENT: Duration = Duration::from_secs(2);
     const LOOK_AGAIN: Duration = Duration::from_millis(50);
     let until = tokio::time::Instant::now() + MOMENT;
-    while clients.count() > 0 && tokio::time::Instant::now() < until {
+    while clients.count() > 0 && !*told_again.borrow() && tokio::time::Instant::now() < until {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

@@ -39,6 +39,8 @@ pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership
             }
             for change in changes {
                 tracing::debug!(?change, "the raft leader proposes");
+                // Unknown: it may be committed yet. The next look decides anew by the newest topology; every change names
+                // what it was decided by, and is refused where that is over.
                 if let Err(error) = consensus.propose(change).await {
                     tracing::info!(%error, "a change of the topology was not agreed on");
                     done = None;
@@ -121,6 +123,7 @@ pub(super) async fn stay_registered(
             }
             continue;
         }
+        // Unknown: the same again. The same start said twice changes nothing, and nothing is served before it is known.
         match consensus.propose(TopologyChange::RegisterNode { node: node.clone() }).await {
             Ok(proposal) => match proposal.applied {
                 Applied::Registered(given) => {
@@ -148,60 +151,11 @@ async fn replace(node: &Node, consensus: &Arc<dyn Consensus>) {
         tracing::warn!(former = %other.id, "another node had this address: it is down");
         let down =
             TopologyChange::SetMemberState { node: other.id, incarnation: other.incarnation, state: NodeState::Down };
+        // Unknown: who calls this registers again after a pause, and comes here again where it is still so.
         if let Err(error) = consensus.propose(down).await {
             tracing::warn!(%error, "the former node at this address could not be declared down");
         }
     }
-}
-
-/// Gives away what this node holds, and leaves the topology. Ends early where nobody is left to take it, or where nothing
-/// has moved for `patience`. Whether everything was given away.
-pub(super) async fn drain(
-    node: NodeId,
-    incarnation: Incarnation,
-    consensus: &Arc<dyn Consensus>,
-    patience: Duration,
-) -> bool {
-    let mut topologies = consensus.subscribe();
-    let mut progress = (usize::MAX, Instant::now());
-    loop {
-        let topology = Arc::clone(&topologies.borrow_and_update());
-        let Some(own) = topology.nodes.get(&node) else { return true };
-        let others = topology.nodes.values().filter(|other| other.id != node && other.takes_slots()).count();
-        let held = held(&topology, node);
-        if others == 0 {
-            return held == 0;
-        }
-        if held < progress.0 {
-            progress = (held, Instant::now());
-        } else if progress.1.elapsed() > patience {
-            return false;
-        }
-        if !own.leaving {
-            // Said again for as long as the topology does not show it: the outcome of a proposal may be unknown, and said
-            // twice it does nothing.
-            if let Err(error) = consensus.propose(TopologyChange::Leaving { node, incarnation }).await {
-                tracing::info!(%error, "that this node leaves was not agreed on");
-            }
-        } else if held == 0 && consensus.group().voters.iter().all(|voter| voter.node != node) {
-            match consensus.propose(TopologyChange::RemoveNode { node, incarnation }).await {
-                Ok(proposal) if proposal.applied == Applied::Done => return true,
-                // It has been given something meanwhile, or was removed already: the topology shows which.
-                Ok(proposal) => tracing::info!(applied = ?proposal.applied, "this node was not removed"),
-                Err(error) => tracing::info!(%error, "that this node is gone was not agreed on"),
-            }
-        }
-        // The voters change without a change of the topology.
-        let _ = tokio::time::timeout(RETRY_PAUSE / 2, topologies.changed()).await;
-    }
-}
-
-/// How many slots a node serves, or may still hold.
-fn held(topology: &Topology, node: NodeId) -> usize {
-    let holds = |record: &&crate::cluster::topology::SlotRecord| {
-        record.primary == Some(node) || record.phase.releasing_from() == Some(node)
-    };
-    topology.slots().iter().filter(holds).count()
 }
 
 /// Where a member's links and gossip are.

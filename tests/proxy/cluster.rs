@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// A member of a cluster, with the folder of its data.
-struct Member {
-    node: Node,
-    proxy: SocketAddr,
+pub(crate) struct Member {
+    pub(crate) node: Node,
+    pub(crate) proxy: SocketAddr,
     _folder: tempfile::TempDir,
 }
 
@@ -20,7 +20,7 @@ impl Member {
         Member::start_with(seed, &[])
     }
 
-    fn start_with(seed: Option<&Member>, more: &[&str]) -> Member {
+    pub(crate) fn start_with(seed: Option<&Member>, more: &[&str]) -> Member {
         for _ in 0..10 {
             // The cluster port is 10,000 above.
             let port = 10_000 + free_port() % 20_000;
@@ -39,7 +39,7 @@ impl Member {
         panic!("a member does not start");
     }
 
-    fn proxied(&self) -> Client {
+    pub(crate) fn proxied(&self) -> Client {
         Client::connect(self.proxy)
     }
 }
@@ -48,7 +48,7 @@ fn start(count: usize) -> Vec<Member> {
     start_with(count, &[])
 }
 
-fn start_with(count: usize, more: &[&str]) -> Vec<Member> {
+pub(crate) fn start_with(count: usize, more: &[&str]) -> Vec<Member> {
     let mut members = vec![Member::start_with(None, more)];
     for _ in 1..count {
         let next = Member::start_with(members.first(), more);
@@ -59,7 +59,7 @@ fn start_with(count: usize, more: &[&str]) -> Vec<Member> {
 }
 
 /// How many slots each member sees each of them own.
-fn shares(member: &Member) -> Vec<u64> {
+pub(crate) fn shares(member: &Member) -> Vec<u64> {
     let mut client = Client::connect(member.node.peer);
     // Where no password is needed this is an error, and does no harm.
     client.ask("AUTH secret");
@@ -76,7 +76,7 @@ fn shares(member: &Member) -> Vec<u64> {
 }
 
 /// Waits until every member owns its share, and all know it.
-fn await_balance(members: &[Member]) {
+pub(crate) fn await_balance(members: &[Member]) {
     let fair = 16384 / members.len() as u64;
     let is_balanced = |member: &Member| {
         let shares = shares(member);
@@ -189,7 +189,7 @@ fn nothing_is_lost_or_done_twice_while_a_node_comes_and_goes() {
             await_balance(&members);
             // It takes its slots along in both directions.
             let mut newcomer = members.pop().expect("three members");
-            newcomer.node.terminate();
+            assert_eq!(newcomer.node.terminate(), 0);
         }));
         done.store(true, Ordering::Relaxed);
         joined.expect("the third node has its share, and gives it back");

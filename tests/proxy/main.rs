@@ -2,6 +2,7 @@
 
 mod client;
 mod cluster;
+mod leaving;
 mod listener;
 mod nodes;
 mod order;

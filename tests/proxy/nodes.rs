@@ -1,6 +1,7 @@
 //! What the proxy is tested against: nodes that are Starling's own binary, nodes that answer what a test says, and a
 //! home whose table of slots a test makes.
 
+use rustix::process::Signal;
 use starling::base::slot::Slot;
 use starling::proxy::{Credentials, Home, Peer, Place, Proxy};
 use starling::resp::arguments::{Arguments, OwnedArguments};
@@ -40,12 +41,29 @@ impl Node {
         panic!("a node does not start");
     }
 
-    /// Asks it to end, and waits until it has.
-    pub(crate) fn terminate(&mut self) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let process = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("it runs");
+        rustix::process::kill_process(process, signal).expect("it runs");
+    }
+
+    /// Its exit code, once it has ended.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        let status = self.process.try_wait().expect("a child")?;
+        Some(status.code().unwrap_or(-1))
+    }
+
+    /// Asks it to end, and waits until it has. Its exit code.
+    pub(crate) fn terminate(&mut self) -> i32 {
+        self.signal(Signal::TERM);
+        self.until_ended()
+    }
+
+    pub(crate) fn until_ended(&mut self) -> i32 {
         let asked = Instant::now();
-        while matches!(self.process.try_wait(), Ok(None)) {
+        loop {
+            if let Some(code) = self.exit_code() {
+                return code;
+            }
             assert!(asked.elapsed() < 2 * LIMIT, "it ends when it is asked to");
             std::thread::sleep(Duration::from_millis(20));
         }
