@@ -62,6 +62,7 @@ impl Node {
             slowlog: Default::default(),
             latency: Default::default(),
             statistics: Default::default(),
+            held: Default::default(),
             pause: Default::default(),
             cluster: cluster.as_ref().map(|side| Arc::clone(&side.cluster)),
             run_id: run_id(),

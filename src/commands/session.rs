@@ -39,6 +39,8 @@ pub struct Transaction {
     pub queue: Vec<Queued>,
     /// A command was refused when it was queued: EXEC will refuse them all.
     pub aborted: bool,
+    /// Bytes of the queue.
+    bytes: usize,
 }
 
 /// What the client watches.
@@ -157,19 +159,52 @@ impl Session {
         self.client.database.store(database, Ordering::Relaxed);
     }
 
+    /// Begins to queue commands, or goes on with what `end_transaction` gave.
+    pub fn begin_transaction(&mut self, transaction: Transaction) {
+        self.transaction = Some(transaction);
+        self.show_transaction();
+    }
+
+    /// Queues a command, if it is in a transaction.
+    pub fn enqueue(&mut self, queued: Queued) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.bytes += size_of::<Queued>() + queued.arguments.memory_bytes();
+            transaction.queue.push(queued);
+            self.show_transaction();
+        }
+    }
+
+    /// Ends the transaction, if it is in one.
+    pub fn end_transaction(&mut self) -> Option<Transaction> {
+        let transaction = self.transaction.take();
+        if transaction.is_some() {
+            self.show_transaction();
+        }
+        transaction
+    }
+
+    /// Bytes of the commands that wait for EXEC.
+    pub fn queue_bytes(&self) -> usize {
+        self.transaction.as_ref().map_or(0, |transaction| transaction.bytes)
+    }
+
+    fn show_transaction(&self) {
+        let queued = self.transaction.as_ref().map_or(-1, |transaction| transaction.queue.len() as i64);
+        self.client.queued.store(queued, Ordering::Relaxed);
+        self.client.queue_bytes.store(self.queue_bytes(), Ordering::Relaxed);
+    }
+
     /// Whether it may use only the commands of a subscriber: RESP3 tells messages from replies and has no such limit.
     pub fn is_limited_to_subscriber_commands(&self) -> bool {
         self.protocol == Protocol::Resp2 && !self.subscriptions.is_empty()
     }
 
-    /// Shows others how many subscriptions, queued commands and watched keys there are.
+    /// Shows others how many subscriptions and watched keys there are.
     pub fn show(&self) {
         let client = &self.client;
         client.subscriptions.store(self.subscriptions.channels.len(), Ordering::Relaxed);
         client.pattern_subscriptions.store(self.subscriptions.patterns.len(), Ordering::Relaxed);
         client.shard_subscriptions.store(self.subscriptions.shards.len(), Ordering::Relaxed);
-        let queued = self.transaction.as_ref().map_or(-1, |transaction| transaction.queue.len() as i64);
-        client.queued.store(queued, Ordering::Relaxed);
         client.watched.store(self.watching.keys.len(), Ordering::Relaxed);
     }
 }

@@ -30,7 +30,7 @@ use tokio::net::TcpStream;
 
 /// A connection with this many unsent bytes is not read from until it takes some: a client that only sends cannot make
 /// the node hold its replies without bound.
-const UNSENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+const UNSENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What a connection may do before the others of the thread get their turn. A worker with one busy connection answers
 /// the others after one such turn: less than a millisecond of small requests, and no less than one full read.
 const TURN_REQUESTS_MAX: usize = 1024;
@@ -76,6 +76,8 @@ pub struct Connection {
     input: Vec<u8>,
     consumed: usize,
     output: Output,
+    /// Bytes it holds, as its worker has counted them.
+    held: usize,
     /// Nothing more is executed until this is over.
     wait: Option<Wait>,
     /// While it waits with much input held: over when the client has gone.
@@ -99,6 +101,7 @@ impl Connection {
             input: Vec::new(),
             consumed: 0,
             output: Output::default(),
+            held: 0,
             wait: None,
             hang_up: None,
             stage: Stage::Open,
@@ -117,7 +120,12 @@ impl Connection {
 
     /// Serves the connection until it closes.
     pub async fn run(mut self) {
-        poll_fn(|context| self.poll(context)).await;
+        poll_fn(|context| {
+            let poll = self.poll(context);
+            self.count_held();
+            poll
+        })
+        .await;
     }
 
     /// One wake: everything that can be done now. Ready when the connection is over.
@@ -164,6 +172,14 @@ impl Connection {
                 Ok(false) | Err(_) => return Poll::Ready(()),
             }
         }
+    }
+
+    /// Tells the worker how much this connection holds now.
+    fn count_held(&mut self) {
+        let buffers = self.input.capacity() + self.decoder.memory_bytes() + self.output.held_bytes();
+        let held = buffers + self.session.queue_bytes();
+        self.worker.held.change(&self.worker.services.held, self.held, held);
+        self.held = held;
     }
 
     /// Whether the client must take replies before more are made.
@@ -482,6 +498,7 @@ impl Drop for Connection {
         let services = &self.worker.services;
         crate::commands::control::connection::forget(&mut self.session, services);
         services.clients.leave(self.session.client.id);
+        self.worker.held.change(&services.held, self.held, 0);
     }
 }
 

@@ -106,10 +106,8 @@ pub fn dispatch(
         Some(Elsewhere::Wait) => return wait_for_slot(batch, session, command, reply),
         Some(Elsewhere::Redirect(error)) => return redirect(batch, session, command, error, reply),
     }
-    if let Some(transaction) = &mut session.transaction
-        && !command.spec.has(spec::NOT_QUEUED)
-    {
-        transaction.queue.push(Queued { command, arguments: arguments.to_owned() });
+    if session.transaction.is_some() && !command.spec.has(spec::NOT_QUEUED) {
+        session.enqueue(Queued { command, arguments: arguments.to_owned() });
         reply.simple("QUEUED");
         return Flow::Continue;
     }
@@ -182,9 +180,12 @@ fn forbidden(batch: &Batch<'_>, session: &Session, command: &'static Command) ->
     if spec.has(spec::IN_CLUSTER) && batch.view.is_none() {
         return Some(CommandError::text("ERR This instance has cluster support disabled"));
     }
-    // What is forwarded takes the memory of another node.
-    if batch.out_of_memory && batch.proxied.is_none() && needs_memory(session, command) {
-        return Some(OUT_OF_MEMORY);
+    if batch.out_of_memory {
+        // The queue of a transaction takes memory, whatever is queued; what is forwarded takes that of another node.
+        let queues = session.transaction.is_some() && !spec.has(spec::NOT_QUEUED);
+        if queues || batch.proxied.is_none() && needs_memory(session, command) {
+            return Some(OUT_OF_MEMORY);
+        }
     }
     None
 }
@@ -244,7 +245,7 @@ fn refuse(
 ) -> Flow {
     let mut error = error;
     if command.is_some_and(|command| command.spec.has(spec::ENDS_TRANSACTION)) {
-        session.transaction = None;
+        session.end_transaction();
         crate::commands::control::transaction::unwatch_all(session, batch.services);
         let text = error.to_string();
         let reason = text.strip_prefix("ERR ").unwrap_or(&text);
@@ -363,7 +364,7 @@ fn redirect(
 ) -> Flow {
     session.waiting_since_ms = None;
     if command.spec.has(spec::ENDS_TRANSACTION) {
-        session.transaction = None;
+        session.end_transaction();
         crate::commands::control::transaction::unwatch_all(session, batch.services);
     } else if let Some(transaction) = &mut session.transaction {
         transaction.aborted = true;

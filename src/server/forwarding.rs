@@ -373,7 +373,7 @@ fn exec(proxied: &Proxied, batch: &Batch<'_>, session: &mut Session) -> Decision
     if let Some(queued) = transaction.queue.iter().find(|queued| is_about_connection(queued.command)) {
         return Err(Elsewhere::Redirect(not_elsewhere(queued.command)));
     }
-    let queue = session.transaction.take().map(|transaction| transaction.queue).unwrap_or_default();
+    let queue = session.end_transaction().map(|transaction| transaction.queue).unwrap_or_default();
     unwatch_all(session, batch.services);
     let queue: Vec<OwnedArguments> = queue.into_iter().map(|queued| queued.arguments).collect();
     let (lane, protocol) = (&proxied.lane, session.protocol);

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::proxy::Proxy;
 use crate::services::Services;
 use crate::services::clients::Accepted;
-use crate::services::memory;
+use crate::services::memory::{self, HeldHere};
 use crate::services::statistics::ThreadCounters;
 use crossbeam::utils::CachePadded;
 use std::cell::RefCell;
@@ -40,6 +40,8 @@ pub struct Worker {
     pub output: RefCell<Vec<u8>>,
     /// Requests that were decoded and wait for their turn.
     pub ahead: RefCell<Ahead>,
+    /// What its connections hold.
+    pub held: HeldHere,
     /// Executes on other nodes; a standalone server has none.
     pub proxy: Option<Rc<Proxy>>,
 }
@@ -104,6 +106,7 @@ pub fn start(services: Arc<Services>, index: usize, count: usize) -> std::io::Re
             input: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
             output: RefCell::new(Vec::new()),
             ahead: RefCell::new(Ahead::default()),
+            held: HeldHere::default(),
         });
         let tasks = tokio::task::LocalSet::new();
         tasks.block_on(&runtime, serve(worker, receiver, index, count));

@@ -34,6 +34,8 @@ pub struct Client {
     pub shard_subscriptions: AtomicUsize,
     /// Commands queued by MULTI, -1 outside.
     pub queued: AtomicI64,
+    /// Bytes of those commands.
+    pub queue_bytes: AtomicUsize,
     pub watched: AtomicUsize,
     /// Index of the last command in the table; `u16::MAX` before the first.
     pub command: AtomicU16,
@@ -70,6 +72,7 @@ impl Client {
             pattern_subscriptions: AtomicUsize::new(0),
             shard_subscriptions: AtomicUsize::new(0),
             queued: AtomicI64::new(-1),
+            queue_bytes: AtomicUsize::new(0),
             watched: AtomicUsize::new(0),
             command: AtomicU16::new(u16::MAX),
             input_bytes: AtomicUsize::new(0),
@@ -100,10 +103,10 @@ impl Client {
         if self.is_subscribed() { "pubsub" } else { "normal" }
     }
 
-    /// Bytes that the connection takes: its record, and what waits in either direction.
+    /// Bytes that the connection takes: its record, what waits in either direction, and what waits for EXEC.
     pub fn memory_bytes(&self) -> usize {
         let buffers = self.input_bytes.load(Ordering::Relaxed) + self.output_bytes.load(Ordering::Relaxed);
-        buffers + self.inbox.bytes() + size_of::<Client>()
+        buffers + self.queue_bytes.load(Ordering::Relaxed) + self.inbox.bytes() + size_of::<Client>()
     }
 
     /// Asks the connection to close.

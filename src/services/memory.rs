@@ -3,8 +3,9 @@
 //! Where another allocator than jemalloc is linked (some tests), the allocator's figures are 0.
 
 use super::Services;
+use std::cell::Cell;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use tikv_jemalloc_ctl::{Access, AsName, arenas, epoch, stats};
 
 /// The allocator's figures, in bytes.
@@ -18,6 +19,41 @@ pub struct Allocator {
     pub resident: u64,
     /// Kept back from the system for later, not in physical memory.
     pub retained: u64,
+}
+
+/// What all connections of a node hold, in bytes: requests that have arrived, replies that wait, queues of transactions.
+#[derive(Debug, Default)]
+pub struct Held(AtomicI64);
+
+impl Held {
+    /// The total, as far as the workers have told of it.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed).max(0) as u64
+    }
+}
+
+/// What the connections of one worker hold. It tells of changes when they are worth a write to what all share.
+#[derive(Debug, Default)]
+pub struct HeldHere {
+    untold: Cell<i64>,
+}
+
+impl HeldHere {
+    /// A connection holds `now` bytes, and held `before`.
+    #[inline]
+    pub fn change(&self, held: &Held, before: usize, now: usize) {
+        const TOLD_BYTES: i64 = 16 * 1024;
+        if before == now {
+            return;
+        }
+        let untold = self.untold.get() + now as i64 - before as i64;
+        if untold.abs() < TOLD_BYTES {
+            self.untold.set(untold);
+        } else {
+            self.untold.set(0);
+            held.0.fetch_add(untold, Ordering::Relaxed);
+        }
+    }
 }
 
 static STARTUP: OnceLock<u64> = OnceLock::new();
@@ -42,11 +78,11 @@ pub fn startup_bytes() -> u64 {
     STARTUP.get().copied().unwrap_or(0)
 }
 
-/// What `maxmemory` is compared with: what the start took, and all keys with their tables. Kept by every change, so that
-/// a look costs two loads.
+/// What `maxmemory` is compared with: what the start took, all keys with their tables, and what connections hold. Kept by
+/// every change, so that a look costs three loads.
 #[inline]
 pub fn counted_bytes(services: &Services) -> u64 {
-    startup_bytes() + services.engine.memory_bytes()
+    startup_bytes() + services.engine.memory_bytes() + services.held.bytes()
 }
 
 /// Bytes that the program uses: what the allocator has handed out, but for what only waits to be freed.
@@ -105,5 +141,24 @@ pub fn purge() {
                 let _ = name.write(before);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_workers_hold_is_told_in_large_steps_and_never_drifts() {
+        let held = Held::default();
+        let workers = [HeldHere::default(), HeldHere::default()];
+        for (step, worker) in workers.iter().cycle().take(2000).enumerate() {
+            worker.change(&held, step * 10, step * 10 + 1000);
+        }
+        assert!((2_000_000 - 2 * 16 * 1024..=2_000_000).contains(&held.bytes()), "{}", held.bytes());
+        for worker in workers.iter().cycle().take(2000) {
+            worker.change(&held, 1000, 0);
+        }
+        assert!(held.bytes() < 2 * 16 * 1024, "{}", held.bytes());
     }
 }

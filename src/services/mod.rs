@@ -30,6 +30,8 @@ pub struct Services {
     pub slowlog: slowlog::Slowlog,
     pub latency: latency::LatencyMonitor,
     pub statistics: statistics::Statistics,
+    /// Bytes that connections hold, as their workers have told.
+    pub held: memory::Held,
     pub pause: pause::Pause,
     /// `None`: a standalone server.
     pub cluster: Option<Arc<cluster::Cluster>>,

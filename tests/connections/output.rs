@@ -14,7 +14,7 @@ pub(crate) fn field(beside: &mut Client, name: &str, field: &str) -> Option<usiz
     let list = beside.ask("CLIENT LIST");
     let line = list.split("id=").find(|line| line.contains(&format!(" name={name} ")))?;
     let value = line.split(' ').find_map(|word| word.strip_prefix(&format!("{field}=")))?;
-    Some(value.parse().expect("a number"))
+    value.parse().ok()
 }
 
 /// Asks again until it is so.
@@ -125,4 +125,46 @@ fn what_was_sent_during_a_wait_is_executed_after_it() {
     eventually("it waits", || beside.ask("INFO clients").contains("blocked_clients:1"));
     assert_eq!(beside.ask("CLIENT UNPAUSE"), "+OK");
     (1..=REQUESTS).for_each(|number| assert_eq!(waiting.receive(), format!(":{number}")));
+}
+
+#[test]
+fn what_waits_for_exec_is_shown_and_counts_against_maxmemory() {
+    let server = Server::start(&["--maxmemory", "32mb"]);
+    let (mut queueing, mut beside) = (server.client(), server.client());
+    assert_eq!(queueing.ask("CLIENT SETNAME queueing"), "+OK");
+    assert_eq!(field(&mut beside, "queueing", "multi"), None, "-1 is no number of commands");
+    assert_eq!(queueing.ask("MULTI"), "+OK");
+    assert_eq!(field(&mut beside, "queueing", "multi"), Some(0));
+    let request = format!("ECHO {}", "x".repeat(VALUE_BYTES));
+    let mut queued = 0;
+    let refusal = loop {
+        match queueing.ask(&request) {
+            reply if reply == "+QUEUED" => queued += 1,
+            reply => break reply,
+        }
+        assert_eq!(field(&mut beside, "queueing", "multi"), Some(queued));
+        assert!(queued < 40, "the queue is bounded");
+    };
+    assert!(refusal.starts_with("-OOM "), "{refusal}");
+    assert!(queued > 20, "{queued}");
+    assert!(field(&mut beside, "queueing", "multi-mem") >= Some(queued * VALUE_BYTES));
+    assert!(field(&mut beside, "queueing", "tot-mem") > field(&mut beside, "queueing", "multi-mem"));
+    assert_eq!(beside.ask("CONFIG SET maxmemory 16mb"), "+OK");
+    assert!(beside.ask("SET k v").starts_with("-OOM "));
+    assert!(queueing.ask("EXEC").starts_with("-EXECABORT "));
+    assert_eq!(field(&mut beside, "queueing", "multi-mem"), Some(0));
+    eventually("memory is there again", || beside.ask("SET k v") == "+OK");
+    drop(queueing);
+}
+
+#[test]
+fn what_waits_for_a_client_counts_against_maxmemory() {
+    let server = Server::start(&["--maxmemory", "24mb"]);
+    let (mut idle, mut beside) = (server.client(), server.client());
+    set_large(&mut idle, "k", 8 * VALUE_BYTES);
+    idle.send(&["GET k"; 4]);
+    eventually("it is held", || beside.ask("SET other v").starts_with("-OOM "));
+    assert_eq!(beside.ask("DEL k"), ":1");
+    drop(idle);
+    eventually("memory is there again", || beside.ask("SET other v") == "+OK");
 }

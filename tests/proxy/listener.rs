@@ -169,6 +169,7 @@ fn services(cluster: Arc<Cluster>) -> Services {
         slowlog: Default::default(),
         latency: Default::default(),
         statistics: Default::default(),
+        held: Default::default(),
         pause: Default::default(),
         run_id: String::new(),
         started_at_ms: 0,

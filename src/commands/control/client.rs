@@ -142,9 +142,10 @@ fn line(client: &Client, now_ms: u64) -> String {
         .map_or("NULL", |command| command.name.as_str());
     let active = client.active_at_ms.load(Ordering::Relaxed);
     let (input, output) = (load(&client.input_bytes), load(&client.output_bytes) + client.inbox.bytes());
+    let queue = load(&client.queue_bytes);
     format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} \
-         qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={output} oll=0 omem={output} \
+         qbuf={input} qbuf-free=0 argv-mem=0 multi-mem={queue} rbs=0 rbp=0 obl={output} oll=0 omem={output} \
          tot-mem={} events=r cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={}\n",
         client.id,
         client.address,
@@ -158,7 +159,7 @@ fn line(client: &Client, now_ms: u64) -> String {
         load(&client.pattern_subscriptions),
         load(&client.shard_subscriptions),
         client.queued.load(Ordering::Relaxed),
-        input + output + size_of::<Client>(),
+        client.memory_bytes(),
         if client.resp3.load(Ordering::Relaxed) { 3 } else { 2 },
         labels.library_name,
         labels.library_version,

@@ -215,7 +215,7 @@ fn reset(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
 
 /// Ends what the session has begun: its transaction, watches and subscriptions. Also when the connection is over.
 pub fn forget(session: &mut Session, services: &Services) {
-    session.transaction = None;
+    session.end_transaction();
     super::transaction::unwatch_all(session, services);
     for space in [Space::Channel, Space::Pattern, Space::Shard] {
         for channel in std::mem::take(session.subscriptions.space(space)) {

@@ -33,13 +33,13 @@ fn multi(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
     if control.session.transaction.is_some() {
         return Err(CommandError::text("ERR MULTI calls can not be nested"));
     }
-    control.session.transaction = Some(Transaction::default());
+    control.session.begin_transaction(Transaction::default());
     reply.ok();
     Ok(())
 }
 
 fn discard(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    if control.session.transaction.take().is_none() {
+    if control.session.end_transaction().is_none() {
         return Err(CommandError::text("ERR DISCARD without MULTI"));
     }
     unwatch_all(control.session, control.services);
@@ -87,7 +87,7 @@ pub fn unwatch_all(session: &mut Session, services: &Services) {
 }
 
 fn exec(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let Some(transaction) = control.session.transaction.take() else {
+    let Some(transaction) = control.session.end_transaction() else {
         return Err(CommandError::text("ERR EXEC without MULTI"));
     };
     if transaction.aborted {
@@ -103,11 +103,11 @@ fn exec(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
         }
         Outcome::Frozen => {
             // A slot is being handed over, or has been: EXEC is tried again, with the queue as it was.
-            control.session.transaction = Some(transaction);
+            control.session.begin_transaction(transaction);
             control.flow = Flow::Retry(Box::pin(tokio::time::sleep(Duration::from_millis(1))));
         }
         Outcome::Busy { since_ms } => {
-            control.session.transaction = Some(transaction);
+            control.session.begin_transaction(transaction);
             control.flow = busy(control.session, since_ms);
         }
     }
