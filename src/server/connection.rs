@@ -223,7 +223,11 @@ impl Connection {
                 Poll::Pending => break,
             }
         }
-        self.session.client.output_bytes.store(self.output.held_bytes(), Ordering::Relaxed);
+        // What a limit has just thrown away stays in sight until the client is struck out, or CLIENT LIST would show one
+        // that holds nothing and is closed for what it holds.
+        if !matches!(self.stage, Stage::Closing) {
+            self.session.client.output_bytes.store(self.output.held_bytes(), Ordering::Relaxed);
+        }
         Ok(())
     }
 
