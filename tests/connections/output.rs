@@ -29,7 +29,9 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 #[test]
 fn a_reader_always_a_little_behind_does_not_make_the_process_grow() {
     const REQUESTS: usize = 1000;
-    const GROWTH_MAX: usize = 64 << 20;
+    // Measured: 63 MB, of which 16 are held and the rest are pages the allocator keeps for a while; with every reply kept
+    // until all were sent it was 2,806.
+    const GROWTH_MAX: usize = 128 << 20;
     let server = Server::start(&["--client-output-buffer-limit", "normal 0 0 0"]);
     let (mut reader, mut beside) = (server.client(), server.client());
     set_large(&mut reader, "k", VALUE_BYTES);
