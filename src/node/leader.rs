@@ -37,15 +37,24 @@ pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership
                 changes.extend(duties::leader_duties(&topology, &hints));
                 done = Some((topology.version, hints));
             }
+            let mut refused = false;
             for change in changes {
                 tracing::debug!(?change, "the raft leader proposes");
                 // Unknown: it may be committed yet. The next look decides anew by the newest topology; every change names
                 // what it was decided by, and is refused where that is over.
-                if let Err(error) = consensus.propose(change).await {
-                    tracing::info!(%error, "a change of the topology was not agreed on");
-                    done = None;
-                    break;
+                match consensus.propose(change).await {
+                    Ok(proposal) => refused |= matches!(proposal.applied, Applied::Refused(_)),
+                    Err(error) => {
+                        tracing::info!(%error, "a change of the topology was not agreed on");
+                        done = None;
+                        break;
+                    }
                 }
+            }
+            if refused {
+                // A refusal is a new version of the topology too, so the next look would come at once: one that is always
+                // refused must not fill the raft log.
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         } else {
             watching = Watching::default();
