@@ -9,11 +9,12 @@ mod listeners;
 use crate::base::clock;
 use crate::config::{Config, Routing};
 use crate::engine::Engine;
+use crate::server::listener::LocalListener;
 use crate::server::worker;
 /// The log is the process's, and begins before its node.
 pub use crate::services::log;
 use crate::services::{Services, supervision};
-use listeners::{Listeners, addresses, open};
+use listeners::{Listeners, addresses, open, open_local};
 use std::io;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -34,6 +35,7 @@ pub struct Node {
     listeners: Vec<std::net::TcpListener>,
     /// Those whose clients' requests are forwarded.
     proxy_listeners: Vec<std::net::TcpListener>,
+    local_listener: Option<Arc<LocalListener>>,
     cluster: Option<cluster::ClusterSide>,
 }
 
@@ -71,17 +73,21 @@ impl Node {
         });
         crate::commands::control::config::apply(&services, &config);
         let listeners = open(&addresses, config.port, config.tcp_backlog)?;
-        let proxy_listeners = match config.proxy_port {
-            0 => Vec::new(),
-            port => open(&addresses, port, config.tcp_backlog)?,
-        };
+        let proxy_listeners = open(&addresses, config.proxy_port, config.tcp_backlog)?;
+        let local_listener = open_local(&config)?;
+        if listeners.is_empty() && proxy_listeners.is_empty() && local_listener.is_none() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "nobody could connect: 'port' is 0, and neither 'proxy-port' nor 'unixsocket' is set",
+            ));
+        }
         let count = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
         let workers =
             (0..count).map(|index| worker::start(Arc::clone(&services), index, count)).collect::<io::Result<_>>()?;
-        Ok(Node { services, workers, listeners, proxy_listeners, cluster })
+        Ok(Node { services, workers, listeners, proxy_listeners, local_listener, cluster })
     }
 
     /// What its connections share.
@@ -96,6 +102,9 @@ impl Node {
         self.services.settings.set_listen(Box::new(move |config| main.follow(config)));
         for socket in self.proxy_listeners {
             listeners::accept(&tokio::runtime::Handle::current(), socket, &self.services, &self.workers, true);
+        }
+        if let Some(socket) = &self.local_listener {
+            listeners::accept_local(socket, &self.services, &self.workers, is_proxy);
         }
         let mut signals = Signals::new()?;
         tracing::info!("Ready to accept connections");

@@ -92,6 +92,7 @@ fn another(parameter: &Parameter) -> String {
         }
         Kind::Choice(choices) => choices.iter().find(|choice| **choice != parameter.default).expect("two").to_string(),
         Kind::Text | Kind::Words => "other".to_owned(),
+        Kind::Mode => "700".to_owned(),
         Kind::Percentiles => "1 2".to_owned(),
         Kind::SavePoints => "10 20".to_owned(),
         Kind::OutputLimits => "normal 1 2 3".to_owned(),

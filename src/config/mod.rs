@@ -94,6 +94,10 @@ pub struct Config {
     /// Seconds; 0: off.
     pub tcp_keepalive: u64,
     pub tcp_backlog: i32,
+    /// A path; empty: no Unix socket.
+    pub unixsocket: String,
+    /// 0: what the process's mask leaves.
+    pub unixsocketperm: u32,
     pub databases: usize,
     pub proto_max_bulk_len: u64,
     pub client_query_buffer_limit: u64,
@@ -200,6 +204,8 @@ impl Config {
             timeout: number("timeout"),
             tcp_keepalive: number("tcp-keepalive"),
             tcp_backlog: signed("tcp-backlog") as i32,
+            unixsocket: text("unixsocket").to_owned(),
+            unixsocketperm: u32::from_str_radix(text("unixsocketperm"), 8).unwrap_or(0),
             databases: size("databases"),
             proto_max_bulk_len: number("proto-max-bulk-len"),
             client_query_buffer_limit: number("client-query-buffer-limit"),

@@ -422,8 +422,8 @@ pub const PARAMETERS: &[Parameter] = &[
         "1000000",
         Change::Anytime,
     ),
-    missing(SOCKET, "unixsocket", Kind::Text, "", Change::Never),
-    missing(SOCKET, "unixsocketperm", Kind::Integer { least: 0, greatest: 511 }, "0", Change::Never),
+    acts("unixsocket", Kind::Text, "", Change::Never),
+    acts("unixsocketperm", Kind::Mode, "0", Change::Never),
     own("weight", Kind::Integer { least: 1, greatest: 100 }, "1", Change::Never),
     own("zone", Kind::Text, "", Change::Never),
     acts("zset-max-listpack-entries", Kind::Integer { least: 0, greatest: i64::MAX }, "128", Change::Anytime)

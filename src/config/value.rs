@@ -10,6 +10,8 @@ pub enum Kind {
         least: i64,
         greatest: i64,
     },
+    /// File permissions: octal digits.
+    Mode,
     /// Bytes, with a unit.
     Memory {
         least: i64,
@@ -29,6 +31,9 @@ pub enum Kind {
     /// Letters for classes of keyspace events.
     EventClasses,
 }
+
+/// All that `chmod` may allow to owner, group and others.
+const MODE_MAX: i64 = 0o777;
 
 /// The classes that have output limits, as CONFIG GET names and orders them.
 const CLASSES: [&str; 3] = ["normal", "slave", "pubsub"];
@@ -60,6 +65,13 @@ fn check_one(kind: Kind, word: &str) -> Result<String, String> {
         Kind::Integer { least, greatest } => {
             let value = number::parse_i64(word.as_bytes()).ok_or("argument couldn't be parsed into an integer")?;
             bounded(value, least, greatest)
+        }
+        Kind::Mode => {
+            let value = i64::from_str_radix(word, 8).map_err(|_| "argument couldn't be parsed into an integer")?;
+            match value {
+                0..=MODE_MAX => Ok(format!("{value:o}")),
+                _ => Err(format!("argument must be between 0 and {MODE_MAX:o} inclusive")),
+            }
         }
         Kind::Memory { least, greatest } => {
             let value = parse_memory(word).ok_or("argument must be a memory value")?;
@@ -189,6 +201,9 @@ mod tests {
         check_kind(Kind::Memory { least: 0, greatest: i64::MAX }, "2k", Ok("2000"));
         check_kind(Kind::Memory { least: 0, greatest: i64::MAX }, "2x", Err("argument must be a memory value"));
         check_kind(Kind::Integer { least: 1, greatest: 5 }, "6", Err("argument must be between 1 and 5 inclusive"));
+        check_kind(Kind::Mode, "0770", Ok("770"));
+        check_kind(Kind::Mode, "1000", Err("argument must be between 0 and 777 inclusive"));
+        check_kind(Kind::Mode, "9", Err("argument couldn't be parsed into an integer"));
         check_kind(Kind::Percentiles, "50.5 0 100 99.90", Ok("50.5 0 100 99.9"));
         check_kind(Kind::Percentiles, "50 x", Err("Invalid latency-tracking-info-percentiles parameters"));
         let beyond = "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]";

@@ -1,7 +1,8 @@
 //! The node's listening sockets, and how they move to other addresses while the node runs (CONFIG SET `port`, `bind`).
 
 use crate::config::Config;
-use crate::server::{listener, worker};
+use crate::server::listener::{self, LocalListener};
+use crate::server::worker;
 use crate::services::Services;
 use parking_lot::Mutex;
 use socket2::SockRef;
@@ -128,6 +129,33 @@ fn silence(open: &Open) {
     }
 }
 
+/// Opens the socket of `unixsocket`, if one is named.
+pub(super) fn open_local(config: &Config) -> io::Result<Option<Arc<LocalListener>>> {
+    if config.unixsocket.is_empty() {
+        return Ok(None);
+    }
+    let opened = LocalListener::bind(&config.unixsocket, config.unixsocketperm, config.tcp_backlog);
+    let said = |error: io::Error| {
+        io::Error::new(error.kind(), format!("cannot listen on the Unix socket '{}': {error}", config.unixsocket))
+    };
+    opened.map(|listener| Some(Arc::new(listener))).map_err(said)
+}
+
+/// Accepts connections from the Unix socket.
+pub(super) fn accept_local(
+    socket: &Arc<LocalListener>,
+    services: &Arc<Services>,
+    workers: &Arc<[worker::WorkerHandle]>,
+    is_proxied: bool,
+) {
+    let (socket, services, workers) = (Arc::clone(socket), Arc::clone(services), Arc::clone(workers));
+    tokio::spawn(async move {
+        if let Err(error) = listener::accept_local(socket, services, workers, is_proxied).await {
+            tracing::error!(%error, "the listener of the Unix socket has ended");
+        }
+    });
+}
+
 /// Accepts connections from a socket until the task is aborted.
 pub(super) fn accept(
     runtime: &Handle,
@@ -172,8 +200,11 @@ pub(super) fn addresses(config: &Config) -> io::Result<Vec<IpAddr>> {
     Ok(found)
 }
 
-/// Opens a socket on each address.
+/// Opens a socket on each address; port 0: nowhere.
 pub(super) fn open(addresses: &[IpAddr], port: u16, backlog: i32) -> io::Result<Vec<TcpListener>> {
+    if port == 0 {
+        return Ok(Vec::new());
+    }
     addresses.iter().map(|address| bind(SocketAddr::new(*address, port), backlog)).collect()
 }
 

@@ -8,6 +8,7 @@ use super::ahead::Ahead;
 use super::dispatch::{self, Batch};
 use super::forwarding::Proxied;
 use super::output::{LATER_MAX, Output};
+use super::socket::Socket;
 use super::worker::{Seat, Worker};
 use crate::base::clock;
 use crate::commands::context::{Flow, Wait};
@@ -68,7 +69,7 @@ impl Turn {
 
 /// One client's connection.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Socket,
     worker: Rc<Worker>,
     session: Session,
     decoder: Decoder,
@@ -92,7 +93,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream, worker: Rc<Worker>, session: Session, seat: Seat) -> Connection {
+    pub fn new(stream: Socket, worker: Rc<Worker>, session: Session, seat: Seat) -> Connection {
         Connection {
             stream,
             worker,
@@ -530,7 +531,8 @@ fn is_push(session: &Session) -> bool {
 }
 
 /// Over when the other side of a socket has closed, or the connection is broken; what it has sent stays in the socket. The
-/// descriptor is one of its own: the runtime's notice that there is something to read must not be used up here.
+/// descriptor is one of its own: the runtime's notice that there is something to read must not be used up here. It is only
+/// waited for, so a Unix socket is watched in the same way.
 async fn hang_up(descriptor: io::Result<OwnedFd>) {
     let watched = descriptor.and_then(|descriptor| TcpStream::from_std(descriptor.into()));
     // Without a descriptor to spare, the client is found gone when the wait is over.

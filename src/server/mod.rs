@@ -7,4 +7,5 @@ pub mod forwarding;
 pub mod listener;
 pub mod output;
 mod routing;
+pub mod socket;
 pub mod worker;

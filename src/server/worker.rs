@@ -3,6 +3,7 @@
 use super::ahead::Ahead;
 use super::connection::Connection;
 use super::forwarding;
+use super::socket::{Incoming, Socket};
 use crate::base::clock;
 use crate::commands::session::Session;
 use crate::commands::table;
@@ -14,8 +15,6 @@ use crate::services::memory::{self, HeldHere};
 use crate::services::statistics::ThreadCounters;
 use crossbeam::utils::CachePadded;
 use std::cell::RefCell;
-use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -66,7 +65,7 @@ impl Drop for Seat {
 /// A socket on its way to a worker.
 #[derive(Debug)]
 pub struct Arrival {
-    pub stream: TcpStream,
+    pub socket: Incoming,
     pub is_proxied: bool,
     pub seat: Seat,
 }
@@ -125,14 +124,11 @@ async fn serve(worker: Rc<Worker>, mut arrivals: mpsc::Receiver<Arrival>, index:
 
 impl Worker {
     fn accept(self: &Rc<Worker>, arrival: Arrival) -> std::io::Result<()> {
-        let Arrival { stream, is_proxied, seat } = arrival;
-        let accepted = Accepted {
-            address: stream.peer_addr()?,
-            local_address: stream.local_addr()?,
-            descriptor: stream.as_raw_fd(),
-            now_ms: clock::unix_us() / 1000,
-        };
-        let stream = tokio::net::TcpStream::from_std(stream)?;
+        let Arrival { socket, is_proxied, seat } = arrival;
+        let (address, local_address) = socket.addresses()?;
+        let now_ms = clock::unix_us() / 1000;
+        let accepted = Accepted { address, local_address, descriptor: socket.descriptor(), now_ms };
+        let stream = Socket::settle(socket)?;
         let client = self.services.clients.enter(accepted);
         let is_authenticated = self.services.settings.load().requirepass.is_empty();
         let mut session = Session::new(client, is_authenticated);
@@ -181,8 +177,9 @@ mod tests {
         let (arrivals, receiver) = mpsc::channel(1);
         let worker = WorkerHandle { arrivals, counters: Statistics::default().add_thread(0) };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
-        let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
-        let arrival = Arrival { stream, is_proxied: false, seat: worker.seat() };
+        let address = listener.local_addr().expect("an address");
+        let socket = Incoming::Tcp(std::net::TcpStream::connect(address).expect("a connection"));
+        let arrival = Arrival { socket, is_proxied: false, seat: worker.seat() };
         assert_eq!(worker.connections(), 1);
         worker.arrivals.try_send(arrival).expect("room for one");
         drop(receiver);

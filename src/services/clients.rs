@@ -7,6 +7,34 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 
+/// Where a client comes from, or what it has connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    Ip(SocketAddr),
+    /// The name of the Unix socket: of both sides, since the client's has none.
+    Unix(Arc<str>),
+}
+
+impl Address {
+    /// Whether this machine is meant.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Address::Ip(address) => address.ip().to_canonical().is_loopback(),
+            Address::Unix(_) => true,
+        }
+    }
+}
+
+impl std::fmt::Display for Address {
+    /// As Redis shows it: a Unix socket has port 0.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Ip(address) => address.fmt(f),
+            Address::Unix(path) => write!(f, "{path}:0"),
+        }
+    }
+}
+
 /// Text that a client gives about itself.
 #[derive(Clone, Debug, Default)]
 pub struct Labels {
@@ -19,8 +47,8 @@ pub struct Labels {
 #[derive(Debug)]
 pub struct Client {
     pub id: u64,
-    pub address: SocketAddr,
-    pub local_address: SocketAddr,
+    pub address: Address,
+    pub local_address: Address,
     pub descriptor: i32,
     /// Unix milliseconds.
     pub connected_at_ms: u64,
@@ -48,10 +76,10 @@ pub struct Client {
 }
 
 /// A client as it was accepted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Accepted {
-    pub address: SocketAddr,
-    pub local_address: SocketAddr,
+    pub address: Address,
+    pub local_address: Address,
     pub descriptor: i32,
     pub now_ms: u64,
 }
@@ -86,8 +114,9 @@ impl Client {
 
     /// A record that stands in no registry, for tests.
     pub fn detached() -> Arc<Client> {
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        Arc::new(Client::new(0, Accepted { address: nowhere, local_address: nowhere, descriptor: -1, now_ms: 0 }))
+        let nowhere = Address::Ip(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let local_address = nowhere.clone();
+        Arc::new(Client::new(0, Accepted { address: nowhere, local_address, descriptor: -1, now_ms: 0 }))
     }
 
     /// Whether it listens to channels or patterns.

@@ -3,6 +3,8 @@
 use starling::proxy::{encoding, reply};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -53,7 +55,16 @@ impl Server {
         stream.set_read_timeout(Some(LIMIT)).expect("a limit");
         stream.set_write_timeout(Some(LIMIT)).expect("a limit");
         stream.set_nodelay(true).expect("no delay");
-        Client { stream, framer: reply::Framer::default(), received: Vec::new(), taken: 0 }
+        Client::new(stream)
+    }
+
+    /// A client of the Unix socket that this server has opened.
+    pub(crate) fn local_client(&self, path: &Path) -> Client<UnixStream> {
+        assert_eq!(self.client().ask("PING"), "+PONG", "it listens on the other socket too, then");
+        let stream = UnixStream::connect(path).expect("a connection");
+        stream.set_read_timeout(Some(LIMIT)).expect("a limit");
+        stream.set_write_timeout(Some(LIMIT)).expect("a limit");
+        Client::new(stream)
     }
 
     /// The most memory that it has ever had.
@@ -71,8 +82,8 @@ impl Server {
     }
 }
 
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
     framer: reply::Framer,
     received: Vec<u8>,
     /// `received` up to here was given out.
@@ -89,7 +100,11 @@ pub(crate) fn encoded(requests: &[&str]) -> Vec<u8> {
     bytes
 }
 
-impl Client {
+impl<S: Read + Write> Client<S> {
+    fn new(stream: S) -> Client<S> {
+        Client { stream, framer: reply::Framer::default(), received: Vec::new(), taken: 0 }
+    }
+
     /// Sends requests in one write, without waiting for a reply.
     pub(crate) fn send(&mut self, requests: &[&str]) {
         self.send_bytes(&encoded(requests));

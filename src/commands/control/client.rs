@@ -13,7 +13,7 @@ use crate::commands::spec::{
 use crate::commands::table;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
-use crate::services::clients::Client;
+use crate::services::clients::{Address, Client};
 use crate::services::pause::Paused;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -126,9 +126,10 @@ fn line(client: &Client, now_ms: u64) -> String {
     for (flag, raised) in [
         ('P', client.is_subscribed()),
         ('x', client.queued.load(Ordering::Relaxed) >= 0),
+        ('c', client.closing.load(Ordering::Relaxed)),
+        ('U', matches!(client.address, Address::Unix(_))),
         ('r', client.readonly.load(Ordering::Relaxed)),
         ('e', client.no_evict.load(Ordering::Relaxed)),
-        ('c', client.closing.load(Ordering::Relaxed)),
     ] {
         if raised {
             flags.push(flag);

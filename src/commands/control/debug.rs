@@ -58,7 +58,7 @@ fn is_allowed(control: &Control<'_>) -> bool {
     let config = control.services.settings.load_full();
     match config.get(&[b"enable-debug-command"]).first().map(|(_, text)| *text) {
         Some("yes") => true,
-        Some("local") => control.session.client.address.ip().to_canonical().is_loopback(),
+        Some("local") => control.session.client.address.is_local(),
         _ => false,
     }
 }
