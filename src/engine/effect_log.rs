@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tracing::debug;
 
-/// Encoded effects that may wait in the queue of one export before its slot's writers have to wait.
-pub const EXPORT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
+/// Encoded effects that may wait in the queues of one move before the writers of its slots have to wait. What the queues
+/// hold is what is still to be sent when the slots stand still, so it is a bound of that time too.
+pub const BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// One published effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,30 +31,58 @@ pub struct Record {
     pub effect: Box<[u8]>,
 }
 
-/// What an export has published and its reader has not taken yet.
+impl Record {
+    /// Bytes that it takes in a queue.
+    fn size(&self) -> usize {
+        self.effect.len() + size_of::<Record>()
+    }
+}
+
+/// How many bytes wait in the queues of one move together.
 #[derive(Debug, Default)]
+pub struct Backlog {
+    bytes: AtomicUsize,
+}
+
+impl Backlog {
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether writers of the move's slots have to wait before they execute.
+    pub fn is_full(&self) -> bool {
+        self.bytes() > BACKLOG_BYTES_MAX
+    }
+}
+
+/// What an export has published and its reader has not taken yet.
+#[derive(Debug)]
 pub struct ExportQueue {
     records: Mutex<VecDeque<Record>>,
-    bytes: AtomicUsize,
+    backlog: Arc<Backlog>,
     closed: AtomicBool,
 }
 
 impl ExportQueue {
-    /// Takes what is there, in order.
-    pub fn take(&self) -> Vec<Record> {
+    /// Takes what is there, in order, until it is this many bytes or more. Whoever takes everything at once, and faster
+    /// than it can be sent, lifts the bound that makes writers wait.
+    pub fn take(&self, bytes: usize) -> Vec<Record> {
         let mut records = self.records.lock();
-        self.bytes.store(0, Ordering::Relaxed);
-        records.drain(..).collect()
+        let (mut taken, mut size) = (Vec::new(), 0);
+        while size < bytes
+            && let Some(record) = records.pop_front()
+        {
+            size += record.size();
+            taken.push(record);
+        }
+        self.backlog.bytes.fetch_sub(size, Ordering::Relaxed);
+        taken
     }
 
-    /// Bytes that wait.
-    pub fn pending_bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Whether writers of the slot have to wait before they execute.
-    pub fn is_full(&self) -> bool {
-        self.pending_bytes() > EXPORT_QUEUE_BYTES
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.records.lock().is_empty()
     }
 
     /// Whether the export was ended by the shard.
@@ -62,8 +91,9 @@ impl ExportQueue {
     }
 
     fn push(&self, record: Record) {
-        self.bytes.fetch_add(record.effect.len() + size_of::<Record>(), Ordering::Relaxed);
-        self.records.lock().push_back(record);
+        let mut records = self.records.lock();
+        self.backlog.bytes.fetch_add(record.size(), Ordering::Relaxed);
+        records.push_back(record);
     }
 }
 
@@ -125,10 +155,11 @@ impl EffectLog {
         }
     }
 
-    /// Begins the export of a slot; one that was under way ends.
-    pub fn begin_export(&mut self, slot: Slot) -> Arc<ExportQueue> {
+    /// Begins the export of a slot; one that was under way ends. All slots of a move have one backlog.
+    pub fn begin_export(&mut self, slot: Slot, backlog: &Arc<Backlog>) -> Arc<ExportQueue> {
         self.end_export(slot);
-        let queue = Arc::new(ExportQueue::default());
+        let (records, backlog) = (Mutex::default(), Arc::clone(backlog));
+        let queue = Arc::new(ExportQueue { records, backlog, closed: AtomicBool::new(false) });
         self.exports.push(Export { slot, sent_below: Some(0), queue: Arc::clone(&queue) });
         queue
     }
@@ -151,8 +182,8 @@ impl EffectLog {
         }
     }
 
-    /// Whether an export of the slot has so much waiting that its writers must wait too.
+    /// Whether the move of the slot has so much waiting that its writers must wait too.
     pub fn is_congested(&self, slot: Slot) -> bool {
-        self.exports.iter().any(|export| export.slot == slot && export.queue.is_full())
+        self.exports.iter().any(|export| export.slot == slot && export.queue.backlog.is_full())
     }
 }

@@ -10,7 +10,7 @@
 
 use super::Engine;
 use super::effect::{Cause, Effect};
-use super::effect_log::ExportQueue;
+use super::effect_log::{Backlog, ExportQueue};
 use super::entry::Entry;
 use super::keyspace::{Deadline, Keyspace, WrongKind};
 use super::reclaim::Garbage;
@@ -51,9 +51,9 @@ impl From<WrongKind> for ApplyError {
 }
 
 impl Engine {
-    /// Begins the export of a slot; one that was under way ends.
-    pub fn begin_export(&self, slot: Slot) -> Arc<ExportQueue> {
-        self.lock_slot(slot, 0, 0).locks.shard(self.placement().shard(slot)).log.begin_export(slot)
+    /// Begins the export of a slot; one that was under way ends. All slots of a move have one backlog.
+    pub fn begin_export(&self, slot: Slot, backlog: &Arc<Backlog>) -> Arc<ExportQueue> {
+        self.lock_slot(slot, 0, 0).locks.shard(self.placement().shard(slot)).log.begin_export(slot, backlog)
     }
 
     /// Publishes the next entries of a slot to its export, from this hash position on (0 at first). Gives the position to

@@ -29,7 +29,7 @@ pub(super) enum SlotRequest {
 pub(super) enum SlotAnswer {
     Piece {
         bytes: Blob,
-        /// All entries have been sent; effects follow.
+        /// All entries have been read; little follows, mostly effects.
         is_copied: bool,
         /// The slots are frozen for this move, and this is the end of the stream.
         is_stopped: bool,

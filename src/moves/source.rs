@@ -9,14 +9,17 @@ use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::duties::{self, SlotMove, Stage};
 use crate::cluster::topology::Topology;
 use crate::engine::Engine;
-use crate::engine::effect_log::ExportQueue;
+use crate::engine::effect_log::{BACKLOG_BYTES_MAX, Backlog, ExportQueue};
 use crate::transport::{Blob, Response, Sender};
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A piece is sent when it has this many bytes; one step of a slot may make it longer.
+/// A piece is sent when it has this many bytes; one record may make it longer. Nothing is taken from the queues beyond it:
+/// what is not sent yet waits there, where it makes writers wait.
 const PIECE_BYTES: usize = 256 * 1024;
+/// No more entries are read while this much waits in the queues: effects alone, whose writers wait earlier, never do.
+const ENTRIES_BYTES_MAX: usize = 2 * BACKLOG_BYTES_MAX;
 /// Bytes of one message at most: a long value goes in several.
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -36,16 +39,24 @@ struct Export {
     attempt: u64,
     /// The slots that have not begun.
     waiting: VecDeque<Slot>,
-    /// The slot that is being read, and the hash position to go on from.
-    reading: Option<(Slot, u32)>,
-    /// The queues of those that have.
-    queues: Vec<Arc<ExportQueue>>,
+    reading: Option<Reading>,
+    /// The queues of those that have; the one to be taken from first comes first.
+    queues: VecDeque<Arc<ExportQueue>>,
+    /// What waits in them.
+    backlog: Arc<Backlog>,
     slots: SlotRanges,
     /// The stream behind what was sent.
     stream: VecDeque<u8>,
     sent: u64,
     /// Sent last, in case the answer is lost.
     last: Vec<u8>,
+}
+
+/// The slot that is being read, and the hash position to go on from.
+struct Reading {
+    slot: Slot,
+    position: u32,
+    queue: Arc<ExportQueue>,
 }
 
 /// Answers a target.
@@ -107,7 +118,8 @@ impl Source {
             attempt,
             waiting: slots.slots().collect(),
             reading: None,
-            queues: Vec::new(),
+            queues: VecDeque::new(),
+            backlog: Arc::default(),
             slots: slots.clone(),
             stream: VecDeque::new(),
             sent: 0,
@@ -137,38 +149,76 @@ impl Source {
         let bytes: Vec<u8> = export.stream.drain(..length).collect();
         export.sent += length as u64;
         export.last.clone_from(&bytes);
-        let is_copied = export.is_copied() && export.stream.is_empty();
-        SlotAnswer::Piece { bytes: Blob(bytes), is_copied, is_stopped: is_copied && frozen }
+        let (is_copied, is_stopped) = (export.is_copied(), frozen && export.is_sent());
+        SlotAnswer::Piece { bytes: Blob(bytes), is_copied, is_stopped }
     }
 }
 
 impl Export {
-    /// Adds to the stream what has happened, and then entries until there is a piece.
+    /// Adds to the stream what has happened, and then entries until there is a piece. Some entries are read each time:
+    /// writers that are faster than the link must not keep the copy from its end.
     fn read(&mut self, engine: &Engine) {
-        self.drain();
-        while self.stream.len() < PIECE_BYTES {
-            let Some((slot, position)) = self.reading else {
-                let Some(slot) = self.waiting.pop_front() else { return };
-                self.queues.push(engine.begin_export(slot));
-                self.reading = Some((slot, 0));
-                continue;
-            };
-            let next = engine.export_step(slot, position, clock::unix_us() / 1000);
-            self.reading = next.map(|position| (slot, position));
-            if let Some(queue) = self.queues.last() {
-                append(&mut self.stream, queue);
+        self.take_from_all();
+        while self.backlog.bytes() < ENTRIES_BYTES_MAX && !self.is_read() {
+            self.read_entries(engine);
+            if self.stream.len() >= PIECE_BYTES {
+                return;
             }
         }
     }
 
-    fn drain(&mut self) {
-        for queue in &self.queues {
-            append(&mut self.stream, queue);
+    /// Publishes the next entries, and takes them into the stream where there is room.
+    fn read_entries(&mut self, engine: &Engine) {
+        let Some(Reading { slot, position, queue }) = self.reading.take().or_else(|| self.begin_slot(engine)) else {
+            return;
+        };
+        let next = engine.export_step(slot, position, clock::unix_us() / 1000);
+        self.take(&queue);
+        self.reading = next.map(|position| Reading { slot, position, queue });
+    }
+
+    fn begin_slot(&mut self, engine: &Engine) -> Option<Reading> {
+        let slot = self.waiting.pop_front()?;
+        let queue = engine.begin_export(slot, &self.backlog);
+        self.queues.push_back(Arc::clone(&queue));
+        Some(Reading { slot, position: 0, queue })
+    }
+
+    /// Takes from every queue in turn, while there is room. Every time another one is the first.
+    fn take_from_all(&mut self) {
+        for _ in 0..self.queues.len() {
+            if self.stream.len() >= PIECE_BYTES {
+                return;
+            }
+            if let Some(queue) = self.queues.pop_front() {
+                self.take(&queue);
+                self.queues.push_back(queue);
+            }
         }
     }
 
-    fn is_copied(&self) -> bool {
+    fn take(&mut self, queue: &ExportQueue) {
+        let room = PIECE_BYTES.saturating_sub(self.stream.len());
+        let mut bytes = Vec::new();
+        for record in queue.take(room) {
+            write_record(&mut bytes, &record);
+        }
+        self.stream.extend(bytes);
+    }
+
+    /// Whether all entries have been published.
+    fn is_read(&self) -> bool {
         self.waiting.is_empty() && self.reading.is_none()
+    }
+
+    /// Whether the slots may stand still for what is left to be sent: it has a bound then.
+    fn is_copied(&self) -> bool {
+        self.is_read() && self.stream.is_empty() && self.backlog.bytes() < ENTRIES_BYTES_MAX
+    }
+
+    /// Whether everything was sent that has happened.
+    fn is_sent(&self) -> bool {
+        self.is_read() && self.stream.is_empty() && self.queues.iter().all(|queue| queue.is_empty())
     }
 
     fn end(&mut self, engine: &Engine) {
@@ -176,13 +226,4 @@ impl Export {
             engine.end_export(slot);
         }
     }
-}
-
-/// Takes what waits in a queue into the stream.
-fn append(stream: &mut VecDeque<u8>, queue: &ExportQueue) {
-    let mut bytes = Vec::new();
-    for record in queue.take() {
-        write_record(&mut bytes, &record);
-    }
-    stream.extend(bytes);
 }

@@ -8,6 +8,7 @@ use crate::base::slot::Slot;
 use crate::cluster::topology::raft::{Proposal, ProposeError};
 use crate::cluster::topology::{Node, NodeState, Phase, SlotRecord};
 use crate::engine::keyspace::Deadline;
+use crate::engine::shard::SlotState;
 use crate::transport::messages::GroupView;
 use crate::transport::{LinkReport, Peer, Purpose, Request, TransportError};
 use async_trait::async_trait;
@@ -68,6 +69,8 @@ impl Consensus for Agreement {
 /// Links that bring every message to the source.
 struct Links {
     source: OnceLock<Moves>,
+    /// What happens between two questions.
+    between: Mutex<Box<dyn FnMut() + Send>>,
 }
 
 #[async_trait]
@@ -76,6 +79,7 @@ impl Transport for Links {
         let (Some(source), Request::Slot(question)) = (self.source.get(), request) else {
             return Err(TransportError::Disconnected);
         };
+        (*self.between.lock())();
         let sender = Sender {
             node: TARGET,
             incarnation: Incarnation(2),
@@ -98,6 +102,7 @@ struct Pair {
     /// Versions that the target has followed.
     followed: watch::Receiver<u64>,
     target_moves: Moves,
+    links: Arc<Links>,
     _lives: [watch::Sender<Option<Incarnation>>; 2],
 }
 
@@ -146,7 +151,7 @@ impl Pair {
         agreement.commit(&TopologyChange::RegisterNode { node: node(SOURCE) });
         agreement.commit(&TopologyChange::Revive { slots: Slot::all().collect(), to: SOURCE });
         agreement.commit(&TopologyChange::RegisterNode { node: node(TARGET) });
-        let links = Arc::new(Links { source: OnceLock::new() });
+        let links = Arc::new(Links { source: OnceLock::new(), between: Mutex::new(Box::new(|| {})) });
         let [source, target] = [(), ()].map(|()| Arc::new(Engine::new(1)));
         let (shown, followed) = watch::channel(0);
         let start = |id: NodeId, engine: &Arc<Engine>, show: Show| {
@@ -176,7 +181,7 @@ impl Pair {
         for (key, slot) in keys() {
             source.lock_slot(slot, 0, clock::unix_us() / 1000).set_string(key.as_bytes(), b"v", Deadline::Clear);
         }
-        Pair { agreement, source, target, followed, target_moves, _lives: [first, second] }
+        Pair { agreement, source, target, followed, target_moves, links, _lives: [first, second] }
     }
 
     fn begin(&self) {
@@ -254,6 +259,78 @@ async fn steps_that_commit_late_do_not_begin_the_copy_again() {
         pair.until_moved().await;
         assert_eq!((count(&pair.source), count(&pair.target)), (0, KEYS));
     }
+}
+
+/// Clients that write one key in each of some slots, as often as the node lets them.
+struct Writers {
+    engine: Arc<Engine>,
+    keys: Vec<(String, Slot)>,
+    value: Vec<u8>,
+    written: u64,
+    /// They had to wait before.
+    have_waited: bool,
+    /// Bytes written in one turn, after a wait, at most.
+    most: usize,
+}
+
+impl Writers {
+    const VALUE_BYTES: usize = 64 * 1024;
+
+    /// Writes until all have to wait; or 9 MB, more than a piece may have.
+    fn write(&mut self) {
+        let mut bytes = 0;
+        while bytes < 9 * 1024 * 1024 {
+            let before = bytes;
+            for (key, slot) in &self.keys {
+                let mut keyspace = self.engine.lock_slot(*slot, 0, clock::unix_us() / 1000);
+                if keyspace.slots_state(&[*slot]) == SlotState::Serving && !keyspace.is_congested(&[*slot]) {
+                    self.written += 1;
+                    self.value[..8].copy_from_slice(&self.written.to_le_bytes());
+                    keyspace.set_string(key.as_bytes(), &self.value, Deadline::Clear);
+                    bytes += self.value.len();
+                }
+            }
+            if bytes == before {
+                self.have_waited = true;
+                break;
+            }
+        }
+        if self.have_waited {
+            self.most = self.most.max(bytes);
+        }
+    }
+}
+
+#[tokio::test]
+async fn writers_faster_than_the_link_wait_and_the_move_ends() {
+    let mut pair = Pair::start(|_| false).await;
+    let writers = Arc::new(Mutex::new(Writers {
+        engine: Arc::clone(&pair.source),
+        // Their slots are the first to be copied.
+        keys: keys().filter(|(_, slot)| slot.index() < 3).collect(),
+        value: vec![7; Writers::VALUE_BYTES],
+        written: 0,
+        have_waited: false,
+        most: 0,
+    }));
+    let between = Arc::clone(&writers);
+    *pair.links.between.lock() = Box::new(move || between.lock().write());
+    pair.begin();
+    pair.until_moved().await;
+    assert_eq!((count(&pair.source), count(&pair.target)), (0, KEYS));
+    let writers = writers.lock();
+    assert!(writers.have_waited);
+    // What a piece takes makes room for as much again, however many slots and writers there are.
+    let room = 256 * 1024 + 4 * Writers::VALUE_BYTES;
+    assert!((1..=room).contains(&writers.most), "{} bytes were written in one turn", writers.most);
+    let newest = writers.keys.iter().map(|(key, slot)| {
+        let mut keyspace = pair.target.lock_slot(*slot, 0, 0);
+        let value = keyspace.read_string(key.as_bytes()).expect("a string").expect("it has moved");
+        let mut number = [0; 8];
+        value.with_bytes(|bytes| number.copy_from_slice(&bytes[..8]));
+        u64::from_le_bytes(number)
+    });
+    assert_eq!(newest.max(), Some(writers.written), "the last write has moved too");
 }
 
 #[test]

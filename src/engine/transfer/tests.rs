@@ -98,10 +98,10 @@ proptest! {
     ) {
         let (source, target) = (Engine::new(1), Engine::new(1));
         before.iter().for_each(|step| perform(&source, step));
-        let queue = source.begin_export(slot());
+        let queue = source.begin_export(slot(), &Arc::default());
         let mut position = Some(0);
         let deliver = || -> Result<(), ApplyError> {
-            for record in queue.take() {
+            for record in queue.take(usize::MAX) {
                 target.apply(record.slot, [&*record.effect].into_iter(), record.position)?;
             }
             Ok(())
