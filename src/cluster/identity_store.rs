@@ -5,6 +5,7 @@
 //! node 0123...                32 hexadecimal digits
 //! cluster 4567...             or "none"
 //! generation 0
+//! raft-log yes                it has a raft log, and must not vote without; absent until it has, and in older files
 //! checksum 89ab...            of all lines before: SHA-256, its first 16 digits
 //! ```
 //!
@@ -30,6 +31,9 @@ pub struct StoredIdentity {
     pub cluster: Option<ClusterId>,
     /// Forced recoveries of the cluster.
     pub generation: u32,
+    /// Its raft log has been on the disk. A node that lost it has forgotten whom it elected and what it agreed to: voting
+    /// again it could undo what was agreed.
+    pub has_raft_log: bool,
 }
 
 /// Why the identity could not be read or written.
@@ -135,8 +139,9 @@ fn replace(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn text(identity: &StoredIdentity) -> String {
     let cluster = identity.cluster.map_or("none".to_owned(), |cluster| cluster.to_string());
-    let lines =
-        format!("{HEADER}\nnode {:032x}\ncluster {cluster}\ngeneration {}\n", identity.node.0, identity.generation);
+    let raft_log = if identity.has_raft_log { "raft-log yes\n" } else { "" };
+    let StoredIdentity { node, generation, .. } = identity;
+    let lines = format!("{HEADER}\nnode {:032x}\ncluster {cluster}\ngeneration {generation}\n{raft_log}", node.0);
     let checksum = checksum(&lines);
     format!("{lines}checksum {checksum}\n")
 }
@@ -175,7 +180,12 @@ fn parse(text: &str) -> Result<StoredIdentity, &'static str> {
         digits => Some(ClusterId(u128::from_str_radix(digits, 16).map_err(|_| "cluster")?)),
     };
     let generation = field("generation")?.parse().map_err(|_| "generation")?;
-    Ok(StoredIdentity { node: NodeId(node), cluster, generation })
+    let has_raft_log = match lines.next() {
+        None => false,
+        Some("raft-log yes") => true,
+        Some(_) => return Err("raft-log"),
+    };
+    Ok(StoredIdentity { node: NodeId(node), cluster, generation, has_raft_log })
 }
 
 #[cfg(test)]
@@ -195,10 +205,11 @@ mod tests {
         let base = tempfile::tempdir().expect("a directory");
         let mut store = IdentityStore::open(base.path(), 7000).expect("opened");
         assert_eq!(store.identity(), None);
-        let mut identity = StoredIdentity { node: NodeId(7), cluster: None, generation: 0 };
+        let mut identity = StoredIdentity { node: NodeId(7), cluster: None, generation: 0, has_raft_log: false };
         store.save(identity).expect("saved");
         identity.cluster = Some(ClusterId(u128::MAX));
         identity.generation = 3;
+        identity.has_raft_log = true;
         store.save(identity).expect("saved");
         drop(store);
         assert_eq!(IdentityStore::open(base.path(), 7000).expect("opened").identity(), Some(identity));
@@ -215,8 +226,17 @@ mod tests {
     }
 
     #[test]
+    fn an_identity_of_before_raft_logs_were_noted_is_read() {
+        let lines = format!("{HEADER}\nnode {:032x}\ncluster none\ngeneration 4\n", 5);
+        let read = parse(&format!("{lines}checksum {}\n", checksum(&lines)));
+        let identity = StoredIdentity { node: NodeId(5), cluster: None, generation: 4, has_raft_log: false };
+        assert_eq!(read, Ok(identity));
+    }
+
+    #[test]
     fn every_damaged_byte_is_noticed() {
-        let good = text(&StoredIdentity { node: NodeId(1), cluster: Some(ClusterId(2)), generation: 3 });
+        let cluster = Some(ClusterId(2));
+        let good = text(&StoredIdentity { node: NodeId(1), cluster, generation: 3, has_raft_log: true });
         assert!(parse(&good).is_ok());
         for at in 0..good.len() {
             let mut bytes = good.clone().into_bytes();

@@ -18,7 +18,7 @@ use crate::cluster::identity_store::{IdentityStore, StoredIdentity};
 use crate::cluster::membership::socket::{MembershipHandle, SocketOptions};
 use crate::cluster::membership::{Life, MemberIdentity, MemberMetadata, MembershipEvent, MembershipOptions};
 use crate::cluster::topology::control_thread::ControlThread;
-use crate::cluster::topology::raft::{Consensus, RaftOptions, RaftTopology};
+use crate::cluster::topology::raft::{Consensus, RaftLog, RaftOptions, RaftTopology};
 use crate::cluster::topology::state::{Event, EventKind};
 use crate::cluster::topology::{Node, NodeState, Topology};
 use crate::config::{CLUSTER_PORT_OFFSET, Config};
@@ -82,11 +82,16 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
     let stored = match store.identity() {
         Some(stored) => stored,
         None => {
-            let fresh = StoredIdentity { node: NodeId(random()?), cluster: None, generation: 0 };
+            let fresh = StoredIdentity { node: NodeId(random()?), cluster: None, generation: 0, has_raft_log: false };
             store.save(fresh).map_err(io::Error::other)?;
             fresh
         }
     };
+    let log = RaftLog::open(store.directory(), stored.node, stored.has_raft_log)?;
+    // On the disk before this node can vote: with the mark and without the log it does not start.
+    if !stored.has_raft_log {
+        store.save(StoredIdentity { has_raft_log: true, ..stored }).map_err(io::Error::other)?;
+    }
     let start_ms = store.begin_life(SystemClock.unix_ms()).map_err(io::Error::other)?;
     let secret = LinkSecret::new(&own.secret);
     if secret.is_none() {
@@ -134,7 +139,7 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
     let options = RaftOptions {
         node: identity.node,
         address,
-        directory: store.directory().to_owned(),
+        log,
         transport: Arc::clone(&transport) as Arc<_>,
         seeds: seeds.iter().filter(|seed| **seed != address).map(|&address| Peer { node: None, address }).collect(),
     };
@@ -283,7 +288,7 @@ fn random() -> io::Result<u128> {
 /// Keeps on disk, and tells on links, which cluster the node belongs to.
 fn remember(store: &mut IdentityStore, transport: &TcpTransport, identity: LocalIdentity) -> io::Result<()> {
     let LocalIdentity { node, cluster, generation, .. } = identity;
-    let known = StoredIdentity { node, cluster, generation };
+    let known = StoredIdentity { node, cluster, generation, has_raft_log: true };
     if store.identity() != Some(known) {
         store.save(known).map_err(io::Error::other)?;
     }

@@ -6,6 +6,7 @@ mod leaving;
 mod listener;
 mod nodes;
 mod order;
+mod returning;
 
 use nodes::{Act, Node, Table, made_up, request, with_proxy};
 use starling::base::slot::Slot;

@@ -69,11 +69,21 @@ impl Node {
         }
     }
 
+    /// One that is not expected to start: its exit code and what it said.
+    pub(crate) fn refused(port: u16, directives: &[&str]) -> (Option<i32>, String) {
+        let output = Node::command(port, directives).output().expect("the server's binary");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn command(port: u16, directives: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_starling"));
+        command.args(["--port", &port.to_string(), "--threads", "1", "--bind", "127.0.0.1"]).args(directives);
+        command
+    }
+
     /// `None`: it has ended, most likely because the port is taken.
     pub(crate) fn try_start(port: u16, directives: &[&str]) -> Option<Node> {
-        let process = Command::new(env!("CARGO_BIN_EXE_starling"))
-            .args(["--port", &port.to_string(), "--threads", "1", "--bind", "127.0.0.1"])
-            .args(directives)
+        let process = Node::command(port, directives)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

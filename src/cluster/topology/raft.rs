@@ -14,7 +14,7 @@ use super::change::{Applied, TopologyChange};
 use super::published::{Published, TopologyUpdate};
 use super::raft_disk::{RaftDisk, Record, Write};
 use super::raft_network::{self, RaftLinks};
-use super::raft_storage::{self, StateStore};
+use super::raft_storage::StateStore;
 use super::state::Topology;
 use crate::base::identity;
 use crate::transport::messages::{GroupView, Heartbeat, Voter};
@@ -27,12 +27,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Cursor};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
+
+pub use super::raft_storage::RaftLog;
 
 openraft::declare_raft_types!(
     /// What openraft agrees on here.
@@ -114,8 +115,8 @@ pub struct RaftOptions {
     pub node: identity::NodeId,
     /// Where other nodes reach this one: its cluster port.
     pub address: std::net::SocketAddr,
-    /// The node's own directory; the file is `raft.redb` in it.
-    pub directory: std::path::PathBuf,
+    /// What the node has on its disk; opened for the same node.
+    pub log: RaftLog,
     pub transport: Arc<dyn Transport>,
     /// Whom to ask before anything is known of the group: who let this node in.
     pub seeds: Vec<Peer>,
@@ -144,12 +145,10 @@ pub(super) struct Shared {
 }
 
 impl RaftTopology {
-    /// Opens the raft log and starts following, on the current runtime. That should be one that nothing else keeps
-    /// busy: see `ControlThread`.
+    /// Takes part from now on, on the current runtime. That should be one that nothing else keeps busy: see
+    /// `ControlThread`.
     pub async fn start(options: RaftOptions) -> io::Result<RaftTopology> {
-        let published = Arc::new(Published::default());
-        let path = options.directory.join("raft.redb");
-        let (log, state, disk, stored) = open(&path, Arc::clone(&published))?;
+        let RaftLog { log, state, disk, stored, published } = options.log;
         let heard = stored.record(Record::Group).and_then(|bytes| postcard::from_bytes(bytes).ok()).unwrap_or_default();
         let links = RaftLinks {
             own: options.node.0,
@@ -232,15 +231,6 @@ impl RaftTopology {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
     }
-}
-
-/// What [`raft_storage::open`] opens, off the runtime's thread: loading reads from the disk.
-fn open(
-    path: &Path,
-    published: Arc<Published>,
-) -> io::Result<(raft_storage::LogStore, StateStore, RaftDisk, super::raft_disk::Stored)> {
-    raft_storage::open(path, published)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 fn config() -> io::Result<openraft::Config> {

@@ -4,7 +4,7 @@
 //! write over and is told when it is on the disk. Writes that wait are committed together. After a write has failed
 //! nothing is known about the file any more: every later write fails too.
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -25,6 +25,8 @@ pub(super) enum Record {
     Snapshot,
     /// Who votes, as this node last heard: where a node that does not vote asks after a restart.
     Group,
+    /// What the records and entries are written in, and whose they are.
+    Format,
 }
 
 impl Record {
@@ -35,6 +37,7 @@ impl Record {
             Record::Purged => "purged",
             Record::Snapshot => "snapshot",
             Record::Group => "group",
+            Record::Format => "format",
         }
     }
 }
@@ -89,11 +92,22 @@ impl Stored {
 }
 
 impl RaftDisk {
-    /// Opens the file, making it where it is missing, and starts its thread.
-    pub(super) fn open(path: &Path) -> io::Result<(RaftDisk, Stored)> {
+    /// Opens the file, making it where it is missing, and starts its thread. `format` judges what the file holds, and
+    /// gives the record that it must hold from now on: it and the file's place in the directory are on the disk when this
+    /// returns.
+    pub(super) fn open(
+        path: &Path,
+        format: impl FnOnce(&Stored) -> io::Result<Vec<u8>>,
+    ) -> io::Result<(RaftDisk, Stored)> {
         let database = Database::create(path).map_err(other)?;
-        create_tables(&database).map_err(io::Error::other)?;
         let stored = load(&database).map_err(io::Error::other)?;
+        let format = format(&stored)?;
+        if stored.record(Record::Format) != Some(format.as_slice()) {
+            begin(&database, &format).map_err(io::Error::other)?;
+            if let Some(directory) = path.parent() {
+                std::fs::File::open(directory)?.sync_all()?;
+            }
+        }
         let (jobs, waiting) = sync_channel(WRITES_MAX);
         std::thread::Builder::new().name("raft-disk".into()).spawn(move || run(&database, &waiting))?;
         Ok((RaftDisk { jobs }, stored))
@@ -126,10 +140,11 @@ fn other(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::other(error)
 }
 
-fn create_tables(database: &Database) -> Result<(), redb::Error> {
+/// The tables, and the record of their format.
+fn begin(database: &Database, format: &[u8]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(LOG)?;
-    transaction.open_table(RECORDS)?;
+    transaction.open_table(RECORDS)?.insert(Record::Format.name(), format)?;
     transaction.commit()?;
     Ok(())
 }
@@ -137,13 +152,19 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
 fn load(database: &Database) -> Result<Stored, redb::Error> {
     let transaction = database.begin_read()?;
     let mut stored = Stored::default();
+    let records = match transaction.open_table(RECORDS) {
+        Ok(records) => records,
+        // A new file.
+        Err(TableError::TableDoesNotExist(_)) => return Ok(stored),
+        Err(error) => return Err(error.into()),
+    };
+    for record in records.iter()? {
+        let (name, bytes) = record?;
+        stored.records.push((name.value().to_owned(), bytes.value().to_vec()));
+    }
     for entry in transaction.open_table(LOG)?.iter()? {
         let (index, bytes) = entry?;
         stored.log.push((index.value(), bytes.value().to_vec()));
-    }
-    for record in transaction.open_table(RECORDS)?.iter()? {
-        let (name, bytes) = record?;
-        stored.records.push((name.value().to_owned(), bytes.value().to_vec()));
     }
     Ok(stored)
 }

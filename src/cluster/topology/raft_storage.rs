@@ -8,6 +8,7 @@ use super::published::Published;
 use super::raft::{Entry, LogId, Membership, NodeId, SnapshotMeta, TypeConfig, Vote};
 use super::raft_disk::{RaftDisk, Record, Stored, Write};
 use super::state::Topology;
+use crate::base::identity;
 use crate::base::slot::SLOT_COUNT;
 use crate::transport::Blob;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage, RaftStateMachine};
@@ -25,12 +26,80 @@ use std::sync::Arc;
 
 type Result<T> = std::result::Result<T, StorageError<NodeId>>;
 
-/// Opens both stores on one file.
-pub(super) fn open(path: &Path, published: Arc<Published>) -> io::Result<(LogStore, StateStore, RaftDisk, Stored)> {
-    let (disk, stored) = RaftDisk::open(path)?;
-    let log = LogStore { disk: disk.clone(), mirror: Arc::new(Mutex::new(Mirror::load(&stored)?)) };
-    let state = StateStore::load(disk.clone(), &stored, published)?;
-    Ok((log, state, disk, stored))
+/// What entries, records and the topology in snapshots are written in. Raised with every change of their shape.
+const FORMAT: u16 = 1;
+
+/// The raft log of a node as it is on the disk, opened. Nothing votes with it yet.
+pub struct RaftLog {
+    pub(super) log: LogStore,
+    pub(super) state: StateStore,
+    pub(super) disk: RaftDisk,
+    pub(super) stored: Stored,
+    pub(super) published: Arc<Published>,
+}
+
+impl RaftLog {
+    /// Opens `raft.redb` in the node's directory. A node that never had one (`is_expected`: it had) gets it made; it is on
+    /// the disk when this returns.
+    ///
+    /// # Errors
+    /// It cannot be read or written; it is gone though the node had one; it is another node's, or of a later version.
+    pub fn open(directory: &Path, node: identity::NodeId, is_expected: bool) -> io::Result<RaftLog> {
+        let path = directory.join("raft.redb");
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        if is_expected && !path.try_exists().map_err(named)? {
+            return Err(named(lost(directory, node)));
+        }
+        let format = |stored: &Stored| match stored.record(Record::Format) {
+            Some(bytes) => check_format(bytes, directory, node),
+            // Made by a version that wrote no such record; or made just now, where there was one before.
+            None if is_expected => Err(lost(directory, node)),
+            None => Ok(encode(&(FORMAT, node.0))),
+        };
+        let open = || {
+            let published = Arc::new(Published::default());
+            let (disk, stored) = RaftDisk::open(&path, format)?;
+            let log = LogStore { disk: disk.clone(), mirror: Arc::new(Mutex::new(Mirror::load(&stored)?)) };
+            let state = StateStore::load(disk.clone(), &stored, Arc::clone(&published))?;
+            Ok(RaftLog { log, state, disk, stored, published })
+        };
+        open().map_err(named)
+    }
+}
+
+/// The record of a file that this node may go on with.
+fn check_format(bytes: &[u8], directory: &Path, node: identity::NodeId) -> io::Result<Vec<u8>> {
+    let refused = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    // The version comes first whatever follows it.
+    let (version, rest) = postcard::take_from_bytes::<u16>(bytes).map_err(io::Error::other)?;
+    if version != FORMAT {
+        return refused(format!(
+            "it is written in format {version}, and this version of starling reads format {FORMAT}: start the version that \
+             wrote it"
+        ));
+    }
+    let owner: NodeId = decode(rest, "format record")?;
+    if owner != node.0 {
+        return refused(format!(
+            "it is the raft log of node {}, and this is node {node}: restore the file of this node, or remove {} to start as a \
+             new node",
+            identity::NodeId(owner),
+            directory.display()
+        ));
+    }
+    Ok(bytes.to_vec())
+}
+
+/// A node that has voted, and does not know how any more, would help to undo what was agreed.
+fn lost(directory: &Path, node: identity::NodeId) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotFound,
+        format!(
+            "the raft log is missing or empty, and this node has had one: without it, it could vote against what was agreed. \
+             Restore the file; or remove {}, start it as a new node with 'join', and say CLUSTER FORGET {node} to another node",
+            directory.display()
+        ),
+    )
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str) -> io::Result<T> {
@@ -312,9 +381,54 @@ mod tests {
     impl StoreBuilder<TypeConfig, LogStore, StateStore, tempfile::TempDir> for InTemporaryDirectory {
         async fn build(&self) -> Result<(tempfile::TempDir, LogStore, StateStore)> {
             let directory = tempfile::tempdir().map_err(failed)?;
-            let (log, state, ..) = open(&directory.path().join("raft.redb"), Arc::default()).map_err(failed)?;
+            let RaftLog { log, state, .. } = RaftLog::open(directory.path(), NODE, false).map_err(failed)?;
             Ok((directory, log, state))
         }
+    }
+
+    const NODE: identity::NodeId = identity::NodeId(7);
+
+    /// Opens it as soon as its last user's thread has let go of it.
+    fn open(directory: &Path, node: identity::NodeId, is_expected: bool) -> std::result::Result<(), String> {
+        loop {
+            match RaftLog::open(directory, node, is_expected) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.to_string().contains("already open") => std::thread::yield_now(),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_raft_log_that_was_lost_is_not_begun_anew() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("raft.redb");
+        open(directory.path(), NODE, false).expect("made");
+        open(directory.path(), NODE, true).expect("it is there");
+        for remains in [None, Some("")] {
+            std::fs::remove_file(&path).expect("it is there");
+            if let Some(text) = remains {
+                std::fs::write(&path, text).expect("written");
+            }
+            // Each start is refused, not only the first.
+            for _ in 0..2 {
+                let error = open(directory.path(), NODE, true).expect_err("lost");
+                assert!(error.contains("missing or empty") && error.contains("CLUSTER FORGET 0000"), "{error}");
+            }
+            assert_eq!(path.exists(), remains.is_some());
+            std::fs::write(&path, "").expect("written");
+        }
+    }
+
+    #[test]
+    fn another_nodes_raft_log_and_one_of_a_later_version_are_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        open(directory.path(), NODE, false).expect("made");
+        let error = open(directory.path(), identity::NodeId(8), true).expect_err("another node's");
+        assert!(error.contains("is the raft log of node"), "{error}");
+        let later = encode(&(FORMAT + 1, "whatever a later version has here"));
+        let error = check_format(&later, directory.path(), NODE).expect_err("a later version");
+        assert!(error.to_string().contains(&format!("written in format {}", FORMAT + 1)), "{error}");
     }
 
     #[test]

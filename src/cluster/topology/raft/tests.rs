@@ -41,20 +41,16 @@ impl TestNode {
         std::fs::create_dir_all(&path).expect("a directory");
         // The file is closed a moment after its last user has gone.
         let deadline = Instant::now() + LIMIT;
-        let raft = loop {
-            let options = RaftOptions {
-                node: id,
-                address,
-                directory: path.clone(),
-                transport: Arc::clone(&transport) as Arc<dyn Transport>,
-                seeds: seeds.clone(),
-            };
-            match control.run(RaftTopology::start(options)).await.expect("not stopped") {
-                Ok(raft) => break raft,
+        let log = loop {
+            match RaftLog::open(&path, id, false) {
+                Ok(log) => break log,
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
+        let transport_too = Arc::clone(&transport) as Arc<dyn Transport>;
+        let options = RaftOptions { node: id, address, log, transport: transport_too, seeds };
+        let raft = control.run(RaftTopology::start(options)).await.expect("not stopped").expect("started");
         let (handler, listening) = (Arc::new(raft.clone()), Arc::clone(&transport));
         control.run(async move { listening.listen(socket, handler).expect("listening") }).await.expect("not stopped");
         TestNode { id, address, raft, control }

@@ -1,0 +1,90 @@
+//! Nodes that come back: without their raft log, at other addresses.
+
+use crate::client::Client;
+use crate::nodes::{LIMIT, Node, free_port};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// A node that may be ended, moved and started again with what it has on its disk.
+struct Mover {
+    folder: tempfile::TempDir,
+    port: u16,
+    node: Option<Node>,
+}
+
+impl Mover {
+    /// A new one. `way`: `--cluster`, or `--join` and whom.
+    fn new(way: &[&str]) -> Mover {
+        let mut mover = Mover { folder: tempfile::tempdir().expect("a folder"), port: 0, node: None };
+        mover.start_elsewhere(way);
+        mover
+    }
+
+    /// Starts it at a port where it was not before.
+    fn start_elsewhere(&mut self, way: &[&str]) {
+        for _ in 0..10 {
+            let former = self.directory();
+            // The cluster port is 10,000 above.
+            self.port = 10_000 + free_port() % 20_000;
+            if former.exists() {
+                std::fs::rename(former, self.directory()).expect("renamed");
+            }
+            self.node =
+                Node::try_start(self.port, &self.directives(way).iter().map(String::as_str).collect::<Vec<_>>());
+            if self.node.is_some() {
+                return;
+            }
+        }
+        panic!("a node does not start");
+    }
+
+    fn directives(&self, way: &[&str]) -> Vec<String> {
+        let folder = self.folder.path().display().to_string();
+        ["--dir", &folder].iter().chain(way).map(|word| (*word).to_owned()).collect()
+    }
+
+    /// Ends it in the middle of whatever it does.
+    fn kill(&mut self) {
+        self.node = None;
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.folder.path().join(format!("node-{}", self.port))
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(self.node.as_ref().expect("it runs").peer)
+    }
+
+    fn knows(&self, what: &str) -> bool {
+        self.client().ask("CLUSTER INFO").lines().any(|line| line == what)
+    }
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < LIMIT, "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_node_whose_raft_log_is_gone_does_not_start_and_says_what_to_do() {
+    let mut node = Mover::new(&["--cluster"]);
+    until("it serves all slots", || node.knows("cluster_slots_ok:16384"));
+    node.kill();
+    let log = node.directory().join("raft.redb");
+    std::fs::remove_file(&log).expect("there is a raft log");
+    for way in [&["--cluster"][..], &["--join", "127.0.0.1:1"]] {
+        let directives = node.directives(way);
+        let directives: Vec<&str> = directives.iter().map(String::as_str).collect();
+        let (code, words) = Node::refused(node.port, &directives);
+        assert_eq!(code, Some(1), "{words}");
+        assert!(words.contains("Restore the file; or remove"), "{words}");
+        assert!(!log.exists(), "nothing is made in its place");
+    }
+    std::fs::remove_dir_all(node.directory()).expect("removed");
+    node.start_elsewhere(&["--cluster"]);
+    until("it is a new node", || node.knows("cluster_slots_ok:16384"));
+}
