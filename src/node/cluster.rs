@@ -27,6 +27,7 @@ use crate::moves::{Moves, MovesOptions};
 use crate::services::clients::Clients;
 use crate::services::cluster::{Cluster, ClusterParts, view_options};
 use crate::transport::handshake::LocalIdentity;
+use crate::transport::messages::Whereabouts;
 use crate::transport::tcp::{TcpOptions, TcpTransport, system_nonces};
 use crate::transport::{LinkSecret, Peer};
 use std::io;
@@ -39,6 +40,8 @@ use tokio::sync::{mpsc, watch};
 
 /// How long raft may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// Between looks whether the names in `join` mean other addresses.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Between lines in the log that say that the topology is waited for.
 const WAITING_LINE: Duration = Duration::from_secs(5);
 
@@ -52,6 +55,8 @@ pub(super) struct Joined {
     raft: RaftTopology,
     identity: LocalIdentity,
     address: SocketAddr,
+    /// Where `join` says that others are.
+    seeds: Vec<SocketAddr>,
     start_ms: u64,
 }
 
@@ -136,12 +141,14 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
     if create.is_none() {
         remember(&mut store, &transport, identity)?;
     }
+    let peers = seed_peers(&seeds, address);
     let options = RaftOptions {
         node: identity.node,
         address,
+        start_ms,
         log,
         transport: Arc::clone(&transport) as Arc<_>,
-        seeds: seeds.iter().filter(|seed| **seed != address).map(|&address| Peer { node: None, address }).collect(),
+        seeds: peers,
     };
     let raft = control.run(RaftTopology::start(options)).await.ok_or_else(ended)??;
     if let Some((cluster, hash_key)) = create {
@@ -154,8 +161,9 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
         tracing::info!(cluster = ?identity.cluster, "a cluster was created");
     }
     handler.topology.set(raft.clone()).map_err(|_| ended())?;
+    control.handle().spawn(resolve_again(own.join.clone(), raft.clone(), address));
     until_known(&raft).await;
-    Ok(Joined { config: config.clone(), store, control, transport, handler, raft, identity, address, start_ms })
+    Ok(Joined { config: config.clone(), store, control, transport, handler, raft, identity, address, seeds, start_ms })
 }
 
 impl Joined {
@@ -166,9 +174,9 @@ impl Joined {
 
     /// Starts gossip, moves and registration.
     pub(super) fn serve(self, engine: &Arc<Engine>) -> io::Result<ClusterSide> {
-        let Joined { config, store, control, transport, handler, raft, identity, address, start_ms } = self;
+        let Joined { config, store, control, transport, handler, raft, identity, address, seeds, start_ms } = self;
         let consensus: Arc<dyn Consensus> = Arc::new(raft.clone());
-        let (membership, events) = start_membership(&config, &raft, &identity, address, start_ms)?;
+        let (membership, events) = start_membership(&config, &raft, &identity, address, &seeds, start_ms)?;
         let membership = Arc::new(membership);
         let parts = ClusterParts {
             node: identity.node,
@@ -333,6 +341,23 @@ async fn resolve(seeds: &[String]) -> Vec<SocketAddr> {
     found
 }
 
+fn seed_peers(seeds: &[SocketAddr], own: SocketAddr) -> Vec<Peer> {
+    seeds.iter().filter(|seed| **seed != own).map(|&address| Peer { node: None, address }).collect()
+}
+
+/// Names may mean other addresses than before: they are asked again for as long as no raft leader is found.
+async fn resolve_again(join: Vec<String>, raft: RaftTopology, own: SocketAddr) {
+    while !join.is_empty() {
+        tokio::time::sleep(RESOLVE_INTERVAL).await;
+        if raft.is_lost() {
+            let found = resolve(&join).await;
+            if !found.is_empty() {
+                raft.set_seeds(seed_peers(&found, own));
+            }
+        }
+    }
+}
+
 /// Where other nodes and clients reach this one.
 fn announced_ip(config: &Config, addresses: &[IpAddr]) -> IpAddr {
     if let Ok(ip) = config.cluster.announce_ip.parse() {
@@ -389,12 +414,14 @@ fn start_membership(
     raft: &RaftTopology,
     identity: &LocalIdentity,
     address: SocketAddr,
+    named: &[SocketAddr],
     start_ms: u64,
 ) -> io::Result<(MembershipHandle, mpsc::Receiver<MembershipEvent>)> {
     let topology = raft.published().current();
     let known = topology.nodes.values().map(leader::cluster_address);
     let voters = raft.group().voters.into_iter().map(|voter| voter.address);
-    let mut seeds: Vec<SocketAddr> = known.chain(voters).filter(|seed| *seed != address).collect();
+    let others = known.chain(voters).chain(named.iter().copied());
+    let mut seeds: Vec<SocketAddr> = others.filter(|seed| *seed != address).collect();
     seeds.sort_unstable();
     seeds.dedup();
     let bind_ip = if config.bind.iter().any(|name| name == "*") { Ipv4Addr::UNSPECIFIED.into() } else { address.ip() };
@@ -480,6 +507,11 @@ fn log_events(topology: &Topology, after: u64) {
 /// Listens to gossip: a newer topology is fetched at once, the rest is for the log.
 async fn hear(mut events: mpsc::Receiver<MembershipEvent>, raft: RaftTopology) {
     while let Some(event) = events.recv().await {
+        // Before the topology knows, gossip does.
+        if let MembershipEvent::MemberUp(member) | MembershipEvent::MemberRestarted { member, .. } = &event {
+            let MemberIdentity { node, address, life, .. } = *member;
+            raft.learn_place(Whereabouts { node, start_ms: life.start_ms, address });
+        }
         match event {
             MembershipEvent::TopologyVersionSeen { version, .. } => raft.nudge(version),
             MembershipEvent::Rejected { reason, from, count } => {

@@ -68,7 +68,7 @@ mod tests {
     fn frames() -> Vec<Frame> {
         let voter = Voter { node: NodeId(7), address: ([127, 0, 0, 1], 17000).into() };
         let group = GroupView { term: 3, voters_index: 9, leader: Some(NodeId(7)), voters: vec![voter] };
-        let ping = Heartbeat { topology_version: 12, group: group.clone() };
+        let ping = Heartbeat { topology_version: 12, group: group.clone(), ..Heartbeat::default() };
         vec![
             Frame::Open,
             Frame::Request { id: 1, request: Request::Ping(ping.clone()) },

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 /// The version of this protocol. Nodes of different versions have no links.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// What a link is for. Purposes do not share a connection, so that a heartbeat never waits behind a slot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -112,6 +112,20 @@ pub struct Heartbeat {
     /// The newest version of the topology that the sender has applied.
     pub topology_version: u64,
     pub group: GroupView,
+    /// The sender itself; `None` where nobody can reach it.
+    pub from: Option<Whereabouts>,
+    /// Nodes that have moved since they registered, as far as the sender knows.
+    pub moved: Vec<Whereabouts>,
+}
+
+/// Where a node can be reached in the life that it began then. Of two the later life is right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Whereabouts {
+    pub node: NodeId,
+    /// When its process started, ms since 1970: greater than in any life before.
+    pub start_ms: u64,
+    /// Its cluster port.
+    pub address: std::net::SocketAddr,
 }
 
 /// What a node knows of the raft group: who votes, and who leads. Later knowledge replaces earlier, see

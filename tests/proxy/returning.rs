@@ -56,6 +56,17 @@ impl Mover {
         Client::connect(self.node.as_ref().expect("it runs").peer)
     }
 
+    fn join(&self) -> [String; 2] {
+        ["--join".to_owned(), format!("127.0.0.1:{}", self.port)]
+    }
+
+    /// Whether it knows that another one is where it is, and that all is well.
+    fn sees(&self, other: &Mover) -> bool {
+        let nodes = self.client().ask("CLUSTER NODES");
+        let is_there = |line: &str| line.contains(&format!(":{}@", other.port)) && !line.contains("fail");
+        nodes.lines().any(is_there) && self.knows("cluster_state:ok")
+    }
+
     fn knows(&self, what: &str) -> bool {
         self.client().ask("CLUSTER INFO").lines().any(|line| line == what)
     }
@@ -87,4 +98,45 @@ fn a_node_whose_raft_log_is_gone_does_not_start_and_says_what_to_do() {
     std::fs::remove_dir_all(node.directory()).expect("removed");
     node.start_elsewhere(&["--cluster"]);
     until("it is a new node", || node.knows("cluster_slots_ok:16384"));
+}
+
+fn join(seed: &Mover) -> Mover {
+    let way = seed.join();
+    Mover::new(&[&way[0], &way[1]])
+}
+
+fn come_back_elsewhere(mover: &mut Mover, seed: &Mover) {
+    let way = seed.join();
+    mover.start_elsewhere(&[&way[0], &way[1]]);
+}
+
+#[test]
+fn nodes_that_all_come_back_at_other_addresses_find_each_other() {
+    let mut first = Mover::new(&["--cluster"]);
+    let mut others = [join(&first), join(&first), join(&first)];
+    until("three vote and all have slots", || others.iter().all(|other| other.sees(&first) && first.sees(other)));
+    others.iter_mut().for_each(Mover::kill);
+    first.kill();
+    first.start_elsewhere(&["--cluster"]);
+    for other in &mut others {
+        come_back_elsewhere(other, &first);
+    }
+    until("all know where all are", || others.iter().all(|other| other.sees(&first) && first.sees(other)));
+}
+
+#[test]
+fn the_only_voter_is_found_where_it_moved_to() {
+    let mut voter = Mover::new(&["--cluster"]);
+    let mut other = join(&voter);
+    until("they are a cluster", || other.sees(&voter) && voter.sees(&other));
+    // The other one runs on: gossip tells it.
+    voter.kill();
+    voter.start_elsewhere(&["--cluster"]);
+    until("it is found", || other.sees(&voter) && voter.sees(&other));
+    // The other one knew an address that is wrong by now, and is told the right one.
+    other.kill();
+    voter.kill();
+    voter.start_elsewhere(&["--cluster"]);
+    come_back_elsewhere(&mut other, &voter);
+    until("it is found", || other.sees(&voter) && voter.sees(&other));
 }

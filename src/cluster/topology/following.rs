@@ -1,5 +1,6 @@
 //! The two loops of a node's part in agreement: following the voters, and, on the raft leader, keeping the right voters.
 
+use super::places::Rota;
 use super::raft::Shared;
 use super::voters::{VoterCandidate, desired_voters};
 use crate::base::identity::NodeId;
@@ -16,6 +17,8 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 const PING_INTERVAL: Duration = Duration::from_millis(100);
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 const PULL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Nodes besides the voters that are asked at each of these, where the raft leader is not found.
+const OTHERS_PER_LOOK: usize = 3;
 /// A version that is known to exist is asked for so often, this far apart; then with the usual pings.
 const WANTED_TRIES: u32 = 20;
 const WANTED_PAUSE: Duration = Duration::from_millis(2);
@@ -26,9 +29,11 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
 const AVOID_FOR: Duration = Duration::from_secs(30);
 
 /// Pings every voter, and pulls from one that knows a newer topology. One ping per voter is under way at a time, so
-/// that one that hangs delays no other.
+/// that one that hangs delays no other. Where that finds no raft leader, a few others are asked at each look, in turn: the
+/// voters may have moved.
 pub(super) async fn follow(shared: Arc<Shared>) {
     let under_way: Arc<Mutex<HashSet<Peer>>> = Arc::default();
+    let mut rota = Rota::default();
     let mut ticks = tokio::time::interval(PING_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -38,7 +43,8 @@ pub(super) async fn follow(shared: Arc<Shared>) {
             () = shared.until_stopped() => return,
         }
         shared.refresh_right_to_elect();
-        for peer in shared.peers() {
+        let others = rota.next(shared.others(), OTHERS_PER_LOOK);
+        for peer in shared.peers().into_iter().chain(others) {
             if !under_way.lock().insert(peer) {
                 continue;
             }
@@ -65,6 +71,7 @@ async fn ping(shared: &Shared, peer: Peer) {
     else {
         return;
     };
+    shared.on_answered(&heartbeat);
     shared.on_heard(heartbeat.group);
     // Rounds, because an answer holds a limited number of changes; each must bring something.
     loop {

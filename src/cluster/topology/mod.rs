@@ -5,6 +5,7 @@
 pub mod change;
 pub mod control_thread;
 mod following;
+mod places;
 pub mod published;
 pub mod raft;
 mod raft_disk;

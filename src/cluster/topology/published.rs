@@ -4,9 +4,11 @@
 //! because the state machine is deterministic, equal versions are equal topologies.
 
 use super::change::TopologyChange;
+use super::places::Places;
 use super::state::Topology;
 use crate::base::identity::NodeId;
 use crate::base::slot::SLOT_COUNT;
+use crate::transport::messages::Whereabouts;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -56,6 +58,8 @@ impl TopologyUpdate {
 /// Publishes the newest topology.
 #[derive(Debug)]
 pub struct Published {
+    /// Where nodes are that the topology knows elsewhere, or not at all.
+    places: Places,
     sender: watch::Sender<Arc<Topology>>,
     history: Mutex<History>,
 }
@@ -69,7 +73,7 @@ struct History {
 
 impl Default for Published {
     fn default() -> Published {
-        Published { sender: watch::Sender::new(Arc::default()), history: Mutex::default() }
+        Published { sender: watch::Sender::new(Arc::default()), history: Mutex::default(), places: Places::default() }
     }
 }
 
@@ -82,9 +86,19 @@ impl Published {
         Arc::clone(&self.sender.borrow())
     }
 
-    /// Where a member's links are answered, as it registered last.
+    /// Where a node's links are answered: as it registered last, or as was heard of it since.
     pub fn address(&self, node: NodeId) -> Option<SocketAddr> {
-        self.sender.borrow().nodes.get(&node).map(|node| SocketAddr::new(node.ip, node.cluster_port))
+        self.places.address(&self.current(), node)
+    }
+
+    /// Somebody says where a node is. Whether that is news.
+    pub(super) fn learn_place(&self, heard: Whereabouts) -> bool {
+        self.places.learn(&self.current(), heard)
+    }
+
+    /// Nodes that are elsewhere than the topology says.
+    pub(super) fn moved(&self) -> Vec<Whereabouts> {
+        self.places.moved(&self.current())
     }
 
     /// Raft has applied these changes, and this is the topology now.

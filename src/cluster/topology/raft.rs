@@ -11,13 +11,14 @@
 //! learner for longer than it takes to become a voter. Raft is never on the path of a read or a write.
 
 use super::change::{Applied, TopologyChange};
+use super::places::MOVED_MAX;
 use super::published::{Published, TopologyUpdate};
 use super::raft_disk::{RaftDisk, Record, Write};
 use super::raft_network::{self, RaftLinks};
 use super::raft_storage::StateStore;
 use super::state::Topology;
 use crate::base::identity;
-use crate::transport::messages::{GroupView, Heartbeat, Voter};
+use crate::transport::messages::{GroupView, Heartbeat, Voter, Whereabouts};
 use crate::transport::{Blob, Handler, Peer, Purpose, Request, Response, Sender, Transport};
 use async_trait::async_trait;
 use openraft::error::{ClientWriteError, InitializeError, RaftError};
@@ -60,6 +61,11 @@ const ENTRIES_PER_SNAPSHOT: u64 = 1000;
 const ENTRIES_KEPT: u64 = 500;
 /// Voters in a view that is believed: five, and as many again while the group changes, with room.
 const VOTERS_MAX: usize = 16;
+/// After so long without a word of the raft leader others are asked for it: longer than a quick election.
+const LOST_AFTER: Duration = Duration::from_secs(1);
+/// Callers that are remembered; when there are more, those that are silent for so long are not.
+const CALLERS_MAX: usize = 1024;
+const CALLER_KEPT: Duration = Duration::from_secs(60);
 /// One attempt at a proposal; the whole proposal.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(8);
@@ -115,10 +121,12 @@ pub struct RaftOptions {
     pub node: identity::NodeId,
     /// Where other nodes reach this one: its cluster port.
     pub address: std::net::SocketAddr,
+    /// When this life of the node began, ms since 1970.
+    pub start_ms: u64,
     /// What the node has on its disk; opened for the same node.
     pub log: RaftLog,
     pub transport: Arc<dyn Transport>,
-    /// Whom to ask before anything is known of the group: who let this node in.
+    /// Whom to ask where no raft leader is found: who let this node in, or whom an operator named.
     pub seeds: Vec<Peer>,
 }
 
@@ -135,7 +143,12 @@ pub(super) struct Shared {
     pub(super) transport: Arc<dyn Transport>,
     state: StateStore,
     disk: RaftDisk,
-    seeds: Vec<Peer>,
+    start_ms: u64,
+    seeds: Mutex<Vec<Peer>>,
+    /// When the raft leader last answered; `None`: never.
+    led_at: Mutex<Option<Instant>>,
+    /// When each other node last sent a ping.
+    callers: Mutex<BTreeMap<identity::NodeId, Instant>>,
     /// What others told of the group, the newest.
     heard: Mutex<GroupView>,
     pub(super) nudge: Notify,
@@ -164,7 +177,10 @@ impl RaftTopology {
             transport: options.transport,
             state,
             disk,
-            seeds: options.seeds,
+            start_ms: options.start_ms,
+            seeds: Mutex::new(options.seeds),
+            led_at: Mutex::new(None),
+            callers: Mutex::default(),
             heard: Mutex::new(heard),
             nudge: Notify::new(),
             wanted: AtomicU64::new(0),
@@ -196,6 +212,21 @@ impl RaftTopology {
         self.shared.heartbeat()
     }
 
+    /// Somebody says where a node is.
+    pub fn learn_place(&self, heard: Whereabouts) {
+        self.shared.on_place(heard);
+    }
+
+    /// Whether this node finds no raft leader.
+    pub fn is_lost(&self) -> bool {
+        self.shared.is_lost()
+    }
+
+    /// Whom to ask from now on where no raft leader is found.
+    pub fn set_seeds(&self, seeds: Vec<Peer>) {
+        *self.shared.seeds.lock() = seeds;
+    }
+
     /// Fetches this version at once, where that would be done soon anyway: somebody has told of it.
     pub fn nudge(&self, version: u64) {
         self.shared.wanted.fetch_max(version, Ordering::Relaxed);
@@ -209,6 +240,7 @@ impl RaftTopology {
             Request::Ping(heartbeat) => {
                 // Who belongs to no cluster yet may ask, and has nothing to tell.
                 if sender.cluster.is_some() {
+                    shared.on_called(sender.node, &heartbeat);
                     shared.on_heard(heartbeat.group);
                 }
                 Ok(Response::Pong(shared.heartbeat()))
@@ -330,7 +362,73 @@ impl Shared {
     }
 
     pub(super) fn heartbeat(&self) -> Heartbeat {
-        Heartbeat { topology_version: self.published.current().version, group: self.group() }
+        let Voter { node, address } = self.own;
+        Heartbeat {
+            topology_version: self.published.current().version,
+            group: self.group(),
+            from: Some(Whereabouts { node, start_ms: self.start_ms, address }),
+            moved: self.published.moved(),
+        }
+    }
+
+    fn on_place(&self, heard: Whereabouts) {
+        let before = self.published.address(heard.node);
+        if heard.node != self.own.node && self.published.learn_place(heard) && before != Some(heard.address) {
+            tracing::info!(node = %heard.node, address = %heard.address, ?before, "a node was found at this address");
+            self.nudge.notify_one();
+        }
+    }
+
+    /// A node has sent a ping, over a link on which it showed that it is that node.
+    fn on_called(&self, caller: identity::NodeId, heartbeat: &Heartbeat) {
+        self.on_places(caller, heartbeat);
+        let mut callers = self.callers.lock();
+        if callers.len() >= CALLERS_MAX && !callers.contains_key(&caller) {
+            callers.retain(|_, at| at.elapsed() < CALLER_KEPT);
+        }
+        callers.insert(caller, Instant::now());
+    }
+
+    /// A ping was answered.
+    pub(super) fn on_answered(&self, heartbeat: &Heartbeat) {
+        let Some(from) = heartbeat.from else { return };
+        self.on_places(from.node, heartbeat);
+        if heartbeat.group.leader == Some(from.node) {
+            *self.led_at.lock() = Some(Instant::now());
+        }
+    }
+
+    fn on_places(&self, sender: identity::NodeId, heartbeat: &Heartbeat) {
+        let own = heartbeat.from.filter(|from| from.node == sender);
+        own.into_iter().chain(heartbeat.moved.iter().copied().take(MOVED_MAX)).for_each(|one| self.on_place(one));
+    }
+
+    fn is_lost(&self) -> bool {
+        let is_led = self.led_at.lock().is_some_and(|at| at.elapsed() < LOST_AFTER);
+        !is_led && !self.is_leader()
+    }
+
+    /// Whom to ask besides the voters. Where no raft leader is found: seeds, and wherever a member is known to be. The raft
+    /// leader itself: members that it does not hear, for they may not know where it is.
+    pub(super) fn others(&self) -> Vec<Peer> {
+        let is_lost = self.is_lost();
+        if !is_lost && !self.is_leader() {
+            return Vec::new();
+        }
+        let callers = self.callers.lock().clone();
+        let is_silent = |node| callers.get(node).is_none_or(|at| at.elapsed() > LOST_AFTER);
+        let topology = self.published.current();
+        let members = topology.nodes.keys().copied().filter(|node| is_lost || is_silent(node));
+        let known = members.filter(|node| *node != self.own.node).filter_map(|node| {
+            let address = self.published.address(node)?;
+            Some(Peer { node: Some(node), address })
+        });
+        let mut others: Vec<Peer> = known.collect();
+        if is_lost {
+            others.extend(self.seeds.lock().iter());
+            others.extend(self.published.moved().iter().map(|one| Peer { node: Some(one.node), address: one.address }));
+        }
+        others
     }
 
     /// Another node has told what it knows of the group.
@@ -366,7 +464,7 @@ impl Shared {
             address: self.published.address(voter.node).unwrap_or(voter.address),
         };
         let known: Vec<Peer> = voters.into_iter().map(peer).collect();
-        if known.is_empty() { self.seeds.clone() } else { known }
+        if known.is_empty() { self.seeds.lock().clone() } else { known }
     }
 
     pub(super) fn is_leader(&self) -> bool {

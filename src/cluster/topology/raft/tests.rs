@@ -49,7 +49,8 @@ impl TestNode {
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         let transport_too = Arc::clone(&transport) as Arc<dyn Transport>;
-        let options = RaftOptions { node: id, address, log, transport: transport_too, seeds };
+        let start_ms = crate::base::clock::unix_us();
+        let options = RaftOptions { node: id, address, start_ms, log, transport: transport_too, seeds };
         let raft = control.run(RaftTopology::start(options)).await.expect("not stopped").expect("started");
         let (handler, listening) = (Arc::new(raft.clone()), Arc::clone(&transport));
         control.run(async move { listening.listen(socket, handler).expect("listening") }).await.expect("not stopped");
@@ -76,7 +77,7 @@ impl TestNode {
             weight: 1,
             zone: String::new(),
             proxy_port: 0,
-            start_ms: crate::base::clock::unix_us(),
+            start_ms: self.raft.shared.start_ms,
             state: NodeState::Active,
             leaving: false,
         };
@@ -241,4 +242,26 @@ async fn the_group_grows_to_five_and_survives_two_losses() {
         index = index.max(node.set("five of seven").await);
     }
     all_equal(&nodes, index).await;
+}
+
+#[tokio::test]
+async fn voters_that_all_come_back_elsewhere_find_each_other_by_one_seed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut nodes = start_cluster(&directory, 4).await;
+    voters_are(&nodes, &[1, 2, 3]).await;
+    let index = nodes[3].set("before").await;
+    all_equal(&nodes, index).await;
+    let count = nodes.len() as u128;
+    nodes.drain(..).for_each(TestNode::kill);
+    for id in 1..=count {
+        let seeds = nodes.first().map(|first: &TestNode| Peer { node: None, address: first.address });
+        nodes.push(TestNode::start(id, None, &directory, seeds.into_iter().collect()).await);
+    }
+    let mut index = 0;
+    for node in &nodes {
+        node.register().await;
+        index = node.set("from elsewhere").await;
+    }
+    all_equal(&nodes, index).await;
+    assert_eq!(nodes[3].raft.published().moved(), [], "the topology knows where they are");
 }
