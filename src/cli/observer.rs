@@ -3,6 +3,7 @@
 use super::client::Connection;
 use crate::base::slot::{SLOT_COUNT, Slot};
 use crate::base::slot_ranges::SlotRanges;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 
@@ -26,6 +27,8 @@ pub(super) struct OwnReport {
     pub(super) used_memory: u64,
     pub(super) uptime_seconds: u64,
     pub(super) is_ok: bool,
+    /// The nodes that it hears over TCP and not over UDP.
+    pub(super) without_udp: Vec<String>,
 }
 
 /// The cluster at one moment.
@@ -72,8 +75,19 @@ impl ClusterReport {
     pub(super) fn health(&self) -> (&'static str, String) {
         let silent: Vec<String> =
             self.nodes.iter().filter(|node| node.own.is_none()).map(|node| node.address.to_string()).collect();
+        let without_udp: BTreeSet<&str> = self
+            .nodes
+            .iter()
+            .filter_map(|node| node.own.as_ref())
+            .flat_map(|own| &own.without_udp)
+            .map(String::as_str)
+            .collect();
         let unserved = SLOT_COUNT - self.served().min(SLOT_COUNT);
         match (unserved, silent.is_empty()) {
+            (0, true) if !without_udp.is_empty() => {
+                let named: Vec<&str> = without_udp.into_iter().collect();
+                ("degraded", format!("no gossip from {}: is the UDP port blocked?", named.join(", ")))
+            }
             (0, true) => ("ok", "all slots are served".to_owned()),
             (0, false) => ("degraded", format!("no answer from {}", silent.join(", "))),
             (_, true) => ("critical", format!("{unserved} slots are not served")),
@@ -160,12 +174,31 @@ fn own_report(address: SocketAddr) -> io::Result<OwnReport> {
         used_memory: number("used_memory"),
         uptime_seconds: number("uptime_in_seconds"),
         is_ok: cluster.contains("cluster_state:ok"),
+        without_udp: without_udp(&cluster),
     })
+}
+
+fn without_udp(cluster_info: &str) -> Vec<String> {
+    let line = cluster_info.lines().find_map(|line| line.trim_end().strip_prefix("starling_nodes_without_udp:"));
+    line.unwrap_or_default().split(',').filter(|address| !address.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_blocked_udp_port_is_named() {
+        let without_udp =
+            without_udp("cluster_state:ok\r\nstarling_nodes_without_udp:127.0.0.1:7001,127.0.0.1:7002\r\n");
+        let own = OwnReport { is_ok: true, without_udp, ..OwnReport::default() };
+        let slots = Slot::all().collect();
+        let address = ([127, 0, 0, 1], 7000).into();
+        let node = NodeReport { id: "a".into(), address, flags: "master".into(), slots, own: Some(own) };
+        let (word, reason) = ClusterReport { nodes: vec![node] }.health();
+        assert_eq!(word, "degraded");
+        assert_eq!(reason, "no gossip from 127.0.0.1:7001, 127.0.0.1:7002: is the UDP port blocked?");
+    }
 
     #[test]
     fn a_line_of_cluster_nodes_is_read() {

@@ -20,7 +20,7 @@ const SLOTS_PER_MOVE: usize = 256;
 /// Moves that one node may be an end of at a time, at either end.
 const MOVES_PER_NODE: usize = 2;
 
-/// What gossip believes of a member: a hint, which never gives its slots to anybody else.
+/// What gossip and links say of a member: a hint, which never gives its slots to anybody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
     /// It answers, in the life that started then, ms since 1970.

@@ -6,6 +6,7 @@ pub mod datagram;
 pub mod duties;
 pub mod figures;
 pub mod forming;
+pub mod hints;
 pub mod identity_store;
 pub mod membership;
 pub mod planner;

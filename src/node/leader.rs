@@ -1,8 +1,10 @@
 //! What the raft leader does for the cluster, and each node for its own membership: short loops around pure decisions.
 
+use crate::base::clock::{Clock, SystemClock};
 use crate::base::identity::{Incarnation, NodeId};
 use crate::cluster::duties::{self, Hint, SlotMove, Stage};
-use crate::cluster::membership::MemberHealth;
+use crate::cluster::hints::{self, LinksHeard};
+use crate::cluster::membership::MembersView;
 use crate::cluster::membership::socket::MembershipHandle;
 use crate::cluster::topology::raft::Consensus;
 use crate::cluster::topology::{Applied, Node, NodeState, Refused, Topology, TopologyChange};
@@ -16,8 +18,6 @@ use tokio::sync::watch;
 
 /// Between looks of the raft leader, where nothing changes.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// A member that gossip has not heard of for so long is taken for down.
-const ABSENT_LIMIT: Duration = Duration::from_secs(15);
 /// A hand-off that takes longer than this is called off: nobody serves its slots meanwhile.
 const HAND_OFF_LIMIT: Duration = Duration::from_secs(3);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -30,7 +30,9 @@ pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership
     loop {
         let topology = Arc::clone(&topologies.borrow_and_update());
         if consensus.group().leader == Some(node) {
-            let hints = watching.hints(node, &topology, &membership);
+            let (members, heard) = (membership.members(), consensus.links_heard());
+            watching.name_unheard(&topology, &members, &heard);
+            let hints = watching.hints(node, &topology, &members, &heard);
             let mut changes = watching.overdue(&topology);
             // The plan is the same for the same topology and hints.
             if done.as_ref().is_none_or(|(version, known)| *version != topology.version || *known != hints) {
@@ -70,33 +72,45 @@ pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership
 #[derive(Default)]
 struct Watching {
     absent: HashMap<NodeId, Instant>,
+    /// Heard over links only, at the last look.
+    unheard: Vec<NodeId>,
     handing_off: HashMap<u64, Instant>,
 }
 
 impl Watching {
-    /// What gossip believes of the members.
-    fn hints(&mut self, own: NodeId, topology: &Topology, membership: &MembershipHandle) -> BTreeMap<NodeId, Hint> {
-        let members = membership.members();
-        let mut hints = BTreeMap::new();
+    /// What gossip and links say of the members.
+    fn hints(
+        &mut self,
+        own: NodeId,
+        topology: &Topology,
+        members: &MembersView,
+        heard: &LinksHeard,
+    ) -> BTreeMap<NodeId, Hint> {
+        let mut found = BTreeMap::new();
         for node in topology.nodes.values().filter(|node| node.id != own) {
-            let Some(member) = members.member(node.id) else {
-                let since = *self.absent.entry(node.id).or_insert_with(Instant::now);
-                if since.elapsed() > ABSENT_LIMIT {
-                    hints.insert(node.id, Hint::Down);
+            let member = members.member(node.id);
+            let absent = match member {
+                Some(_) => {
+                    self.absent.remove(&node.id);
+                    Duration::ZERO
                 }
-                continue;
+                None => self.absent.entry(node.id).or_insert_with(Instant::now).elapsed(),
             };
-            self.absent.remove(&node.id);
-            let start_ms = member.identity.life.start_ms;
-            match member.health {
-                // That an earlier life is down says nothing about this one.
-                MemberHealth::Down if start_ms < node.start_ms => {}
-                MemberHealth::Down => drop(hints.insert(node.id, Hint::Down)),
-                MemberHealth::Alive => drop(hints.insert(node.id, Hint::Alive { start_ms })),
-                MemberHealth::Suspected => {}
+            if let Some(hint) = hints::hint(node, member, absent, heard.get(&node.id)) {
+                found.insert(node.id, hint);
             }
         }
-        hints
+        found
+    }
+
+    /// Says once of each member that its gossip does not come through.
+    fn name_unheard(&mut self, topology: &Topology, members: &MembersView, heard: &LinksHeard) {
+        let unheard = hints::heard_by_links_only(topology, members, heard, SystemClock.unix_ms());
+        for node in unheard.iter().filter(|node| !self.unheard.contains(node)) {
+            let address = topology.nodes.get(node).map(cluster_address);
+            tracing::warn!(%node, ?address, "a member is heard over TCP and not by gossip: is its UDP port blocked?");
+        }
+        self.unheard = unheard;
     }
 
     /// Hand-offs that take too long.

@@ -20,7 +20,7 @@ pub(super) const MOVED_MAX: usize = 64;
 
 /// The addresses that are newer than the topology's.
 #[derive(Debug, Default)]
-pub struct Places {
+pub(super) struct Places {
     heard: Mutex<BTreeMap<NodeId, Whereabouts>>,
 }
 

@@ -18,6 +18,7 @@ use super::raft_network::{self, RaftLinks};
 use super::raft_storage::StateStore;
 use super::state::Topology;
 use crate::base::identity;
+use crate::cluster::hints::{HeardByLink, LinksHeard};
 use crate::transport::messages::{GroupView, Heartbeat, Voter, Whereabouts};
 use crate::transport::{Blob, Handler, Peer, Purpose, Request, Response, Sender, Transport};
 use async_trait::async_trait;
@@ -25,7 +26,7 @@ use openraft::error::{ClientWriteError, InitializeError, RaftError};
 use openraft::{BasicNode, Raft, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Cursor};
 use std::sync::Arc;
@@ -63,9 +64,9 @@ const ENTRIES_KEPT: u64 = 500;
 const VOTERS_MAX: usize = 16;
 /// After so long without a word of the raft leader others are asked for it: longer than a quick election.
 const LOST_AFTER: Duration = Duration::from_secs(1);
-/// Callers that are remembered; when there are more, those that are silent for so long are not.
-const CALLERS_MAX: usize = 1024;
-const CALLER_KEPT: Duration = Duration::from_secs(60);
+/// Nodes whose last word is remembered; when there are more, those that are silent for so long are not.
+const HEARD_OF_MAX: usize = 1024;
+const HEARD_OF_KEPT: Duration = Duration::from_secs(60);
 /// One attempt at a proposal; the whole proposal.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(8);
@@ -114,6 +115,11 @@ pub trait Consensus: Send + Sync {
 
     /// What this node knows of the group.
     fn group(&self) -> GroupView;
+
+    /// Which nodes this one hears over links.
+    fn links_heard(&self) -> LinksHeard {
+        LinksHeard::new()
+    }
 }
 
 /// What the part is made of.
@@ -147,14 +153,21 @@ pub(super) struct Shared {
     seeds: Mutex<Vec<Peer>>,
     /// When the raft leader last answered; `None`: never.
     led_at: Mutex<Option<Instant>>,
-    /// When each other node last sent a ping.
-    callers: Mutex<BTreeMap<identity::NodeId, Instant>>,
+    /// What each other node last said of itself, in pings and their answers.
+    heard_of: Mutex<BTreeMap<identity::NodeId, Said>>,
     /// What others told of the group, the newest.
     heard: Mutex<GroupView>,
     pub(super) nudge: Notify,
     /// A version that is known to exist.
     pub(super) wanted: AtomicU64,
     stop: watch::Sender<bool>,
+}
+
+/// What a node said of itself.
+#[derive(Clone, Copy)]
+struct Said {
+    at: Instant,
+    start_ms: u64,
 }
 
 impl RaftTopology {
@@ -180,7 +193,7 @@ impl RaftTopology {
             start_ms: options.start_ms,
             seeds: Mutex::new(options.seeds),
             led_at: Mutex::new(None),
-            callers: Mutex::default(),
+            heard_of: Mutex::default(),
             heard: Mutex::new(heard),
             nudge: Notify::new(),
             wanted: AtomicU64::new(0),
@@ -310,6 +323,10 @@ impl Consensus for RaftTopology {
     fn group(&self) -> GroupView {
         self.shared.group()
     }
+
+    fn links_heard(&self) -> LinksHeard {
+        self.shared.links_heard()
+    }
 }
 
 /// For nodes whose links serve nothing but agreement, as in tests.
@@ -381,26 +398,43 @@ impl Shared {
 
     /// A node has sent a ping, over a link on which it showed that it is that node.
     fn on_called(&self, caller: identity::NodeId, heartbeat: &Heartbeat) {
-        self.on_places(caller, heartbeat);
-        let mut callers = self.callers.lock();
-        if callers.len() >= CALLERS_MAX && !callers.contains_key(&caller) {
-            callers.retain(|_, at| at.elapsed() < CALLER_KEPT);
-        }
-        callers.insert(caller, Instant::now());
+        let Some(from) = heartbeat.from.filter(|from| from.node == caller) else { return };
+        self.on_said(from, heartbeat);
     }
 
     /// A ping was answered.
     pub(super) fn on_answered(&self, heartbeat: &Heartbeat) {
         let Some(from) = heartbeat.from else { return };
-        self.on_places(from.node, heartbeat);
+        self.on_said(from, heartbeat);
         if heartbeat.group.leader == Some(from.node) {
             *self.led_at.lock() = Some(Instant::now());
         }
     }
 
-    fn on_places(&self, sender: identity::NodeId, heartbeat: &Heartbeat) {
-        let own = heartbeat.from.filter(|from| from.node == sender);
-        own.into_iter().chain(heartbeat.moved.iter().copied().take(MOVED_MAX)).for_each(|one| self.on_place(one));
+    fn on_said(&self, from: Whereabouts, heartbeat: &Heartbeat) {
+        heartbeat.moved.iter().copied().take(MOVED_MAX).chain([from]).for_each(|one| self.on_place(one));
+        let mut heard_of = self.heard_of.lock();
+        if heard_of.len() >= HEARD_OF_MAX && !heard_of.contains_key(&from.node) {
+            heard_of.retain(|_, said| said.at.elapsed() < HEARD_OF_KEPT);
+        }
+        let said = Said { at: Instant::now(), start_ms: from.start_ms };
+        // A word of an earlier life may come late.
+        if heard_of.get(&from.node).is_none_or(|known| known.start_ms <= said.start_ms) {
+            heard_of.insert(from.node, said);
+        }
+    }
+
+    /// Nodes that are connected, and when they last spoke.
+    fn links_heard(&self) -> LinksHeard {
+        let links = self.transport.links();
+        let linked = links.iter().filter(|link| link.connected_at_ms != 0 && link.purpose == Purpose::Control);
+        let linked: BTreeSet<identity::NodeId> = linked.filter_map(|link| link.node).collect();
+        let heard_of = self.heard_of.lock();
+        let heard = |node: identity::NodeId| {
+            let said = heard_of.get(&node)?;
+            Some((node, HeardByLink { age: said.at.elapsed(), start_ms: said.start_ms }))
+        };
+        linked.into_iter().filter_map(heard).collect()
     }
 
     fn is_lost(&self) -> bool {
@@ -415,10 +449,10 @@ impl Shared {
         if !is_lost && !self.is_leader() {
             return Vec::new();
         }
-        let callers = self.callers.lock().clone();
-        let is_silent = |node| callers.get(node).is_none_or(|at| at.elapsed() > LOST_AFTER);
+        let heard_of = self.heard_of.lock().clone();
+        let is_silent = |node: identity::NodeId| heard_of.get(&node).is_none_or(|said| said.at.elapsed() > LOST_AFTER);
         let topology = self.published.current();
-        let members = topology.nodes.keys().copied().filter(|node| is_lost || is_silent(node));
+        let members = topology.nodes.keys().copied().filter(|node| is_lost || is_silent(*node));
         let known = members.filter(|node| *node != self.own.node).filter_map(|node| {
             let address = self.published.address(node)?;
             Some(Peer { node: Some(node), address })

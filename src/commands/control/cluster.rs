@@ -3,10 +3,11 @@
 use crate::base::clock;
 use crate::base::identity::NodeId;
 use crate::base::slot::Slot;
+use crate::cluster::hints::heard_by_links_only;
 use crate::cluster::membership::{MemberHealth, MembersView};
 use crate::cluster::routing::{PreferredEndpoint, RoutingNode, Service};
 use crate::cluster::topology::raft::{Consensus, ProposeError};
-use crate::cluster::topology::{Applied, Node, NodeState, Refused, TopologyChange};
+use crate::cluster::topology::{Applied, Node, NodeState, Refused, Topology, TopologyChange};
 use crate::commands::context::{Control, Flow};
 use crate::commands::data::keyspace::{count_keys_in_slot, get_keys_in_slot};
 use crate::commands::error::CommandError;
@@ -144,7 +145,7 @@ fn write_shard_node(
 ) {
     let (endpoint, _) = endpoint(node, view.routing.preferred_endpoint());
     let health = match view.topology.nodes.get(&node.id) {
-        Some(agreed) if is_failed(agreed, members) => "fail",
+        Some(agreed) if is_failed(agreed) => "fail",
         _ => "online",
     };
     let offset = if members.own.node == node.id { control.services.engine.statistics().changes } else { 0 };
@@ -167,10 +168,15 @@ fn write_shard_node(
     }
 }
 
-/// Whether the cluster has agreed that a node is down, or gossip believes it.
-fn is_failed(node: &Node, members: &MembersView) -> bool {
-    let believed_down = members.member(node.id).is_some_and(|member| member.health == MemberHealth::Down);
-    node.state == NodeState::Down || believed_down
+/// Whether the cluster has agreed that a node is down. That gossip believes it is a suspicion: links may hear the node.
+fn is_failed(node: &Node) -> bool {
+    node.state == NodeState::Down
+}
+
+/// Whether gossip does not hear a node that is not agreed to be down.
+fn is_suspected(node: &Node, members: &MembersView) -> bool {
+    let is_unheard = members.member(node.id).is_some_and(|member| member.health != MemberHealth::Alive);
+    is_unheard && !is_failed(node)
 }
 
 // ---- NODES ----
@@ -189,12 +195,11 @@ fn nodes(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
 /// `<id> <ip:port@cport[,hostname]> <flags> <master> <ping-sent> <pong-recv> <config-epoch> <link-state> <slot> ...`
 fn write_node_line(text: &mut String, node: &Node, view: &View, members: &MembersView, own: NodeId) {
     let member = members.member(node.id);
-    let health = member.map(|member| member.health);
-    let failed = is_failed(node, members);
-    let flags = match (node.id == own, failed, health) {
+    let failed = is_failed(node);
+    let flags = match (node.id == own, failed, is_suspected(node, members)) {
         (true, ..) => "myself,master",
         (_, true, _) => "master,fail",
-        (_, _, Some(MemberHealth::Suspected)) => "master,fail?",
+        (_, _, true) => "master,fail?",
         _ => "master",
     };
     let ip = node.ip;
@@ -227,11 +232,12 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     let topology = &view.topology;
     let served = view.served_count();
     let is_ok = view.is_member && view.routing.service() == Service::All && served > 0;
-    let suspected = |node: &&Node| {
-        let is_suspected = members.member(node.id).is_some_and(|member| member.health == MemberHealth::Suspected);
-        is_suspected && node.state != NodeState::Down
-    };
-    let suspected: usize = topology.nodes.values().filter(suspected).map(|node| view.slots_of(node.id).len()).sum();
+    let suspected: usize = topology
+        .nodes
+        .values()
+        .filter(|node| is_suspected(node, &members))
+        .map(|node| view.slots_of(node.id).len())
+        .sum();
     let size = topology.nodes.keys().filter(|node| !view.slots_of(**node).is_empty()).count();
     let epoch = topology.slots().iter().map(|record| record.epoch.0).max().unwrap_or(0);
     let counters = cluster.membership().counters();
@@ -253,8 +259,17 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     field("cluster_stats_messages_received", &counted(&counters.datagrams_in));
     field("total_cluster_links_buffer_limit_exceeded", &0);
     field("starling_topology_version", &topology.version);
+    field("starling_nodes_without_udp", &without_udp(&cluster, topology, &members));
     reply.verbatim("txt", &text);
     Ok(())
+}
+
+/// The addresses of the nodes that this one hears over TCP only.
+fn without_udp(cluster: &Cluster, topology: &Topology, members: &MembersView) -> String {
+    let heard = cluster.consensus().links_heard();
+    let unheard = heard_by_links_only(topology, members, &heard, clock::unix_us() / 1000);
+    let nodes = unheard.iter().filter_map(|node| topology.nodes.get(node));
+    nodes.map(|node| format!("{}:{}", node.ip, node.port)).collect::<Vec<_>>().join(",")
 }
 
 // ---- LINKS ----
@@ -297,7 +312,7 @@ fn forget(control: &mut Control<'_>, arguments: Arguments<'_>, _: &mut ReplyWrit
     }
     let view = cluster.view_full();
     let agreed = view.topology.nodes.get(&node).cloned().ok_or_else(unknown)?;
-    if !is_failed(&agreed, &cluster.membership().members()) {
+    if !is_failed(&agreed) {
         return Err(CommandError::text(
             "ERR The node is alive: end it with SIGTERM, so that it hands over its slots first and leaves by itself",
         ));

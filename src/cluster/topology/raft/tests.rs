@@ -7,7 +7,6 @@ use crate::cluster::topology::control_thread::ControlThread;
 use crate::cluster::topology::state::{Node, NodeState};
 use crate::transport::tcp::{TcpOptions, system_nonces};
 use crate::transport::{LinkSecret, LocalIdentity, TcpTransport};
-use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use tempfile::TempDir;
 
@@ -264,4 +263,14 @@ async fn voters_that_all_come_back_elsewhere_find_each_other_by_one_seed() {
     }
     all_equal(&nodes, index).await;
     assert_eq!(nodes[3].raft.published().moved(), [], "the topology knows where they are");
+}
+
+#[tokio::test]
+async fn voters_hear_who_lives_over_links_and_not_who_is_gone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut nodes = start_cluster(&directory, 4).await;
+    let hears = |node: &TestNode, other: u128| node.raft.links_heard().contains_key(&identity::NodeId(other));
+    eventually("the first voter hears all", || (2..=4).all(|id| hears(&nodes[0], id)).then_some(())).await;
+    nodes.remove(3).kill();
+    eventually("and not who was killed", || (!hears(&nodes[0], 4)).then_some(())).await;
 }
