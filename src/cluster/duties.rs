@@ -53,19 +53,29 @@ pub struct SlotMove {
 /// Every move that is under way, by number.
 pub fn moves(topology: &Topology) -> Vec<SlotMove> {
     let mut found: BTreeMap<(u64, Stage, NodeId, NodeId), SlotRanges> = BTreeMap::new();
-    for (slot, record) in Slot::all().zip(topology.slots()) {
-        let Some(primary) = record.primary else { continue };
-        let key = match record.phase {
-            Phase::Normal | Phase::Dead => continue,
-            Phase::Copying { to, begun } => (begun, Stage::Copying, primary, to),
-            Phase::Ready { to, begun } => (begun, Stage::Ready, primary, to),
-            Phase::HandingOff { to, begun } => (begun, Stage::HandingOff, primary, to),
-            Phase::Releasing { from, begun } => (begun, Stage::Releasing, from, primary),
-        };
-        found.entry(key).or_default().extend([slot]);
+    // Neighbours are mostly in the same move, so a move is looked up once for each run of slots.
+    let mut moving = topology.slots().moving().filter_map(|(slot, record)| Some((slot, move_of(record)?))).peekable();
+    while let Some((slot, key)) = moving.next() {
+        let slots = found.entry(key).or_default();
+        slots.extend([slot]);
+        while let Some((slot, _)) = moving.next_if(|(_, next)| *next == key) {
+            slots.extend([slot]);
+        }
     }
     let one = |((begun, stage, from, to), slots)| SlotMove { begun, stage, from, to, slots };
     found.into_iter().map(one).collect()
+}
+
+/// The move that a slot is in: its number, its stage, its ends.
+fn move_of(record: &SlotRecord) -> Option<(u64, Stage, NodeId, NodeId)> {
+    let primary = record.primary?;
+    match record.phase {
+        Phase::Normal | Phase::Dead => None,
+        Phase::Copying { to, begun } => Some((begun, Stage::Copying, primary, to)),
+        Phase::Ready { to, begun } => Some((begun, Stage::Ready, primary, to)),
+        Phase::HandingOff { to, begun } => Some((begun, Stage::HandingOff, primary, to)),
+        Phase::Releasing { from, begun } => Some((begun, Stage::Releasing, from, primary)),
+    }
 }
 
 /// What the raft leader should propose, most urgent first.
@@ -101,7 +111,7 @@ fn members(topology: &Topology, hints: &BTreeMap<NodeId, Hint>) -> Vec<TopologyC
 fn dead(topology: &Topology) -> Vec<TopologyChange> {
     let down = topology.nodes.values().filter(|node| node.state == NodeState::Down);
     let slots_of = |node: &Node| -> SlotRanges {
-        let owned = Slot::all().zip(topology.slots()).filter(|(_, record)| record.primary == Some(node.id));
+        let owned = Slot::all().zip(topology.slots().iter()).filter(|(_, record)| record.primary == Some(node.id));
         owned.filter(|(_, record)| record.phase != Phase::Dead).map(|(slot, _)| slot).collect()
     };
     down.map(|node| (node, slots_of(node)))

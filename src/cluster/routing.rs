@@ -8,10 +8,12 @@
 //! using replica nodes"), and so is their order. There is no ASK: a slot changes hands in one committed step, so a
 //! connection's ASKING is accepted and has nothing to change.
 
+mod building;
+
 use crate::base::identity::NodeId;
 use crate::base::slot::{SLOT_COUNT, Slot};
 use crate::base::slot_ranges::SlotRanges;
-use std::collections::BTreeMap;
+use building::Building;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -183,8 +185,7 @@ pub fn route(slots: &[Slot], view: &RoutingView, request: RequestTraits) -> Rout
 
 /// Why a request that concerns every slot cannot be executed; `None`: all slots are served.
 pub fn down_for_all(view: &RoutingView, request: RequestTraits) -> Option<DownReason> {
-    let served: usize = view.ranges().map(|range| range.last.index() - range.first.index() + 1).sum();
-    if served < SLOT_COUNT { Some(DownReason::Unserved) } else { view.service.down(request) }
+    if view.is_covered() { view.service.down(request) } else { Some(DownReason::Unserved) }
 }
 
 impl Service {
@@ -244,48 +245,32 @@ impl RoutingView {
     ///
     /// # Errors
     /// See [`RoutingError`]: the parts contradict each other.
-    pub fn new<'a>(
+    pub fn new<'a>(parts: RoutingParts, place: impl FnMut(Slot) -> SlotPlace<'a>) -> Result<RoutingView, RoutingError> {
+        let mut building = Building::new(parts)?;
+        building.ask(Slot::all(), place)?;
+        Ok(building.finish())
+    }
+
+    /// Makes the view that follows this one; asks `place` only about the slots that may be elsewhere than they were.
+    /// Nodes may have come and gone.
+    ///
+    /// # Errors
+    /// As [`RoutingView::new`].
+    pub fn followed_by<'a>(
+        &self,
         parts: RoutingParts,
+        changed: impl Iterator<Item = Slot>,
         mut place: impl FnMut(Slot) -> SlotPlace<'a>,
     ) -> Result<RoutingView, RoutingError> {
-        let RoutingParts { version, this_node, mut nodes, preferred_endpoint, service } = parts;
-        let index_of = index_nodes(&mut nodes)?;
-        let mut view = RoutingView {
-            version,
-            this_node: index_of.get(&this_node).copied(),
-            preferred_endpoint,
-            service,
-            addresses: nodes.iter().map(|node| address(node, preferred_endpoint)).collect(),
-            nodes,
-            primaries: vec![NOBODY; SLOT_COUNT].into_boxed_slice(),
-            handing_off: SlotRanges::default(),
-            ranges: Vec::new(),
-            lost: Vec::new(),
-            owners: Vec::new(),
-        };
-        let mut handing_off = Vec::new();
-        let mut owners = Vec::new();
-        for slot in Slot::all() {
-            let SlotPlace { primary, copies, last_owner, handing_off: leaves } = place(slot);
-            let index = |id: &NodeId| index_of.get(id).copied().ok_or(RoutingError::UnknownOwner(slot, *id));
-            owners.clear();
-            let Some(primary) = primary else {
-                if let Some(last) = last_owner {
-                    append(&mut view.lost, &mut view.owners, slot, &[index(&last)?]);
-                }
-                continue;
-            };
-            for id in std::iter::once(&primary).chain(copies) {
-                owners.push(index(id)?);
-            }
-            view.primaries[slot.index()] = owners[0].0;
-            append(&mut view.ranges, &mut view.owners, slot, &owners);
-            if leaves {
-                handing_off.push(slot);
-            }
+        let mut building = Building::new(parts)?;
+        let mut kept_from = 0;
+        for slot in changed {
+            building.keep(self, kept_from, slot.index())?;
+            building.ask(std::iter::once(slot), &mut place)?;
+            kept_from = slot.index() + 1;
         }
-        view.handing_off = handing_off.into_iter().collect();
-        Ok(view)
+        building.keep(self, kept_from, SLOT_COUNT)?;
+        Ok(building.finish())
     }
 
     /// The version of the topology that this shows.
@@ -301,6 +286,16 @@ impl RoutingView {
     /// What clients are told to connect to.
     pub fn preferred_endpoint(&self) -> PreferredEndpoint {
         self.preferred_endpoint
+    }
+
+    /// The same view where the cluster lets this through.
+    pub fn with_service(self, service: Service) -> RoutingView {
+        RoutingView { service, ..self }
+    }
+
+    /// Whether somebody serves every slot.
+    pub fn is_covered(&self) -> bool {
+        self.ranges().map(|range| range.last.index() - range.first.index() + 1).sum::<usize>() == SLOT_COUNT
     }
 
     /// What the cluster lets through.
@@ -367,20 +362,6 @@ impl RoutingView {
     }
 }
 
-/// Adds the slot behind those so far: to the last range if it continues that one.
-fn append(ranges: &mut Vec<Range>, all_owners: &mut Vec<NodeIndex>, slot: Slot, owners: &[NodeIndex]) {
-    if let Some(range) = ranges.last_mut()
-        && range.last.index() + 1 == slot.index()
-        && all_owners[range.owners_start..range.owners_end] == *owners
-    {
-        range.last = slot;
-        return;
-    }
-    let owners_start = all_owners.len();
-    all_owners.extend_from_slice(owners);
-    ranges.push(Range { first: slot, last: slot, owners_start, owners_end: all_owners.len() });
-}
-
 /// Without the table, which would fill pages.
 impl fmt::Debug for RoutingView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -391,21 +372,6 @@ impl fmt::Debug for RoutingView {
             .field("ranges", &self.ranges.len())
             .finish_non_exhaustive()
     }
-}
-
-/// Sorts the nodes by id and tells where each stands.
-fn index_nodes(nodes: &mut [RoutingNode]) -> Result<BTreeMap<NodeId, NodeIndex>, RoutingError> {
-    if nodes.len() > NODES_MAX {
-        return Err(RoutingError::TooManyNodes(nodes.len()));
-    }
-    nodes.sort_unstable_by_key(|node| node.id);
-    let mut index_of = BTreeMap::new();
-    for (index, node) in nodes.iter().enumerate() {
-        if index_of.insert(node.id, NodeIndex(index as u16)).is_some() {
-            return Err(RoutingError::NodeListedTwice(node.id));
-        }
-    }
-    Ok(index_of)
 }
 
 /// IPv6 addresses stand without brackets, as Redis writes them: clients split at the last colon.

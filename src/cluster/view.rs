@@ -1,6 +1,7 @@
 //! From the agreed topology to the routing view of one node. Pure.
 
 use super::routing::{PreferredEndpoint, RoutingError, RoutingNode, RoutingParts, RoutingView, Service, SlotPlace};
+use super::topology::slot_records::Slots;
 use super::topology::{Phase, Topology};
 use crate::base::identity::{Incarnation, NodeId};
 use crate::base::slot::Slot;
@@ -21,6 +22,7 @@ pub fn is_current(topology: &Topology, node: NodeId, incarnation: Option<Incarna
 }
 
 /// The view of `this_node` in this life. What the topology gives to an earlier or later life of it is served by nobody.
+/// `former`: the view before, of this node in the same life with the same options, and what it was made from.
 ///
 /// # Errors
 /// See [`RoutingError`]; the topology's state machine allows none of them but too many nodes.
@@ -29,18 +31,9 @@ pub fn routing_view(
     this_node: NodeId,
     incarnation: Option<Incarnation>,
     options: ViewOptions,
+    former: Option<(&Topology, &RoutingView)>,
 ) -> Result<RoutingView, RoutingError> {
     let current = is_current(topology, this_node, incarnation);
-    let served_by = |slot: Slot| {
-        let record = topology.slot(slot);
-        record.primary.filter(|primary| record.phase != Phase::Dead && (*primary != this_node || current))
-    };
-    let is_covered = || Slot::all().all(|slot| served_by(slot).is_some());
-    let service = match (options.require_full_coverage && !is_covered(), options.allow_reads_when_down) {
-        (false, _) => Service::All,
-        (true, true) => Service::Reads,
-        (true, false) => Service::Nothing,
-    };
     let node = |node: &super::topology::Node| RoutingNode {
         id: node.id,
         ip: node.ip,
@@ -52,15 +45,31 @@ pub fn routing_view(
         this_node,
         nodes: topology.nodes.values().map(node).collect(),
         preferred_endpoint: options.preferred_endpoint,
-        service,
+        service: Service::All,
     };
-    RoutingView::new(parts, |slot| {
-        let primary = served_by(slot);
+    let place = |slot: Slot| {
+        let record = topology.slot(slot);
+        let primary =
+            record.primary.filter(|primary| record.phase != Phase::Dead && (*primary != this_node || current));
         // Both ends keep requests until the hand-off is committed or off.
-        let handing_off = match topology.slot(slot).phase {
+        let handing_off = match record.phase {
             Phase::HandingOff { to, .. } => primary == Some(this_node) || (current && to == this_node),
             _ => false,
         };
-        SlotPlace { primary, copies: &[], last_owner: topology.slot(slot).primary, handing_off }
-    })
+        SlotPlace { primary, copies: &[], last_owner: record.primary, handing_off }
+    };
+    let view = match former {
+        // Whether this life is meant decides about all slots of the node.
+        Some((before, view)) if is_current(before, this_node, incarnation) == current => {
+            let changed = topology.slots().changed_since(before.slots());
+            view.followed_by(parts, changed.flat_map(Slots::iter), place)?
+        }
+        _ => RoutingView::new(parts, place)?,
+    };
+    let service = match (options.require_full_coverage && !view.is_covered(), options.allow_reads_when_down) {
+        (false, _) => Service::All,
+        (true, true) => Service::Reads,
+        (true, false) => Service::Nothing,
+    };
+    Ok(view.with_service(service))
 }

@@ -136,16 +136,16 @@ impl Follower {
         };
         show(topology, incarnation);
         // Only now, when requests see the new owner, and the frozen slots are.
-        self.shared.source.lock().follow(topology, self.shared.node, &self.shared.engine);
+        let moves = duties::moves(topology);
+        self.shared.source.lock().follow(topology.version, &moves, self.shared.node, &self.shared.engine);
         for slot in released {
             self.shared.engine.clear_slot(slot);
         }
-        self.keep_tasks(topology, incarnation);
+        self.keep_tasks(topology, moves, incarnation);
     }
 
     /// Starts the tasks that the topology asks for, and ends the others.
-    fn keep_tasks(&mut self, topology: &Arc<Topology>, incarnation: Option<Incarnation>) {
-        let moves = duties::moves(topology);
+    fn keep_tasks(&mut self, topology: &Arc<Topology>, moves: Vec<SlotMove>, incarnation: Option<Incarnation>) {
         let (node, shared, ownership) = (self.shared.node, &self.shared, &self.ownership);
         self.copying.retain(|begun, (task, slots)| {
             let goes_on = moves.iter().any(|one| one.begun == *begun && one.to == node);

@@ -6,6 +6,7 @@
 use super::target::Arrivals;
 use crate::base::identity::{Epoch, Incarnation, NodeId};
 use crate::base::slot::{SLOT_COUNT, Slot};
+use crate::cluster::topology::slot_records::Slots;
 use crate::cluster::topology::{Phase, SlotRecord, Topology};
 use crate::cluster::view::is_current;
 use crate::engine::Engine;
@@ -20,25 +21,35 @@ pub(super) struct Ownership {
     states: Vec<SlotState>,
     /// The epoch to which the keys here belong; `None`: there are none, or they are still arriving.
     held: Vec<Option<Epoch>>,
+    /// The version that was followed last, and whether it meant this life of the node.
+    followed: Option<(Arc<Topology>, bool)>,
 }
 
 impl Ownership {
     /// Every slot is somebody else's.
     pub(super) fn new(node: NodeId, engine: Arc<Engine>) -> Ownership {
         engine.set_slot_states(Slot::all().map(|slot| (slot, SlotState::Elsewhere)));
-        Ownership { node, engine, states: vec![SlotState::Elsewhere; SLOT_COUNT], held: vec![None; SLOT_COUNT] }
+        let (states, held) = (vec![SlotState::Elsewhere; SLOT_COUNT], vec![None; SLOT_COUNT]);
+        Ownership { node, engine, states, held, followed: None }
     }
 
     /// Sets every slot as this topology has it. Gives the slots whose keys are to be dropped: they are out of service.
     pub(super) fn follow(
         &mut self,
-        topology: &Topology,
+        topology: &Arc<Topology>,
         incarnation: Option<Incarnation>,
         arrivals: &mut Arrivals,
     ) -> Vec<Slot> {
         let current = is_current(topology, self.node, incarnation);
+        let pieces: Vec<Slots> = match self.followed.replace((Arc::clone(topology), current)) {
+            Some((before, was_current)) if was_current == current => {
+                topology.slots().changed_since(before.slots()).collect()
+            }
+            _ => Slots::all().collect(),
+        };
         let mut released = Vec::new();
-        for (slot, record) in Slot::all().zip(topology.slots()) {
+        for slot in pieces.into_iter().flat_map(Slots::iter) {
+            let record = topology.slot(slot);
             let mine = record.primary == Some(self.node);
             if mine && current {
                 self.take(slot, record, arrivals);

@@ -6,8 +6,7 @@ use crate::base::clock;
 use crate::base::identity::NodeId;
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
-use crate::cluster::duties::{self, SlotMove, Stage};
-use crate::cluster::topology::Topology;
+use crate::cluster::duties::{SlotMove, Stage};
 use crate::engine::Engine;
 use crate::engine::effect_log::{BACKLOG_BYTES_MAX, Backlog, ExportQueue};
 use crate::transport::{Blob, Response, Sender};
@@ -87,10 +86,11 @@ pub(super) fn answer(shared: &Shared, sender: &Sender, Blob(bytes): &Blob) -> Re
 
 impl Source {
     /// Ends the exports of moves that are over. The states of the slots have been set before.
-    pub(super) fn follow(&mut self, topology: &Topology, node: NodeId, engine: &Engine) {
-        self.version = topology.version;
-        let from_here = |one: &SlotMove| one.from == node && one.stage != Stage::Releasing;
-        self.known = duties::moves(topology).into_iter().filter(from_here).map(|one| (one.begun, one)).collect();
+    /// `moves`: all that are under way in this version of the topology.
+    pub(super) fn follow(&mut self, version: u64, moves: &[SlotMove], node: NodeId, engine: &Engine) {
+        self.version = version;
+        let from_here = |one: &&SlotMove| one.from == node && one.stage != Stage::Releasing;
+        self.known = moves.iter().filter(from_here).map(|one| (one.begun, one.clone())).collect();
         self.exports.retain(|begun, export| {
             let goes_on = self.known.contains_key(begun);
             if !goes_on {

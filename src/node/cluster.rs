@@ -492,7 +492,9 @@ fn forget_removed(topology: &Topology, membership: &MembershipHandle) {
 }
 
 fn log_events(topology: &Topology, after: u64) {
-    for Event { id, kind, node, slots } in topology.events.iter().filter(|event| event.id > after) {
+    let newer = topology.events.partition_point(|event| event.id <= after);
+    for event in topology.events.range(newer..) {
+        let Event { id, kind, node, slots } = event.as_ref();
         let node = node.map(|node| node.to_string()).unwrap_or_default();
         match kind {
             EventKind::SlotsDead | EventKind::NodeDown => {

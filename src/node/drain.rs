@@ -202,7 +202,7 @@ fn waiting(topology: &Topology, node: NodeId, held: &SlotRanges) -> Waiting {
 
 /// The slots that a node serves, or may still hold.
 fn held(topology: &Topology, node: NodeId) -> SlotRanges {
-    let records = Slot::all().zip(topology.slots());
+    let records = Slot::all().zip(topology.slots().iter());
     let held =
         records.filter(|(_, record)| record.primary == Some(node) || record.phase.releasing_from() == Some(node));
     held.map(|(slot, _)| slot).collect()

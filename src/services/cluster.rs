@@ -38,8 +38,10 @@ impl View {
         node: NodeId,
         incarnation: Option<Incarnation>,
         options: ViewOptions,
+        former: Option<&View>,
     ) -> Result<View, RoutingError> {
-        let routing = view::routing_view(&topology, node, incarnation, options)?;
+        let former = former.map(|view| (view.topology.as_ref(), &view.routing));
+        let routing = view::routing_view(&topology, node, incarnation, options, former)?;
         let is_member = view::is_current(&topology, node, incarnation);
         Ok(View { routing, topology, is_member, slots_reply: Default::default(), slots_by_node: OnceLock::new() })
     }
@@ -121,7 +123,7 @@ impl Cluster {
     /// The topology has more nodes than a view can hold.
     pub fn new(parts: ClusterParts, topology: Arc<Topology>) -> Result<Cluster, RoutingError> {
         let versions = watch::Sender::new(topology.version);
-        let view = View::new(topology, parts.node, None, parts.options)?;
+        let view = View::new(topology, parts.node, None, parts.options, None)?;
         let shown = Mutex::new((parts.options, None));
         Ok(Cluster { parts, shown, view: ArcSwap::from_pointee(view), versions })
     }
@@ -145,8 +147,10 @@ impl Cluster {
     /// Shows a newer topology to connections, or another life of this node. One caller at a time.
     pub fn show(&self, topology: Arc<Topology>, incarnation: Option<Incarnation>) {
         let mut shown = self.shown.lock();
+        let is_same_life = shown.1 == incarnation;
         shown.1 = incarnation;
-        self.show_with(topology, *shown);
+        let former = is_same_life.then(|| self.view.load_full());
+        self.show_with(topology, *shown, former.as_deref());
     }
 
     /// Shows the topology as these options say, from now on.
@@ -154,13 +158,18 @@ impl Cluster {
         let mut shown = self.shown.lock();
         if shown.0 != options {
             shown.0 = options;
-            self.show_with(Arc::clone(&self.view.load().topology), *shown);
+            self.show_with(Arc::clone(&self.view.load().topology), *shown, None);
         }
     }
 
-    fn show_with(&self, topology: Arc<Topology>, (options, incarnation): (ViewOptions, Option<Incarnation>)) {
+    fn show_with(
+        &self,
+        topology: Arc<Topology>,
+        (options, incarnation): (ViewOptions, Option<Incarnation>),
+        former: Option<&View>,
+    ) {
         let version = topology.version;
-        match View::new(topology, self.parts.node, incarnation, options) {
+        match View::new(topology, self.parts.node, incarnation, options, former) {
             Ok(view) => {
                 self.view.store(Arc::new(view));
                 self.versions.send_replace(version);

@@ -56,7 +56,7 @@ impl World {
         let applied = self.agreed.apply(index, &change);
         self.trace.line(self.now_us, format_args!("agreed {index}, of node {from}: {change:?}: {applied:?}"));
         let after = std::mem::take(&mut self.agreed);
-        let pairs = before.slots().iter().zip(after.slots());
+        let pairs = before.slots().iter().zip(after.slots().iter());
         let changed: Vec<Slot> =
             Slot::all().zip(pairs).filter(|(_, (old, new))| old != new).map(|(slot, _)| slot).collect();
         self.observe(Observation::Agreed {
@@ -241,7 +241,7 @@ pub(crate) fn incarnation_in(change: &TopologyChange) -> Option<(NodeId, Incarna
 /// The slots in motion, by phase and the node they go to (or, when released, the one they come from).
 fn moving(topology: &Topology) -> BTreeMap<(u8, NodeId, u64), SlotRanges> {
     let mut lists: BTreeMap<(u8, NodeId, u64), Vec<Slot>> = BTreeMap::new();
-    for (slot, record) in Slot::all().zip(topology.slots()) {
+    for (slot, record) in Slot::all().zip(topology.slots().iter()) {
         let key = match record.phase {
             Phase::Normal | Phase::Dead => continue,
             Phase::Copying { to, begun } => (0, to, begun),

@@ -222,3 +222,50 @@ proptest! {
         }
     }
 }
+
+/// What a view says about every slot and range, as text that two views can be compared by.
+fn said(view: &RoutingView) -> String {
+    let name = |index: &NodeIndex| view.node(*index).id.0;
+    let owners = |range: &OwnedRange<'_>| range.owners.iter().map(name).collect::<Vec<_>>();
+    let ranges: Vec<_> = view.ranges().map(|range| (range.first, range.last, owners(&range))).collect();
+    let shown: Vec<_> = view.shown_ranges().iter().map(|range| (range.first, range.last, owners(range))).collect();
+    let primaries: Vec<_> = Slot::all().map(|slot| view.primary(slot).as_ref().map(name)).collect();
+    format!("{ranges:?} {shown:?} {primaries:?} {:?}", view.handing_off)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// A view made from the one before and the slots that have changed is the view made from all slots, also where nodes
+    /// have come and gone meanwhile.
+    #[test]
+    fn a_view_that_follows_another_is_the_view_made_anew(
+        first in prop::collection::vec((1usize..2000, 0u128..4, any::<bool>(), any::<bool>()), 1..40),
+        changes in prop::collection::vec((0usize..SLOT_COUNT, 1usize..300, 0u128..6, any::<bool>(), any::<bool>()), 0..12),
+    ) {
+        let slot_place = |&(owner, lost, handing_off): &(u128, bool, bool)| SlotPlace {
+            primary: (!lost).then_some(NodeId(owner)),
+            copies: &[],
+            last_owner: Some(NodeId(owner)),
+            handing_off: handing_off && !lost,
+        };
+        let mut table: Vec<(u128, bool, bool)> = Vec::new();
+        for (length, owner, lost, handing_off) in first {
+            table.extend(std::iter::repeat_n((owner, lost, handing_off), length));
+        }
+        table.resize(SLOT_COUNT, (1, false, false));
+        let nodes = |count: u128| RoutingParts { nodes: (0..count).map(node).collect(), ..parts(1) };
+        let before = RoutingView::new(nodes(4), |slot| slot_place(&table[slot.index()])).expect("parts that fit");
+        let mut changed = SlotRanges::new();
+        for (from, length, owner, lost, handing_off) in changes {
+            for slot in Slot::all().skip(from).take(length) {
+                table[slot.index()] = (owner, lost, handing_off);
+                changed.insert(slot);
+            }
+        }
+        let anew = RoutingView::new(nodes(6), |slot| slot_place(&table[slot.index()])).expect("parts that fit");
+        let following =
+            before.followed_by(nodes(6), changed.slots(), |slot| slot_place(&table[slot.index()])).expect("parts that fit");
+        prop_assert_eq!(said(&following), said(&anew));
+    }
+}

@@ -11,6 +11,7 @@ pub mod raft;
 mod raft_disk;
 mod raft_network;
 mod raft_storage;
+pub mod slot_records;
 pub mod state;
 pub mod voters;
 

@@ -7,7 +7,6 @@ use super::change::TopologyChange;
 use super::places::Places;
 use super::state::Topology;
 use crate::base::identity::NodeId;
-use crate::base::slot::SLOT_COUNT;
 use crate::transport::messages::Whereabouts;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -41,13 +40,7 @@ pub enum UpdateError {
 impl TopologyUpdate {
     /// Reads what another node sent.
     pub fn decode(bytes: &[u8]) -> Result<TopologyUpdate, UpdateError> {
-        let update = postcard::from_bytes(bytes).map_err(|_| UpdateError::Malformed)?;
-        if let TopologyUpdate::Whole(topology) = &update
-            && topology.slots().len() != SLOT_COUNT
-        {
-            return Err(UpdateError::Malformed);
-        }
-        Ok(update)
+        postcard::from_bytes(bytes).map_err(|_| UpdateError::Malformed)
     }
 
     pub fn encode(&self) -> Vec<u8> {

@@ -9,7 +9,6 @@ use super::raft::{Entry, LogId, Membership, NodeId, SnapshotMeta, TypeConfig, Vo
 use super::raft_disk::{RaftDisk, Record, Stored, Write};
 use super::state::Topology;
 use crate::base::identity;
-use crate::base::slot::SLOT_COUNT;
 use crate::transport::Blob;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage, RaftStateMachine};
 use openraft::{
@@ -279,11 +278,7 @@ impl StateStore {
 
 /// The topology in a snapshot.
 fn topology(data: &[u8]) -> io::Result<Topology> {
-    let topology: Topology = decode(data, "raft snapshot")?;
-    if topology.slots().len() != SLOT_COUNT {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the raft snapshot is damaged"));
-    }
-    Ok(topology)
+    decode(data, "raft snapshot")
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateStore {

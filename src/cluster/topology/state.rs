@@ -16,13 +16,15 @@
 //! (`AbortHandoff`, by the raft leader); a primary that is down or registers again ends them too.
 
 use super::change::{Applied, Refused, TopologyChange};
+use super::slot_records::SlotRecords;
 use crate::base::identity::{ClusterId, Epoch, Incarnation, NodeId};
-use crate::base::slot::{SLOT_COUNT, Slot};
+use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Events that are remembered; older ones are forgotten.
 const EVENTS_MAX: usize = 1024;
@@ -174,15 +176,16 @@ pub struct Topology {
     pub version: u64,
     last_incarnation: u64,
     pub nodes: BTreeMap<NodeId, Node>,
-    slots: Vec<SlotRecord>,
+    slots: SlotRecords,
     pub config: BTreeMap<String, String>,
-    pub events: VecDeque<Event>,
+    /// The latest events, ascending; shared by the versions that have them.
+    #[serde(with = "shared_events")]
+    pub events: VecDeque<Arc<Event>>,
 }
 
 impl Default for Topology {
     /// No cluster: nothing is owned.
     fn default() -> Topology {
-        let free = SlotRecord { primary: None, epoch: Epoch(0), phase: Phase::Dead, moved: None };
         Topology {
             cluster: None,
             generation: 0,
@@ -190,7 +193,7 @@ impl Default for Topology {
             version: 0,
             last_incarnation: 0,
             nodes: BTreeMap::new(),
-            slots: vec![free; SLOT_COUNT],
+            slots: SlotRecords::default(),
             config: BTreeMap::new(),
             events: VecDeque::new(),
         }
@@ -200,11 +203,11 @@ impl Default for Topology {
 impl Topology {
     /// What is agreed about a slot.
     pub fn slot(&self, slot: Slot) -> &SlotRecord {
-        &self.slots[slot.index()]
+        self.slots.get(slot)
     }
 
     /// All slots, by number.
-    pub fn slots(&self) -> &[SlotRecord] {
+    pub fn slots(&self) -> &SlotRecords {
         &self.slots
     }
 
@@ -301,7 +304,7 @@ impl Topology {
         // Moves to it are off: what it had copied is gone.
         let moving: SlotRanges = Slot::all().filter(|slot| self.target(*slot) == Some(node.id)).collect();
         for slot in moving.slots() {
-            self.slots[slot.index()].phase = Phase::Normal;
+            self.set_phase(slot, Phase::Normal);
         }
         let owned = self.owned_by(node.id);
         self.begin_anew(&owned, node.id);
@@ -319,13 +322,8 @@ impl Topology {
     /// The slots are this node's, empty, in a new epoch.
     fn begin_anew(&mut self, slots: &SlotRanges, node: NodeId) {
         for slot in slots.slots() {
-            let record = &mut self.slots[slot.index()];
-            *record = SlotRecord {
-                primary: Some(node),
-                epoch: Epoch(record.epoch.0.saturating_add(1)),
-                phase: Phase::Normal,
-                moved: None,
-            };
+            let epoch = Epoch(self.slot(slot).epoch.0.saturating_add(1));
+            self.slots.set(slot, SlotRecord { primary: Some(node), epoch, phase: Phase::Normal, moved: None });
         }
     }
 
@@ -361,9 +359,9 @@ impl Topology {
     fn wake(&mut self, id: NodeId) {
         let mut woken = SlotRanges::default();
         for slot in Slot::all() {
-            let record = &mut self.slots[slot.index()];
+            let record = self.slot(slot);
             if record.primary == Some(id) && record.phase == Phase::Dead {
-                record.phase = Phase::Normal;
+                self.set_phase(slot, Phase::Normal);
                 woken.extend([slot]);
             }
         }
@@ -398,10 +396,10 @@ impl Topology {
             return Err(Refused::WrongPhase);
         }
         for slot in slots.slots() {
-            let record = &mut self.slots[slot.index()];
+            let record = self.slot(slot);
             let phase = record.primary.map_or(Phase::Normal, |from| Phase::Releasing { from, begun });
             let epoch = Epoch(record.epoch.0.saturating_add(1));
-            *record = SlotRecord { primary: Some(to), epoch, phase, moved: Some(begun) };
+            self.slots.set(slot, SlotRecord { primary: Some(to), epoch, phase, moved: Some(begun) });
         }
         self.record(EventKind::MoveDone, Some(to), slots.clone());
         Ok(())
@@ -419,7 +417,7 @@ impl Topology {
             return Err(Refused::NoChange);
         }
         for slot in slots.slots() {
-            self.slots[slot.index()].phase = Phase::Dead;
+            self.set_phase(slot, Phase::Dead);
         }
         self.record(EventKind::SlotsDead, Some(node), slots.clone());
         Ok(())
@@ -478,11 +476,12 @@ impl Topology {
     /// It is no member any more; what it owned is nobody's.
     fn take_out(&mut self, id: NodeId) {
         self.nodes.remove(&id);
-        for record in &mut self.slots {
-            if record.primary == Some(id) {
-                *record = SlotRecord { primary: None, epoch: record.epoch, phase: Phase::Dead, moved: None };
-            } else if record.phase.target() == Some(id) || record.phase.releasing_from() == Some(id) {
-                record.phase = Phase::Normal;
+        for slot in Slot::all() {
+            let SlotRecord { primary, epoch, phase, .. } = *self.slot(slot);
+            if primary == Some(id) {
+                self.slots.set(slot, SlotRecord { primary: None, epoch, phase: Phase::Dead, moved: None });
+            } else if phase.target() == Some(id) || phase.releasing_from() == Some(id) {
+                self.set_phase(slot, Phase::Normal);
             }
         }
         self.record(EventKind::NodeRemoved, Some(id), SlotRanges::default());
@@ -494,8 +493,8 @@ impl Topology {
             return Err(Refused::WrongPhase);
         }
         for slot in slots.slots() {
-            let record = &mut self.slots[slot.index()];
-            record.phase = next(record.phase).unwrap_or(record.phase);
+            let phase = self.slot(slot).phase;
+            self.set_phase(slot, next(phase).unwrap_or(phase));
         }
         Ok(())
     }
@@ -504,6 +503,10 @@ impl Topology {
     fn current(&self, node: NodeId, incarnation: Incarnation) -> Result<(), Refused> {
         let node = self.nodes.get(&node).ok_or(Refused::UnknownNode)?;
         if node.incarnation == incarnation { Ok(()) } else { Err(Refused::StaleIncarnation) }
+    }
+
+    fn set_phase(&mut self, slot: Slot, phase: Phase) {
+        self.slots.set(slot, SlotRecord { phase, ..*self.slot(slot) });
     }
 
     /// Where a slot is moving to.
@@ -515,7 +518,23 @@ impl Topology {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
         }
-        self.events.push_back(Event { id: self.version, kind, node, slots });
+        self.events.push_back(Arc::new(Event { id: self.version, kind, node, slots }));
+    }
+}
+
+/// Events are written as what they are; that versions share them means nothing to a reader.
+mod shared_events {
+    use super::Event;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    pub(super) fn serialize<S: Serializer>(events: &VecDeque<Arc<Event>>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(events.iter().map(Arc::as_ref))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<VecDeque<Arc<Event>>, D::Error> {
+        Ok(Vec::<Event>::deserialize(from)?.into_iter().map(Arc::new).collect())
     }
 }
 

@@ -48,7 +48,8 @@ fn digest(topology: &Topology) -> u64 {
         topology.config,
         topology.events.back()
     );
-    for run in topology.slots().chunk_by(|one, next| one == next) {
+    let records: Vec<_> = topology.slots().iter().collect();
+    for run in records.chunk_by(|one, next| one == next) {
         let _ = write!(text, "{} {:?} ", run.len(), run[0]);
     }
     xxh3_64(text.as_bytes())

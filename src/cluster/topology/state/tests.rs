@@ -1,3 +1,4 @@
+use super::super::slot_records::Slots;
 use super::*;
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
@@ -41,7 +42,9 @@ impl Log {
 
     fn apply(&mut self, change: TopologyChange) -> Applied {
         self.index += 1;
+        let before = self.topology.clone();
         let applied = self.topology.apply(self.index, &change);
+        self.check_records(&before);
         for (slot, (record, (epoch, primary))) in Slot::all().zip(self.topology.slots().iter().zip(&mut self.epochs)) {
             assert!(record.epoch >= *epoch, "{slot}: an epoch went back");
             // Invariant: one primary per slot and epoch, ever; it may only be forgotten.
@@ -51,6 +54,17 @@ impl Log {
             (*epoch, *primary) = (record.epoch, record.primary);
         }
         applied
+    }
+
+    /// What versions share is the same, and the list of what moves is complete.
+    fn check_records(&self, before: &Topology) {
+        let changed: SlotRanges = self.topology.slots().changed_since(before.slots()).flat_map(Slots::iter).collect();
+        for slot in Slot::all().filter(|slot| !changed.contains(*slot)) {
+            assert_eq!(self.topology.slot(slot), before.slot(slot), "{slot} has changed unnoticed");
+        }
+        let is_moving = |slot: &Slot| !matches!(self.topology.slot(*slot).phase, Phase::Normal | Phase::Dead);
+        let moving = self.topology.slots().moving().map(|(slot, _)| slot);
+        assert_eq!(moving.collect::<SlotRanges>(), Slot::all().filter(is_moving).collect());
     }
 
     /// A cluster of two, in which the first owns everything.
