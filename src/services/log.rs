@@ -17,7 +17,9 @@ fn filter(loglevel: &str) -> EnvFilter {
         "nothing" => "off",
         _ => "info",
     };
-    EnvFilter::new(format!("{level},openraft={}", if level == "off" { "off" } else { "error" }))
+    // openraft says the same again for every message that a voter does not answer, as errors. What it means for this node is
+    // logged by who runs it.
+    EnvFilter::new(format!("{level},openraft={}", if level == "debug" { "error" } else { "off" }))
 }
 
 /// Logs to `logfile`, or to standard output where there is none. At the start `RUST_LOG` says more than `loglevel`.

@@ -116,6 +116,8 @@ pub struct Heartbeat {
     pub from: Option<Whereabouts>,
     /// Nodes that have moved since they registered, as far as the sender knows.
     pub moved: Vec<Whereabouts>,
+    /// The sender's raft log cannot be written: it must not vote.
+    pub cannot_write: bool,
 }
 
 /// Where a node can be reached in the life that it began then. Of two the later life is right.

@@ -123,6 +123,7 @@ async fn step(shared: &Shared, avoided: &mut BTreeMap<NodeId, Instant>) {
             zone: node.zone.clone(),
             state: node.state,
             leaving: node.leaving,
+            can_write: shared.can_write(node.id),
             avoided: avoided.contains_key(&node.id),
         })
         .collect();

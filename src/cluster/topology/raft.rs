@@ -87,7 +87,7 @@ pub enum ProposeError {
     NoLeader,
     /// It was proposed and no answer came in time: it may have been committed, or still be. Look at the topology.
     Unknown,
-    /// This node's raft instance has stopped: its disk failed.
+    /// This node's raft instance has stopped before it could begin: its disk failed.
     Stopped(String),
 }
 
@@ -119,6 +119,11 @@ pub trait Consensus: Send + Sync {
     /// Which nodes this one hears over links.
     fn links_heard(&self) -> LinksHeard {
         LinksHeard::new()
+    }
+
+    /// Writes of this node's raft log that failed.
+    fn write_failures(&self) -> u64 {
+        0
     }
 }
 
@@ -168,6 +173,7 @@ pub(super) struct Shared {
 struct Said {
     at: Instant,
     start_ms: u64,
+    cannot_write: bool,
 }
 
 impl RaftTopology {
@@ -265,6 +271,10 @@ impl RaftTopology {
             Request::PullTopology { since } => {
                 Ok(Response::Topology(Blob(shared.published.update_since(since).encode())))
             }
+            // Raft would answer each with the same error, and log it.
+            Request::RaftAppend(_) | Request::RaftVote(_) | Request::RaftSnapshot(_) if !shared.is_running() => {
+                Ok(Response::Failed("this node's raft log cannot be written".into()))
+            }
             other => raft_network::answer(&shared.raft, other).await,
         }
     }
@@ -304,10 +314,9 @@ impl Consensus for RaftTopology {
                     self.nudge(proposal.index);
                     return Ok(proposal);
                 }
-                Err(error @ ProposeError::Stopped(_)) => return Err(error),
                 // Once unknown, always unknown.
                 Err(ProposeError::Unknown) => failure = ProposeError::Unknown,
-                Err(ProposeError::NoLeader) => {}
+                Err(_) => {}
             }
             if Instant::now() >= deadline {
                 return Err(failure);
@@ -326,6 +335,10 @@ impl Consensus for RaftTopology {
 
     fn links_heard(&self) -> LinksHeard {
         self.shared.links_heard()
+    }
+
+    fn write_failures(&self) -> u64 {
+        self.shared.disk.write_failures()
     }
 }
 
@@ -359,7 +372,8 @@ impl Shared {
     pub(super) fn group(&self) -> GroupView {
         let own = self.own_view();
         let heard = self.heard.lock();
-        if own.voters_index >= heard.voters_index && !own.voters.is_empty() { own } else { heard.clone() }
+        let is_newest = own.voters_index >= heard.voters_index && (self.is_running() || heard.voters.is_empty());
+        if is_newest && !own.voters.is_empty() { own } else { heard.clone() }
     }
 
     fn own_view(&self) -> GroupView {
@@ -373,7 +387,7 @@ impl Shared {
         GroupView {
             term: metrics.current_term,
             voters_index: membership.log_id().map_or(0, |id| id.index),
-            leader: metrics.current_leader.map(identity::NodeId),
+            leader: metrics.current_leader.filter(|_| self.is_running()).map(identity::NodeId),
             voters: membership.voter_ids().filter_map(voter).collect(),
         }
     }
@@ -385,7 +399,21 @@ impl Shared {
             group: self.group(),
             from: Some(Whereabouts { node, start_ms: self.start_ms, address }),
             moved: self.published.moved(),
+            cannot_write: !self.is_running(),
         }
+    }
+
+    /// Whether this node takes part in agreement: raft stops for good when the disk fails.
+    pub(super) fn is_running(&self) -> bool {
+        self.disk.write_failures() == 0 && self.raft.metrics().borrow().running_state.is_ok()
+    }
+
+    /// Whether a node may vote, as far as it has said.
+    pub(super) fn can_write(&self, node: identity::NodeId) -> bool {
+        if node == self.own.node {
+            return self.is_running();
+        }
+        self.heard_of.lock().get(&node).is_none_or(|said| !said.cannot_write)
     }
 
     fn on_place(&self, heard: Whereabouts) {
@@ -417,7 +445,7 @@ impl Shared {
         if heard_of.len() >= HEARD_OF_MAX && !heard_of.contains_key(&from.node) {
             heard_of.retain(|_, said| said.at.elapsed() < HEARD_OF_KEPT);
         }
-        let said = Said { at: Instant::now(), start_ms: from.start_ms };
+        let said = Said { at: Instant::now(), start_ms: from.start_ms, cannot_write: heartbeat.cannot_write };
         // A word of an earlier life may come late.
         if heard_of.get(&from.node).is_none_or(|known| known.start_ms <= said.start_ms) {
             heard_of.insert(from.node, said);
@@ -502,7 +530,7 @@ impl Shared {
     }
 
     pub(super) fn is_leader(&self) -> bool {
-        self.raft.metrics().borrow().state == ServerState::Leader
+        self.is_running() && self.raft.metrics().borrow().state == ServerState::Leader
     }
 
     async fn propose_once(&self, change: &TopologyChange) -> Result<Proposal, ProposeError> {
@@ -531,13 +559,17 @@ impl Shared {
 
     /// Writes to this node's raft instance; `None`: it does not lead the group.
     async fn propose_here(&self, change: TopologyChange) -> Option<Result<Proposal, ProposeError>> {
+        if !self.is_running() {
+            return None;
+        }
         match timeout(ATTEMPT_TIMEOUT, self.raft.client_write(change)).await {
             Ok(Ok(written)) => Some(Ok(Proposal { index: written.log_id.index, applied: written.data })),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => None,
             Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(_)))) | Err(_) => {
                 Some(Err(ProposeError::Unknown))
             }
-            Ok(Err(RaftError::Fatal(fatal))) => Some(Err(ProposeError::Stopped(fatal.to_string()))),
+            // The disk has failed meanwhile; others may have the entry, and lead.
+            Ok(Err(RaftError::Fatal(_))) => Some(Err(ProposeError::Unknown)),
         }
     }
 

@@ -2,12 +2,14 @@
 //!
 //! A sync to the disk can take a second on a busy machine. Heartbeats must not wait for it: whoever writes hands the
 //! write over and is told when it is on the disk. Writes that wait are committed together. After a write has failed
-//! nothing is known about the file any more: every later write fails too.
+//! nothing is known about the file any more: every later write fails too, and is counted. The node goes on without a vote.
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -70,6 +72,16 @@ struct Job {
 #[derive(Clone)]
 pub(super) struct RaftDisk {
     jobs: SyncSender<Job>,
+    failures: Arc<Failures>,
+}
+
+/// Writes that failed.
+#[derive(Default)]
+struct Failures {
+    count: AtomicU64,
+    /// What a test makes of the disk.
+    #[cfg(test)]
+    is_broken: std::sync::atomic::AtomicBool,
 }
 
 impl fmt::Debug for RaftDisk {
@@ -109,8 +121,21 @@ impl RaftDisk {
             }
         }
         let (jobs, waiting) = sync_channel(WRITES_MAX);
-        std::thread::Builder::new().name("raft-disk".into()).spawn(move || run(&database, &waiting))?;
-        Ok((RaftDisk { jobs }, stored))
+        let failures = Arc::<Failures>::default();
+        let counted = Arc::clone(&failures);
+        std::thread::Builder::new().name("raft-disk".into()).spawn(move || run(&database, &waiting, &counted))?;
+        Ok((RaftDisk { jobs, failures }, stored))
+    }
+
+    /// How many writes have failed. From the first on nothing more is written.
+    pub(super) fn write_failures(&self) -> u64 {
+        self.failures.count.load(Ordering::Relaxed)
+    }
+
+    /// From now on the disk takes nothing.
+    #[cfg(test)]
+    pub(super) fn break_it(&self) {
+        self.failures.is_broken.store(true, Ordering::Relaxed);
     }
 
     /// Hands a write over; `done` is called by the disk's thread.
@@ -169,7 +194,7 @@ fn load(database: &Database) -> Result<Stored, redb::Error> {
     Ok(stored)
 }
 
-fn run(database: &Database, waiting: &Receiver<Job>) {
+fn run(database: &Database, waiting: &Receiver<Job>, failures: &Failures) {
     let mut failed: Option<String> = None;
     while let Ok(first) = waiting.recv() {
         let mut jobs = vec![first];
@@ -179,10 +204,13 @@ fn run(database: &Database, waiting: &Receiver<Job>) {
             jobs.push(job);
         }
         if failed.is_none()
-            && let Err(error) = commit(database, &jobs)
+            && let Err(error) = commit(database, &jobs, failures)
         {
-            tracing::error!(%error, "the raft log cannot be written: this node takes no further part in agreement");
+            tracing::error!(%error, "the raft log cannot be written: this node has no vote until it is started again");
             failed = Some(error.to_string());
+        }
+        if failed.is_some() {
+            failures.count.fetch_add(jobs.len() as u64, Ordering::Relaxed);
         }
         for job in jobs {
             (job.done)(failed.as_ref().map_or(Ok(()), |error| Err(io::Error::other(error.clone()))));
@@ -191,7 +219,11 @@ fn run(database: &Database, waiting: &Receiver<Job>) {
 }
 
 /// All of them in one transaction, in their order.
-fn commit(database: &Database, jobs: &[Job]) -> Result<(), redb::Error> {
+fn commit(database: &Database, jobs: &[Job], _failures: &Failures) -> Result<(), redb::Error> {
+    #[cfg(test)]
+    if _failures.is_broken.load(Ordering::Relaxed) {
+        return Err(redb::Error::Io(io::Error::other("a test has broken the disk")));
+    }
     let mut transaction = database.begin_write()?;
     if !jobs.iter().any(|job| job.write.is_durable()) {
         transaction.set_durability(Durability::None)?;

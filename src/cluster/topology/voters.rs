@@ -1,8 +1,8 @@
 //! Who should vote in the raft group: a pure function of the members and of who votes now.
 //!
 //! One voter for one or two nodes, three from three, five from seven. The number follows the members, not who is up: a
-//! group must not shrink to whoever is left. A voter that is down or leaves is replaced as soon as there is somebody to
-//! replace it with. Zones that have no voter come first.
+//! group must not shrink to whoever is left. A voter that is down, leaves or cannot write its log is replaced as soon as there is
+//! somebody to replace it with. Zones that have no voter come first.
 
 use super::state::NodeState;
 use crate::base::identity::NodeId;
@@ -16,6 +16,8 @@ pub struct VoterCandidate {
     pub state: NodeState,
     /// It gives its vote away.
     pub leaving: bool,
+    /// It can write what it agrees to.
+    pub can_write: bool,
     /// It did not answer when it was to become a voter: others come first for a while.
     pub avoided: bool,
 }
@@ -31,7 +33,7 @@ pub fn voters_count(members: usize) -> usize {
 
 /// Who should vote. `leader` stays where somebody has to go. Never empty while anybody votes now.
 pub fn desired_voters(members: &[VoterCandidate], current: &BTreeSet<NodeId>, leader: NodeId) -> BTreeSet<NodeId> {
-    let able = |member: &&VoterCandidate| member.state == NodeState::Active && !member.leaving;
+    let able = |member: &&VoterCandidate| member.state == NodeState::Active && !member.leaving && member.can_write;
     let staying = members.iter().filter(|member| !member.leaving).count();
     let count = voters_count(staying);
     let mut chosen = Chosen::default();
@@ -83,7 +85,7 @@ impl Chosen {
 mod tests {
     use super::*;
 
-    /// Members as `id state zone`: `a` active, `d` down, `l` leaving, `x` avoided.
+    /// Members as `id state zone`: `a` active, `d` down, `l` leaving, `x` avoided, `u` unable to write.
     fn check(members: &str, current: &[u128], expected: &[u128]) {
         let parsed: Vec<VoterCandidate> = members
             .split_whitespace()
@@ -91,8 +93,9 @@ mod tests {
                 let (id, rest) = word.split_at(1);
                 let state = if rest.starts_with('d') { NodeState::Down } else { NodeState::Active };
                 let (leaving, avoided) = (rest.starts_with('l'), rest.starts_with('x'));
+                let can_write = !rest.starts_with('u');
                 let id = NodeId(id.parse().expect("a digit"));
-                VoterCandidate { id, zone: rest[1..].into(), state, leaving, avoided }
+                VoterCandidate { id, zone: rest[1..].into(), state, leaving, can_write, avoided }
             })
             .collect();
         let ids = |ids: &[u128]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
@@ -129,6 +132,16 @@ mod tests {
         check("1a 2a 3d 4x", &[1, 2, 3], &[1, 2, 3]);
         check("1a 2x 3x", &[1], &[1]);
         check("1a 2a 3x", &[1], &[1]);
+    }
+
+    #[test]
+    fn a_voter_that_cannot_write_is_replaced_and_none_is_made_of_such_a_node() {
+        check("1a 2a 3u 4a", &[1, 2, 3], &[1, 2, 4]);
+        check("1a 2a 3u 4u", &[1, 2, 3], &[1, 2, 3]);
+        check("1a 2a 3u", &[1, 2, 3], &[1, 2, 3]);
+        check("1a 2u 3u 4a 5a", &[1, 2, 3], &[1, 4, 5]);
+        check("1a 2u 3u", &[1], &[1]);
+        check("1a 2u 3d 4a", &[1, 2, 3], &[1, 2, 4]);
     }
 
     #[test]

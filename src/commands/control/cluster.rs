@@ -6,7 +6,6 @@ use crate::base::slot::Slot;
 use crate::cluster::hints::heard_by_links_only;
 use crate::cluster::membership::{MemberHealth, MembersView};
 use crate::cluster::routing::{PreferredEndpoint, RoutingNode, Service};
-use crate::cluster::topology::raft::{Consensus, ProposeError};
 use crate::cluster::topology::{Applied, Node, NodeState, Refused, Topology, TopologyChange};
 use crate::commands::context::{Control, Flow};
 use crate::commands::data::keyspace::{count_keys_in_slot, get_keys_in_slot};
@@ -259,6 +258,12 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     field("cluster_stats_messages_received", &counted(&counters.datagrams_in));
     field("total_cluster_links_buffer_limit_exceeded", &0);
     field("starling_topology_version", &topology.version);
+    let group = cluster.consensus().group();
+    let leader: Vec<NodeId> = group.leader.into_iter().collect();
+    let voters: Vec<NodeId> = group.voters.iter().map(|voter| voter.node).collect();
+    field("starling_raft_leader", &addresses(topology, &leader));
+    field("starling_raft_voters", &addresses(topology, &voters));
+    field("starling_raft_write_failures", &cluster.consensus().write_failures());
     field("starling_nodes_without_udp", &without_udp(&cluster, topology, &members));
     reply.verbatim("txt", &text);
     Ok(())
@@ -268,7 +273,12 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
 fn without_udp(cluster: &Cluster, topology: &Topology, members: &MembersView) -> String {
     let heard = cluster.consensus().links_heard();
     let unheard = heard_by_links_only(topology, members, &heard, clock::unix_us() / 1000);
-    let nodes = unheard.iter().filter_map(|node| topology.nodes.get(node));
+    addresses(topology, &unheard)
+}
+
+/// Where clients reach these nodes.
+fn addresses(topology: &Topology, nodes: &[NodeId]) -> String {
+    let nodes = nodes.iter().filter_map(|node| topology.nodes.get(node));
     nodes.map(|node| format!("{}:{}", node.ip, node.port)).collect::<Vec<_>>().join(",")
 }
 
@@ -323,7 +333,10 @@ fn forget(control: &mut Control<'_>, arguments: Arguments<'_>, _: &mut ReplyWrit
     control.flow = Flow::Later(Box::pin(async move {
         let mut bytes = Vec::new();
         let mut reply = ReplyWriter::new(&mut bytes, Protocol::Resp2);
-        match remove(&**cluster.consensus(), &agreed).await {
+        // Where the outcome is unknown the client is told, and may say it again: the change names the life that was seen, and
+        // does nothing twice.
+        let change = TopologyChange::ForgetNode { node: agreed.id, incarnation: agreed.incarnation };
+        match cluster.consensus().propose(change).await.map(|proposal| proposal.applied) {
             Ok(Applied::Refused(reason)) if reason != Refused::UnknownNode => {
                 reply.error(format!("ERR The cluster did not forget the node: {reason:?}"));
             }
@@ -336,18 +349,6 @@ fn forget(control: &mut Control<'_>, arguments: Arguments<'_>, _: &mut ReplyWrit
         bytes
     }));
     Ok(())
-}
-
-/// Declares a node down, then forgets it: only what is down may own slots and go. Where the outcome of either is unknown the
-/// client is told, and may say it again: both name the life that was seen, and do nothing twice.
-async fn remove(consensus: &dyn Consensus, node: &Node) -> Result<Applied, ProposeError> {
-    let incarnation = node.incarnation;
-    if node.state != NodeState::Down {
-        let down = TopologyChange::SetMemberState { node: node.id, incarnation, state: NodeState::Down };
-        consensus.propose(down).await?;
-    }
-    let proposal = consensus.propose(TopologyChange::ForgetNode { node: node.id, incarnation }).await?;
-    Ok(proposal.applied)
 }
 
 fn cluster_help(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {

@@ -274,3 +274,25 @@ async fn voters_hear_who_lives_over_links_and_not_who_is_gone() {
     nodes.remove(3).kill();
     eventually("and not who was killed", || (!hears(&nodes[0], 4)).then_some(())).await;
 }
+
+#[tokio::test]
+async fn voters_whose_disk_fails_are_replaced_the_raft_leader_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let nodes = start_cluster(&directory, 5).await;
+    voters_are(&nodes, &[1, 2, 3]).await;
+    let mut voters = BTreeSet::from([1u128, 2, 3]);
+    for (round, spare) in [4u128, 5].into_iter().enumerate() {
+        let leader = eventually("there is a raft leader", || nodes.iter().position(TestNode::leads)).await;
+        // First one that follows, then the raft leader.
+        let broken = if round == 0 { (0..3).find(|at| *at != leader).expect("three vote") } else { leader };
+        nodes[broken].raft.shared.disk.break_it();
+        nodes[leader].set("more to write").await;
+        voters.remove(&nodes[broken].id.0);
+        voters.insert(spare);
+        voters_are(&nodes, &voters.iter().copied().collect::<Vec<_>>()).await;
+        assert!(nodes[broken].raft.write_failures() > 0 && !nodes[broken].leads());
+        // It follows, and can propose, as every node does that has no vote.
+        let index = nodes[broken].set("without a vote").await;
+        all_equal(&nodes, index).await;
+    }
+}
