@@ -33,8 +33,13 @@ pub fn unix_us() -> u64 {
 
 /// Microseconds of the machine's boot-time clock.
 pub fn boot_us() -> u64 {
+    boot_ns() / 1000
+}
+
+/// Nanoseconds of the same clock.
+pub fn boot_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// A clock that stands still until it is told: for tests and simulations.

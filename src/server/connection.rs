@@ -9,6 +9,7 @@ use super::dispatch::{self, Batch};
 use super::forwarding::Proxied;
 use super::output::{LATER_MAX, Output};
 use super::socket::Socket;
+use super::timing::Timing;
 use super::worker::{Seat, Worker};
 use crate::base::clock;
 use crate::commands::context::{Flow, Wait};
@@ -316,7 +317,7 @@ impl Connection {
             counters: &worker.counters,
             now_ms: clock::unix_us() / 1000,
             out_of_memory: worker.is_out_of_memory(&config),
-            slow_us: services.slowlog.threshold_us().unwrap_or(u64::MAX),
+            timing: Timing::default(),
             view: services.cluster.as_ref().map(|cluster| cluster.view()),
             proxied: self.proxied(),
         };
@@ -335,6 +336,7 @@ impl Connection {
             }
             ahead.fetch(&services.engine, self.session.database);
             let count = ahead.len();
+            batch.timing.begin_group(count);
             let done = self.execute_ahead(&mut ahead, &mut batch, bytes, &mut shared, &mut used);
             self.turn.requests += count;
             if !done {
@@ -374,6 +376,7 @@ impl Connection {
         used: &mut usize,
     ) -> bool {
         for request in ahead.drain() {
+            batch.timing.next();
             if self.wait.is_some() || self.stage != Stage::Open {
                 return false;
             }

@@ -3,6 +3,7 @@
 
 use super::forwarding::{self, Proxied};
 use super::routing::{self, Elsewhere};
+use super::timing::Timing;
 use crate::base::slot::Slot;
 use crate::commands::context::{Flow, Wait};
 use crate::commands::error::CommandError;
@@ -33,8 +34,8 @@ pub struct Batch<'a> {
     pub now_ms: u64,
     /// Memory is over the limit: commands that need more are refused.
     pub out_of_memory: bool,
-    /// Microseconds from which a command is slow; 0: all are.
-    pub slow_us: u64,
+    /// Of the requests decoded together.
+    pub timing: Timing,
     /// Who owns which slot; `None` outside of a cluster.
     pub view: Option<Guard<Arc<View>>>,
     /// The connection's side of the proxy, if its requests are forwarded.
@@ -269,13 +270,12 @@ fn execute(
     keys: &Keys,
     reply: &mut ReplyWriter<'_>,
 ) -> Flow {
-    // The clock is read around commands that may take long; FAST ones are not worth what reading it costs, unless the
-    // user wants to see them.
-    let timed = !command.spec.has(spec::FAST) || batch.slow_us < 1000;
     if !session.secrets.is_empty() {
         session.secrets.clear();
     }
-    let started = if timed { crate::base::clock::boot_us() } else { 0 };
+    let counters = &batch.counters.commands[command.index as usize];
+    let slow_us = batch.services.slowlog.threshold_us().unwrap_or(u64::MAX);
+    let begun = batch.timing.begin(command, counters, arguments.len(), slow_us, reply.len());
     let mut flow = Flow::Continue;
     let waited = session.waiting_since_ms.take();
     let result = match command.spec.handler {
@@ -315,19 +315,14 @@ fn execute(
         }
         Handler::Container => Ok(()),
     };
-    let counters = &batch.counters.commands[command.index as usize];
     bump(&counters.calls, 1);
     if let Err(error) = &result {
         bump(&counters.failed, 1);
         batch.services.statistics.count_error(&error.to_string());
     }
-    if timed {
-        let took = crate::base::clock::boot_us().saturating_sub(started);
-        bump(&counters.microseconds, took);
-        if !batch.services.statistics.latency_untracked.load(Ordering::Relaxed) {
-            counters.latencies.record(took);
-        }
-        execution::observe(batch.services, session, command, arguments, batch.now_ms, took);
+    let is_tracked = !batch.services.statistics.latency_untracked.load(Ordering::Relaxed);
+    if let Some(took_us) = batch.timing.end(begun, counters, is_tracked, reply.len()) {
+        execution::observe(batch.services, session, command, arguments, batch.now_ms, took_us);
     }
     flow
 }

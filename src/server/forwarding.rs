@@ -534,7 +534,7 @@ impl Home for ThisNode {
         }
         let keys = execution::keys_of(command, request).unwrap_or_default();
         let now_ms = clock::unix_us() / 1000;
-        let started = clock::boot_us();
+        let started_ns = clock::boot_ns();
         let mut bytes = Vec::new();
         let mut reply = ReplyWriter::new(&mut bytes, protocol);
         let services = &self.services;
@@ -544,8 +544,8 @@ impl Home for ThisNode {
                 Executed::Failed(_) => true,
                 Executed::Busy | Executed::Frozen | Executed::Elsewhere => return None,
             };
-        let took_us = clock::boot_us().saturating_sub(started);
-        self.services.statistics.count_call(table::all().len(), command.index as usize, took_us, failed);
+        let took_ns = clock::boot_ns().saturating_sub(started_ns);
+        self.services.statistics.count_call(table::all().len(), command.index as usize, took_ns, failed);
         Some(bytes)
     }
 

@@ -8,4 +8,5 @@ pub mod listener;
 pub mod output;
 mod routing;
 pub mod socket;
+mod timing;
 pub mod worker;

@@ -16,12 +16,15 @@ pub fn bump(counter: &AtomicU64, by: u64) {
 #[derive(Debug, Default)]
 pub struct CommandCounters {
     pub calls: AtomicU64,
-    pub microseconds: AtomicU64,
+    /// That the calls took. An estimate where calls were sampled: each that was measured counts for those that were not.
+    pub nanoseconds: AtomicU64,
+    /// Calls since the last measured one; the next one stands for them.
+    pub unmeasured: AtomicU64,
     /// Refused before execution.
     pub rejected: AtomicU64,
     /// Answered with an error.
     pub failed: AtomicU64,
-    /// Timed calls by how long they took.
+    /// Calls by how long they took, measured or estimated.
     pub latencies: Histogram,
 }
 
@@ -33,10 +36,10 @@ pub const LATENCY_CLASSES: usize = 32;
 pub struct Histogram([AtomicU64; LATENCY_CLASSES]);
 
 impl Histogram {
-    /// Counts a call. The calling thread must be the only writer.
+    /// Counts calls that took so many nanoseconds each. The calling thread must be the only writer.
     #[inline]
-    pub fn record(&self, microseconds: u64) {
-        bump(self.class(microseconds), 1);
+    pub fn record(&self, nanoseconds: u64, calls: u64) {
+        bump(self.class(nanoseconds.div_ceil(1000)), calls);
     }
 
     #[inline]
@@ -148,14 +151,14 @@ impl Statistics {
 
     /// Counts a call that does not come by a thread's dispatcher: one of a transaction. `commands` is the length of
     /// the command table.
-    pub fn count_call(&self, commands: usize, index: usize, took_us: u64, failed: bool) {
+    pub fn count_call(&self, commands: usize, index: usize, took_ns: u64, failed: bool) {
         let shared = self.shared.get_or_init(|| self.add_thread(commands));
         let Some(command) = shared.commands.get(index) else { return };
         command.calls.fetch_add(1, Ordering::Relaxed);
-        command.microseconds.fetch_add(took_us, Ordering::Relaxed);
+        command.nanoseconds.fetch_add(took_ns, Ordering::Relaxed);
         command.failed.fetch_add(u64::from(failed), Ordering::Relaxed);
         if !self.latency_untracked.load(Ordering::Relaxed) {
-            command.latencies.class(took_us).fetch_add(1, Ordering::Relaxed);
+            command.latencies.class(took_ns.div_ceil(1000)).fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -174,16 +177,17 @@ impl Statistics {
         let mut sum = [0; 4];
         for thread in self.threads.lock().iter() {
             let Some(command) = thread.commands.get(index) else { continue };
-            let counters = [&command.calls, &command.microseconds, &command.rejected, &command.failed];
+            let counters = [&command.calls, &command.nanoseconds, &command.rejected, &command.failed];
             for (sum, counter) in sum.iter_mut().zip(counters) {
                 *sum += counter.load(Ordering::Relaxed);
             }
         }
-        sum
+        let [calls, nanoseconds, rejected, failed] = sum;
+        [calls, nanoseconds / 1000, rejected, failed]
     }
 
-    /// How long the timed calls of a command took, by its index in the table. The dispatcher does not time commands
-    /// that are always fast, unless the slow log asks for such short times.
+    /// How long the calls of a command took, by its index in the table. The last few may be missing: those that are
+    /// sampled count with the next one that is measured.
     pub fn latencies(&self, index: usize) -> Latencies {
         let mut sum = Latencies::default();
         for thread in self.threads.lock().iter() {
@@ -219,7 +223,8 @@ impl Statistics {
     pub fn reset(&self) {
         for thread in self.threads.lock().iter() {
             for command in &thread.commands {
-                for counter in [&command.calls, &command.microseconds, &command.rejected, &command.failed] {
+                let counted = [&command.calls, &command.nanoseconds, &command.unmeasured];
+                for counter in counted.into_iter().chain([&command.rejected, &command.failed]) {
                     counter.store(0, Ordering::Relaxed);
                 }
                 command.latencies.0.iter().for_each(|class| class.store(0, Ordering::Relaxed));
@@ -245,8 +250,8 @@ mod tests {
     #[test]
     fn classes_double() {
         let histogram = Histogram::default();
-        for microseconds in [0, 1, 2, 3, 4, 5, 1000, u64::MAX] {
-            histogram.record(microseconds);
+        for nanoseconds in [0, 1, 1001, 3000, 4000, 4001, 1_000_000, u64::MAX] {
+            histogram.record(nanoseconds, 1);
         }
         let latencies = Latencies(histogram.0.map(|class| class.into_inner()));
         assert_eq!(latencies.count(), 8);

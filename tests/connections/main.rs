@@ -4,6 +4,7 @@ mod local;
 mod order;
 mod output;
 mod server;
+mod timing;
 
 use server::Server;
 

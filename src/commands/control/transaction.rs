@@ -184,7 +184,7 @@ fn expire_watched(keyspace: &mut Keyspace<'_>, watched: &[(usize, Box<[u8]>)], d
 fn run(control: &mut Control<'_>, queued: &Queued, keyspace: &mut Keyspace<'_>, reply: &mut ReplyWriter<'_>) {
     let (command, arguments) = (queued.command, queued.arguments.borrow());
     control.session.secrets.clear();
-    let started = clock::boot_us();
+    let started_ns = clock::boot_ns();
     let result = match command.spec.handler {
         Handler::Data(_) => {
             keyspace.select(control.session.database);
@@ -200,11 +200,11 @@ fn run(control: &mut Control<'_>, queued: &Queued, keyspace: &mut Keyspace<'_>, 
             result
         }
     };
-    let took = clock::boot_us().saturating_sub(started);
+    let took_ns = clock::boot_ns().saturating_sub(started_ns);
     let statistics = &control.services.statistics;
-    statistics.count_call(table::all().len(), command.index as usize, took, result.is_err());
+    statistics.count_call(table::all().len(), command.index as usize, took_ns, result.is_err());
     if let Err(error) = result {
         statistics.count_error(&error.to_string());
     }
-    execution::observe(control.services, control.session, command, arguments, control.now_ms, took);
+    execution::observe(control.services, control.session, command, arguments, control.now_ms, took_ns / 1000);
 }
