@@ -517,7 +517,7 @@ async fn hear(mut events: mpsc::Receiver<MembershipEvent>, raft: RaftTopology) {
         match event {
             MembershipEvent::TopologyVersionSeen { version, .. } => raft.nudge(version),
             MembershipEvent::Rejected { reason, from, count } => {
-                tracing::warn!(?reason, %from, count, "datagrams were dropped");
+                tracing::warn!(peer = %from, %reason, times = count, "gossip was dropped");
             }
             MembershipEvent::MemberUp(member) => tracing::info!(node = %member.node, at = %member.address, "heard of"),
             MembershipEvent::MemberDown(member) => tracing::warn!(node = %member.node, "does not answer any more"),

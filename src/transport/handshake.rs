@@ -4,7 +4,7 @@
 //! opener                                   acceptor
 //!   Hello { who, wanted, nonce }   ---->
 //!                                  <----   Welcome { who, nonce, proof of both }     or Refusal
-//!   Proof { proof of both }        ---->
+//!   Proof { proof of both }        ---->                     or Refusal
 //!                                  <----   Open                                      or Refusal
 //! ```
 //!
@@ -57,8 +57,8 @@ pub struct Welcome {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Proof(pub Vec<u8>);
 
-/// Why there is no link.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// Why there is no link. Worded so that it is true at both ends.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Refusal {
     /// It speaks another version of this protocol.
     OtherVersion,
@@ -78,17 +78,36 @@ pub enum Refusal {
     NotMember,
     /// There are as many links as may be.
     TooManyLinks,
+    /// Only one of the two has a secret.
+    OneSecret,
+}
+
+impl Refusal {
+    /// Whether it may be right for a moment while nodes start, end and change places; the others last until somebody
+    /// changes a configuration.
+    pub fn is_passing(self) -> bool {
+        match self {
+            Refusal::OtherNode | Refusal::StaleIncarnation | Refusal::NotMember | Refusal::TooManyLinks => true,
+            Refusal::OtherVersion
+            | Refusal::OtherCluster
+            | Refusal::OtherGeneration
+            | Refusal::BadProof
+            | Refusal::NotLoopback
+            | Refusal::OneSecret => false,
+        }
+    }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Refusal::OtherVersion => "another version of the protocol",
-            Refusal::OtherCluster => "another cluster",
-            Refusal::OtherGeneration => "another generation of the cluster",
-            Refusal::OtherNode => "another node lives there",
-            Refusal::BadProof => "another cluster secret",
-            Refusal::NotLoopback => "without a cluster secret, links are accepted from loopback only",
+            Refusal::OtherVersion => "the two nodes speak different versions of the protocol",
+            Refusal::OtherCluster => "the two nodes belong to different clusters",
+            Refusal::OtherGeneration => "the two nodes belong to different generations of the cluster",
+            Refusal::OtherNode => "another node lives at this address",
+            Refusal::BadProof => "the two nodes have different values of cluster-secret",
+            Refusal::NotLoopback => "without a cluster-secret, nodes have links on the loopback address only",
+            Refusal::OneSecret => "only one of the two nodes has a cluster-secret",
             Refusal::StaleIncarnation => "a later life of the node is known",
             Refusal::NotMember => "not a member",
             Refusal::TooManyLinks => "too many links",
@@ -218,11 +237,12 @@ fn check(
     proof: &[u8],
 ) -> Result<(), Refusal> {
     match secret {
+        Some(_) if proof.is_empty() => Err(Refusal::OneSecret),
         Some(secret) => {
             secret.mac(side, hello, &welcome.from, &welcome.nonce).verify_slice(proof).map_err(|_| Refusal::BadProof)
         }
         None if proof.is_empty() => Ok(()),
-        None => Err(Refusal::BadProof),
+        None => Err(Refusal::OneSecret),
     }
 }
 
@@ -258,8 +278,8 @@ mod tests {
             (a, b, Purpose::Raft, ("s", "s"), Ok(())),
             (a, b, Purpose::Raft, ("", ""), Ok(())),
             (a, b, Purpose::Raft, ("s", "t"), Err(Refusal::BadProof)),
-            (a, b, Purpose::Raft, ("s", ""), Err(Refusal::BadProof)),
-            (a, b, Purpose::Raft, ("", "s"), Err(Refusal::BadProof)),
+            (a, b, Purpose::Raft, ("s", ""), Err(Refusal::OneSecret)),
+            (a, b, Purpose::Raft, ("", "s"), Err(Refusal::OneSecret)),
             (a, node(2, Some(8)), Purpose::Join, ("s", "s"), Err(Refusal::OtherCluster)),
             (a, node(2, None), Purpose::Control, ("s", "s"), Err(Refusal::OtherCluster)),
             (node(1, None), b, Purpose::Join, ("s", "s"), Ok(())),

@@ -66,9 +66,6 @@ async fn connection(
     address: SocketAddr,
     handler: Arc<dyn Handler>,
 ) -> io::Result<()> {
-    if handshake::check_address(shared.secret.as_ref(), address.ip()).is_err() {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, Refusal::NotLoopback.to_string()));
-    }
     stream.set_nodelay(true)?;
     let (read, write) = stream.into_split();
     let greeting = greet(shared, FrameReader::for_greeting(read), write, address, handler.as_ref());
@@ -76,7 +73,7 @@ async fn connection(
     let (sender, mut reader, writer) = match greeted? {
         Ok(link) => link,
         Err(refusal) => {
-            tracing::info!(%address, %refusal, "a node's link was refused");
+            shared.on_refused(Direction::Incoming, address, refusal);
             return Ok(());
         }
     };
@@ -107,12 +104,18 @@ async fn greet(
     let Some(Frame::Hello(hello)) = reader.next(&state).await? else { return Err(foreign()) };
     let own = **shared.identity.load();
     let secret = shared.secret.as_ref();
-    let welcome = match handshake::welcome(&own, secret, &hello, (shared.nonces)()?) {
+    let nonce = (shared.nonces)()?;
+    let allowed = handshake::check_address(secret, address.ip());
+    let welcome = match allowed.and_then(|()| handshake::welcome(&own, secret, &hello, nonce)) {
         Ok(welcome) => welcome,
         Err(refusal) => return refused(writer, &state, refusal).await,
     };
     send(&mut writer, &state, &Frame::Welcome(welcome.clone())).await?;
-    let Some(Frame::Proof(proof)) = reader.next(&state).await? else { return Err(foreign()) };
+    let proof = match reader.next(&state).await? {
+        Some(Frame::Proof(proof)) => proof,
+        Some(Frame::Refusal(refusal)) => return Ok(Err(refusal)),
+        _ => return Err(foreign()),
+    };
     let sender = Sender {
         node: hello.from.node,
         incarnation: hello.from.incarnation,

@@ -3,7 +3,7 @@
 use super::handshake;
 use super::messages::{Frame, Response};
 use super::tcp::{FrameReader, LinkState, Shared};
-use super::{Peer, TransportError, frame};
+use super::{Direction, Peer, TransportError, frame};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
@@ -73,7 +73,12 @@ pub(super) async fn drive(shared: Arc<Shared>, state: Arc<LinkState>, peer: Peer
                 state.on_disconnected();
             }
             Err(error) => {
-                tracing::debug!(address = %peer.address, %error, "no link");
+                match error {
+                    TransportError::Refused(refusal) => {
+                        shared.on_refused(Direction::Outgoing, peer.address, refusal);
+                    }
+                    _ => tracing::debug!(address = %peer.address, %error, "no link"),
+                }
                 refuse(&state, first, error.clone());
                 while let Ok(waiting) = queue.try_recv() {
                     refuse(&state, waiting, error.clone());
@@ -107,8 +112,14 @@ async fn connect(shared: &Shared, state: &LinkState, peer: Peer) -> Result<Conne
         Some(Frame::Welcome(welcome)) => welcome,
         other => return Err(unexpected(other)),
     };
-    let proof =
-        handshake::prove_opener(&own, shared.secret.as_ref(), &hello, &welcome).map_err(TransportError::Refused)?;
+    let proof = match handshake::prove_opener(&own, shared.secret.as_ref(), &hello, &welcome) {
+        Ok(proof) => proof,
+        Err(refusal) => {
+            // So that its log says it too.
+            send(&mut write, state, &Frame::Refusal(refusal)).await.map_err(unreachable)?;
+            return Err(TransportError::Refused(refusal));
+        }
+    };
     send(&mut write, state, &Frame::Proof(proof)).await.map_err(unreachable)?;
     match reader.next(state).await.map_err(unreachable)? {
         Some(Frame::Open) => {}

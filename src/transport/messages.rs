@@ -52,7 +52,7 @@ pub enum Frame {
     Hello(Hello),
     Welcome(Welcome),
     Proof(Proof),
-    /// Instead of a welcome, or after a proof; then the link is closed.
+    /// Instead of a welcome or a proof, or after a proof; then the link is closed.
     Refusal(Refusal),
     /// After a good proof.
     Open,

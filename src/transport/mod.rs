@@ -13,6 +13,7 @@ pub mod handshake;
 mod incoming;
 mod link;
 pub mod messages;
+mod refusals;
 pub mod tcp;
 
 pub use handshake::{LinkSecret, LocalIdentity, Refusal};
@@ -93,6 +94,11 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Every link there is (CLUSTER LINKS).
     fn links(&self) -> Vec<LinkReport>;
+
+    /// How many links this node and others have refused each other so far.
+    fn refusals(&self) -> u64 {
+        0
+    }
 }
 
 /// Answers the requests of other nodes.

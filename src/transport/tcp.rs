@@ -6,8 +6,9 @@
 
 use super::handshake::{self, LinkSecret, LocalIdentity, Nonce};
 use super::messages::Frame;
+use super::refusals::Refusals;
 use super::{
-    Direction, Handler, LinkReport, Peer, Purpose, Request, Response, Transport, TransportError, frame, incoming, link,
+    Direction, Handler, LinkReport, Peer, Purpose, Refusal, Request, Response, Transport, TransportError, frame, incoming, link,
 };
 use crate::base::clock::Clock;
 use crate::base::identity::NodeId;
@@ -70,9 +71,29 @@ pub(super) struct Shared {
     pub(super) nonces: NonceSource,
     pub(super) incoming: Mutex<HashMap<u64, Arc<LinkState>>>,
     pub(super) stopped: watch::Receiver<bool>,
+    pub(super) refusals: Refusals,
 }
 
 impl Shared {
+    /// A link with this peer was refused by either end.
+    pub(super) fn on_refused(&self, direction: Direction, peer: SocketAddr, refusal: Refusal) {
+        // The other end of an incoming link has another port each time.
+        let key = match direction {
+            Direction::Outgoing => peer,
+            Direction::Incoming => SocketAddr::new(peer.ip(), 0),
+        };
+        let Some(times) = self.refusals.note(key, refusal, self.clock.boot_us()) else { return };
+        let direction = match direction {
+            Direction::Outgoing => "to",
+            Direction::Incoming => "from",
+        };
+        if refusal.is_passing() {
+            tracing::info!(%peer, %refusal, times, "no link {direction} a node");
+        } else {
+            tracing::warn!(%peer, %refusal, times, "no link {direction} a node");
+        }
+    }
+
     /// Ends when the transport is closed.
     pub(super) async fn until_stopped(&self) {
         let mut stopped = self.stopped.clone();
@@ -91,6 +112,7 @@ impl TcpTransport {
             nonces: options.nonces,
             incoming: Mutex::default(),
             stopped,
+            refusals: Refusals::default(),
         };
         TcpTransport { shared: Arc::new(shared), links: Mutex::default(), runtime: options.runtime, stop }
     }
@@ -160,7 +182,10 @@ impl Transport for TcpTransport {
         request: Request,
         timeout: Duration,
     ) -> Result<Response, TransportError> {
-        handshake::check_address(self.shared.secret.as_ref(), peer.address.ip()).map_err(TransportError::Refused)?;
+        if let Err(refusal) = handshake::check_address(self.shared.secret.as_ref(), peer.address.ip()) {
+            self.shared.on_refused(Direction::Outgoing, peer.address, refusal);
+            return Err(TransportError::Refused(refusal));
+        }
         let link = self.link(peer, purpose)?;
         let id = link.next_id.fetch_add(1, Ordering::Relaxed);
         let frame = frame::encode(&Frame::Request { id, request }).map_err(|_| TransportError::TooLarge)?;
@@ -188,6 +213,10 @@ impl Transport for TcpTransport {
         let mut reports: Vec<LinkReport> = self.links.lock().values().map(|link| link.state.report()).collect();
         reports.extend(self.shared.incoming.lock().values().map(|state| state.report()));
         reports
+    }
+
+    fn refusals(&self) -> u64 {
+        self.shared.refusals.total()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod client;
 mod cluster;
+mod joining;
 mod leaving;
 mod listener;
 mod nodes;

@@ -265,6 +265,8 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     field("starling_raft_voters", &addresses(topology, &voters));
     field("starling_raft_write_failures", &cluster.consensus().write_failures());
     field("starling_nodes_without_udp", &without_udp(&cluster, topology, &members));
+    field("starling_links_refused", &cluster.transport().refusals());
+    field("starling_datagrams_refused", &counters.rejects.iter().map(counted).sum::<u64>());
     reply.verbatim("txt", &text);
     Ok(())
 }

@@ -99,7 +99,7 @@ async fn strangers_get_no_link() {
     let to = listen(&b, 2);
     let refused = |refusal| Err(TransportError::Refused(refusal));
     assert_eq!(echo(&transport(1, "other"), to, vec![]).await, refused(Refusal::BadProof));
-    assert_eq!(echo(&transport(1, ""), to, vec![]).await, refused(Refusal::BadProof));
+    assert_eq!(echo(&transport(1, ""), to, vec![]).await, refused(Refusal::OneSecret));
     assert_eq!(echo(&transport(66, "secret"), to, vec![]).await, refused(Refusal::NotMember));
     let elsewhere = Peer { node: Some(NodeId(3)), ..to };
     assert_eq!(echo(&transport(1, "secret"), elsewhere, vec![]).await, refused(Refusal::OtherNode));

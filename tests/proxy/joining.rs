@@ -1,0 +1,78 @@
+//! Nodes on their way into a cluster, and those that it refuses.
+
+use crate::client::Client;
+use crate::cluster::Member;
+use crate::nodes::{LIMIT, free_port};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+/// A node that never opens its client port, because no cluster takes it.
+struct Stranger(Child);
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Stranger {
+    fn start(seed: &Member, folder: &Path, log: &str, more: &[&str]) -> Stranger {
+        let process = Command::new(env!("CARGO_BIN_EXE_starling"))
+            .args(["--port", &(10_000 + free_port() % 20_000).to_string()])
+            .args(["--cluster-port", &free_port().to_string()])
+            .args(["--bind", "127.0.0.1", "--threads", "1", "--dir"])
+            .arg(folder)
+            .args(["--logfile", log, "--join", &seed.node.peer.to_string()])
+            .args(more)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the server's binary");
+        Stranger(process)
+    }
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < LIMIT, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+/// How many warnings of a log have these words.
+fn warnings(log: &str, words: &str) -> usize {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    text.lines().filter(|line| line.contains("WARN") && line.contains("no link") && line.contains(words)).count()
+}
+
+#[test]
+fn another_secret_or_none_is_said_once_in_the_logs_of_both_nodes_and_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let own_log = path("member.log");
+    let member = Member::start_with(None, &["--cluster-secret", "right", "--logfile", &own_log]);
+    let mut client = Client::connect(member.node.peer);
+    let mut refused = || {
+        let info = client.ask("CLUSTER INFO");
+        let count = info.lines().find_map(|line| line.strip_prefix("starling_links_refused:")).expect("a count");
+        count.trim().parse::<u64>().expect("a number")
+    };
+    assert_eq!(refused(), 0);
+    let cases: [(&str, &[&str], &str); 2] = [
+        ("other", &["--cluster-secret", "wrong"], "different values of cluster-secret"),
+        ("none", &[], "only one of the two nodes has a cluster-secret"),
+    ];
+    for (name, more, words) in cases {
+        let (directory, log) = (folder.path().join(name), path(&format!("{name}.log")));
+        std::fs::create_dir(&directory).expect("a folder");
+        let _stranger = Stranger::start(&member, &directory, &log, more);
+        until("both say it", || warnings(&own_log, words) > 0 && warnings(&log, words) > 0);
+        let before = refused();
+        until("it tries again", || refused() > before + 1);
+        let expected = "peer=127.0.0.1:";
+        assert_eq!((warnings(&own_log, words), warnings(&log, words)), (1, 1));
+        assert_eq!((warnings(&own_log, expected), warnings(&log, expected)), (if name == "other" { 1 } else { 2 }, 1));
+    }
+}
