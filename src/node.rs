@@ -5,6 +5,7 @@ mod drain;
 mod handler;
 mod leader;
 mod listeners;
+mod seeds;
 
 use crate::base::clock;
 use crate::config::{Config, Routing};

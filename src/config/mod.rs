@@ -55,7 +55,7 @@ pub struct ClusterConfig {
     pub bootstrap_expect: usize,
     /// Empty: links and gossip are accepted from loopback only.
     pub secret: Vec<u8>,
-    /// Where nodes connect (TCP) and gossip is heard (UDP): `cluster-port`, or the client port and 10000.
+    /// Where nodes connect (TCP) and gossip is heard (UDP): `cluster-port`, or the client port and 10000; 0: that is no port.
     pub port: u16,
     /// Empty: found out.
     pub announce_ip: String,
@@ -235,7 +235,7 @@ impl Config {
                 bootstrap_expect: size("bootstrap-expect"),
                 secret: text("cluster-secret").as_bytes().to_vec(),
                 port: match number("cluster-port") as u16 {
-                    0 => (number("port") as u16).saturating_add(CLUSTER_PORT_OFFSET),
+                    0 => (number("port") as u16).checked_add(CLUSTER_PORT_OFFSET).unwrap_or(0),
                     port => port,
                 },
                 announce_ip: text("cluster-announce-ip").to_owned(),

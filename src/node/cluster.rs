@@ -10,6 +10,7 @@ use super::Ending;
 use super::drain::{self, Drained};
 use super::handler::NodeHandler;
 use super::leader;
+use super::seeds::Seeds;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::identity::{ClusterId, Incarnation, NodeId};
 use crate::cluster::datagram::ClusterSecret;
@@ -21,7 +22,7 @@ use crate::cluster::topology::control_thread::ControlThread;
 use crate::cluster::topology::raft::{Consensus, RaftLog, RaftOptions, RaftTopology};
 use crate::cluster::topology::state::{Event, EventKind};
 use crate::cluster::topology::{Node, NodeState, Topology};
-use crate::config::{CLUSTER_PORT_OFFSET, Config};
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::moves::{Moves, MovesOptions};
 use crate::services::clients::Clients;
@@ -79,8 +80,8 @@ pub(super) struct ClusterSide {
 /// Finds or creates the cluster. Ends when the node knows its topology.
 pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Joined> {
     let own = &config.cluster;
-    if own.port <= config.port || config.port == 0 {
-        let reason = format!("no cluster port for 'port' {}: set 'cluster-port'", config.port);
+    if own.port == config.port || own.port == 0 || config.port == 0 {
+        let reason = format!("no cluster port beside 'port' {}: set 'cluster-port'", config.port);
         return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     }
     let mut store = IdentityStore::open(Path::new("."), config.port).map_err(io::Error::other)?;
@@ -121,15 +122,14 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
     let handler = NodeHandler::new(Forming::new(stored.node, address, own.bootstrap_expect as u32));
     for ip in addresses {
         let socket = crate::server::listener::bind(SocketAddr::new(*ip, own.port), config.tcp_backlog);
-        let socket = socket.map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot listen for nodes on {ip}:{}: {error}", own.port))
-        })?;
+        let socket = socket.map_err(|error| not_free(&error, "TCP", SocketAddr::new(*ip, own.port)))?;
         transport.listen(socket, Arc::clone(&handler) as Arc<_>)?;
     }
-    let mut seeds = resolve(&own.join).await;
+    let named = Seeds::new(config);
+    let mut seeds = named.addresses().await;
     let mut create = None;
     if identity.cluster.is_none() {
-        match find(config, &handler, &transport, &control).await? {
+        match find(config, named.clone(), &handler, &transport, &control).await? {
             Found::Cluster(welcome) => {
                 identity.cluster = Some(welcome.cluster);
                 identity.generation = welcome.generation;
@@ -161,7 +161,7 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
         tracing::info!(cluster = ?identity.cluster, "a cluster was created");
     }
     handler.topology.set(raft.clone()).map_err(|_| ended())?;
-    control.handle().spawn(resolve_again(own.join.clone(), raft.clone(), address));
+    control.handle().spawn(resolve_again(named, raft.clone(), address));
     until_known(&raft).await;
     Ok(Joined { config: config.clone(), store, control, transport, handler, raft, identity, address, seeds, start_ms })
 }
@@ -307,6 +307,7 @@ fn remember(store: &mut IdentityStore, transport: &TcpTransport, identity: Local
 /// The cluster of a node that has none.
 async fn find(
     config: &Config,
+    named: Seeds,
     handler: &Arc<NodeHandler>,
     transport: &Arc<TcpTransport>,
     control: &ControlThread,
@@ -315,30 +316,9 @@ async fn find(
     if own.join.is_empty() && own.bootstrap_expect <= 1 {
         return Ok(Found::Create);
     }
-    let (handler, transport, join) = (Arc::clone(handler), Arc::clone(transport), own.join.clone());
-    let search = async move {
-        let seeds = || {
-            let join = join.clone();
-            async move { resolve(&join).await }
-        };
-        handler.forming.search(transport, seeds).await
-    };
+    let (handler, transport) = (Arc::clone(handler), Arc::clone(transport));
+    let search = async move { handler.forming.search(transport, || named.addresses()).await };
     control.run(search).await.ok_or_else(ended)
-}
-
-/// The cluster addresses behind client addresses.
-async fn resolve(seeds: &[String]) -> Vec<SocketAddr> {
-    let mut found = Vec::new();
-    for seed in seeds {
-        match tokio::net::lookup_host(seed.as_str()).await {
-            Ok(addresses) => found.extend(addresses.filter_map(|address| {
-                let port = address.port().checked_add(CLUSTER_PORT_OFFSET)?;
-                Some(SocketAddr::new(address.ip(), port))
-            })),
-            Err(error) => tracing::warn!(seed, %error, "an address in 'join' is not found"),
-        }
-    }
-    found
 }
 
 fn seed_peers(seeds: &[SocketAddr], own: SocketAddr) -> Vec<Peer> {
@@ -346,11 +326,11 @@ fn seed_peers(seeds: &[SocketAddr], own: SocketAddr) -> Vec<Peer> {
 }
 
 /// Names may mean other addresses than before: they are asked again for as long as no raft leader is found.
-async fn resolve_again(join: Vec<String>, raft: RaftTopology, own: SocketAddr) {
-    while !join.is_empty() {
+async fn resolve_again(named: Seeds, raft: RaftTopology, own: SocketAddr) {
+    while !named.is_empty() {
         tokio::time::sleep(RESOLVE_INTERVAL).await;
         if raft.is_lost() {
-            let found = resolve(&join).await;
+            let found = named.addresses().await;
             if !found.is_empty() {
                 raft.set_seeds(seed_peers(&found, own));
             }
@@ -446,6 +426,19 @@ fn start_membership(
     };
     let bind = SocketAddr::new(bind_ip, config.cluster.port);
     MembershipHandle::start(SocketOptions { bind, membership: options, clock: Arc::new(SystemClock) })
+        .map_err(|error| not_free(&error, "UDP", bind))
+}
+
+/// Why the node cannot hear others, and what can be done about it.
+fn not_free(error: &io::Error, protocol: &str, address: SocketAddr) -> io::Error {
+    // Linux gives the ports from here on to outgoing connections of any program.
+    const OUTGOING_PORTS: u16 = 32768;
+    let port = address.port();
+    let mut text = format!("cannot hear other nodes on {address} ({protocol}, 'cluster-port' {port}): {error}");
+    if error.kind() == io::ErrorKind::AddrInUse && port >= OUTGOING_PORTS {
+        text.push_str(". An outgoing connection may have it: a 'cluster-port' below 32768 stays free");
+    }
+    io::Error::new(error.kind(), text)
 }
 
 fn nudge(raft: &RaftTopology) -> Arc<dyn Fn(u64) + Send + Sync> {

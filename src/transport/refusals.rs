@@ -65,7 +65,9 @@ mod tests {
         assert_eq!(refusals.note(one, Refusal::OtherCluster, QUIET_US), Some(1));
         assert_eq!(refusals.note(one, Refusal::BadProof, QUIET_US + 5), Some(2));
         assert_eq!(refusals.total(), 5);
-        (0..2000).for_each(|port| drop(refusals.note(([127, 0, 0, 1], port).into(), Refusal::BadProof, 7)));
+        for port in 0..2000 {
+            let _ = refusals.note(([127, 0, 0, 1], port).into(), Refusal::BadProof, 7);
+        }
         assert!(refusals.said.lock().len() <= REMEMBERED_MAX);
     }
 }

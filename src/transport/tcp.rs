@@ -8,7 +8,8 @@ use super::handshake::{self, LinkSecret, LocalIdentity, Nonce};
 use super::messages::Frame;
 use super::refusals::Refusals;
 use super::{
-    Direction, Handler, LinkReport, Peer, Purpose, Refusal, Request, Response, Transport, TransportError, frame, incoming, link,
+    Direction, Handler, LinkReport, Peer, Purpose, Refusal, Request, Response, Transport, TransportError, frame,
+    incoming, link,
 };
 use crate::base::clock::Clock;
 use crate::base::identity::NodeId;
