@@ -74,13 +74,19 @@ pub(super) enum Failure {
     Refused(String),
     /// The connection broke behind the request: it may have been executed.
     Unknown(io::Error),
+    /// The node had closed a connection that was open before the request, or did so then: it may have been executed.
+    Closed(io::Error),
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Refused(text) => f.write_str(text),
-            Failure::Unknown(error) => write!(f, "no answer: {error}"),
+            Failure::Unknown(error) | Failure::Closed(error) => write!(f, "no answer: {error}"),
         }
     }
 }
@@ -100,9 +106,22 @@ impl ClusterClient {
         ClusterClient { seeds, connections: HashMap::new(), owners: vec![None; SLOT_COUNT], redirects: 0 }
     }
 
-    /// Sends a request about a key.
+    /// Sends a request about a key. It may be executed twice, and must have the same outcome then: a node that has given
+    /// away its slots closes its connections when it ends, and what it was asked in that moment is asked again.
     pub(super) fn call(&mut self, key: &[u8], arguments: &[&[u8]]) -> Result<OwnedFrame, Failure> {
         let slot = Slot::of_key(key);
+        match self.follow(slot, arguments) {
+            Err(Failure::Closed(closed)) => {
+                let again = self.follow(slot, arguments);
+                // Refused the second time: still unknown of the first.
+                again.map_err(|failure| Failure::Unknown(io::Error::new(closed.kind(), failure.to_string())))
+            }
+            answered => answered,
+        }
+    }
+
+    /// Sends a request to the owner of a slot, wherever that is.
+    fn follow(&mut self, slot: Slot, arguments: &[&[u8]]) -> Result<OwnedFrame, Failure> {
         let mut target = match self.owners[slot.index()] {
             Some(owner) => owner,
             None => self.learn(slot)?,
@@ -126,15 +145,16 @@ impl ClusterClient {
     }
 
     fn ask(&mut self, target: SocketAddr, arguments: &[&[u8]]) -> Result<OwnedFrame, Failure> {
-        let connection = match self.connections.entry(target) {
-            Entry::Occupied(open) => open.into_mut(),
+        let (connection, was_open) = match self.connections.entry(target) {
+            Entry::Occupied(open) => (open.into_mut(), true),
             Entry::Vacant(vacant) => {
-                vacant.insert(Connection::open(target).map_err(|error| Failure::Refused(error.to_string()))?)
+                let open = Connection::open(target).map_err(|error| Failure::Refused(error.to_string()))?;
+                (vacant.insert(open), false)
             }
         };
         connection.call(arguments).map_err(|error| {
             self.connections.remove(&target);
-            Failure::Unknown(error)
+            if was_open && is_closed(&error) { Failure::Closed(error) } else { Failure::Unknown(error) }
         })
     }
 
@@ -170,4 +190,58 @@ fn range_of(range: &OwnedFrame) -> Option<(usize, usize, SocketAddr)> {
     let ip = std::str::from_utf8(host).ok()?.parse().ok()?;
     let address = SocketAddr::new(ip, u16::try_from(*port).ok()?);
     Some((usize::try_from(*first).ok()?, usize::try_from(*last).ok()?, address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::net::TcpListener;
+
+    /// Serves connections one after the other: each answers so many requests, and is closed at the next.
+    fn node(answers: Vec<usize>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            for answers in answers {
+                let Ok((mut stream, _)) = listener.accept() else { return };
+                let mut lines = BufReader::new(stream.try_clone().expect("a copy")).lines();
+                for answer in 0..=answers {
+                    let Some(Ok(count)) = lines.next() else { break };
+                    let words: usize = count[1..].parse().expect("an array");
+                    let words: Vec<String> = lines.by_ref().take(2 * words).map_while(Result::ok).collect();
+                    if answer == answers {
+                        break;
+                    }
+                    let reply = match words[1].as_str() {
+                        "CLUSTER" => {
+                            let port = address.port();
+                            format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}\r\n")
+                        }
+                        _ => "+OK\r\n".to_owned(),
+                    };
+                    stream.write_all(reply.as_bytes()).expect("sent");
+                }
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn what_a_node_was_asked_that_closes_its_connection_is_asked_again() {
+        // The table and one request; the next finds it closed and comes again, with the table before it.
+        let mut client = ClusterClient::new(vec![node(vec![2, 3])]);
+        for _ in 0..3 {
+            let answer = client.call(b"key", &[b"SET", b"key", b"value"]);
+            assert!(matches!(answer, Ok(OwnedFrame::SimpleString(_))), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_behind_a_closed_connection_may_have_been_executed() {
+        let mut client = ClusterClient::new(vec![node(vec![2])]);
+        assert!(client.call(b"key", &[b"SET", b"key", b"value"]).is_ok());
+        let answer = client.call(b"key", &[b"SET", b"key", b"value"]);
+        assert!(matches!(answer, Err(Failure::Unknown(_))), "{answer:?}");
+    }
 }

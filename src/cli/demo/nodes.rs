@@ -7,7 +7,8 @@ use crate::config::CLUSTER_PORT_OFFSET;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant};
 /// How long a node may take to end by itself when the demo is over.
 const END_LIMIT: Duration = Duration::from_secs(2);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// Client ports. Cluster ports are 10000 above, and below those that the system gives to outgoing connections: one of them
+/// could take a node's port before the node does.
+const PORTS: Range<u16> = 10_000..20_000;
 
 /// One process, or the place of one that was ended.
 struct DemoNode {
@@ -90,7 +94,7 @@ impl DemoNodes {
 
     /// Another node. The first one creates the cluster.
     pub(super) fn add(&mut self) -> io::Result<SocketAddr> {
-        let port = free_port()?;
+        let port = free_port(&self.nodes)?;
         self.nodes.push(DemoNode { port, process: None, is_draining: false });
         self.spawn(self.nodes.len() - 1)?;
         self.note(format!("127.0.0.1:{port} starts"));
@@ -242,19 +246,35 @@ fn terminate(process: &Child) {
     }
 }
 
-/// A port that is free, and whose cluster port is.
-fn free_port() -> io::Result<u16> {
-    const TRIES: usize = 1000;
-    for _ in 0..TRIES {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        // Below or above: one of the two ports is the one that the system gave.
-        for client in [port.checked_sub(CLUSTER_PORT_OFFSET), Some(port)].into_iter().flatten() {
-            let cluster = client.checked_add(CLUSTER_PORT_OFFSET);
-            let is_free = |port: u16| port > 1024 && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-            if is_free(client) && cluster.is_some_and(is_free) {
-                return Ok(client);
-            }
+/// A port that is free, that no other node of the demo has, and whose cluster port is free.
+fn free_port(nodes: &[DemoNode]) -> io::Result<u16> {
+    let count = PORTS.end - PORTS.start;
+    // Demos that run at the same time begin at different places.
+    let first = (std::process::id() % u32::from(count / 100)) as u16 * 100;
+    let is_free = |port: u16| {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+    };
+    (0..count)
+        .map(|step| PORTS.start + (first + step) % count)
+        .filter(|port| nodes.iter().all(|node| node.port != *port))
+        .find(|port| is_free(*port) && is_free(port + CLUSTER_PORT_OFFSET))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::AddrInUse, "no free ports were found"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_the_demo_are_not_those_of_outgoing_connections() {
+        // Linux gives the ports from here on to outgoing connections.
+        const OUTGOING_PORTS: u16 = 32768;
+        let mut nodes: Vec<DemoNode> = Vec::new();
+        for _ in 0..100 {
+            let port = free_port(&nodes).expect("a port");
+            assert!(port > 1024 && port + CLUSTER_PORT_OFFSET < OUTGOING_PORTS, "{port}");
+            assert!(nodes.iter().all(|node| node.port != port), "{port} comes twice");
+            nodes.push(DemoNode { port, process: None, is_draining: false });
         }
     }
-    Err(io::Error::new(io::ErrorKind::AddrInUse, "no free ports were found"))
 }
