@@ -70,6 +70,11 @@ impl DemoNodes {
         self.living().map(address).collect()
     }
 
+    /// The node that came last and stays.
+    pub(super) fn last(&self) -> Option<u16> {
+        self.living().filter(|node| !node.is_draining).last().map(|node| node.port)
+    }
+
     fn living(&self) -> impl Iterator<Item = &DemoNode> {
         self.nodes.iter().filter(|node| node.process.is_some())
     }
@@ -146,7 +151,8 @@ impl DemoNodes {
     /// Tells a node to hand over its slots and end.
     pub(super) fn drain(&mut self, port: u16) -> io::Result<()> {
         let Some(node) = self.node(port) else { return Ok(()) };
-        if let Some(process) = &node.process {
+        // A node that is told again ends at once, with the slots that it still has.
+        if let Some(process) = node.process.as_ref().filter(|_| !node.is_draining) {
             terminate(process);
             node.is_draining = true;
             self.note(format!("127.0.0.1:{port} hands over its slots"));
@@ -276,5 +282,24 @@ mod tests {
             assert!(nodes.iter().all(|node| node.port != port), "{port} comes twice");
             nodes.push(DemoNode { port, process: None, is_draining: false });
         }
+    }
+
+    #[test]
+    fn a_node_that_drains_is_not_told_again() {
+        let process = || Command::new("sleep").arg("60").spawn().ok();
+        let node = |port| DemoNode { port, process: process(), is_draining: false };
+        let mut nodes = DemoNodes {
+            executable: PathBuf::new(),
+            directory: std::env::temp_dir().join(format!("starling-demo-test-{}", std::process::id())),
+            nodes: vec![node(1), node(2)],
+            lost: SlotRanges::new(),
+            events: Vec::new(),
+            began: Instant::now(),
+        };
+        assert_eq!(nodes.last(), Some(2));
+        nodes.drain(2).expect("told");
+        assert_eq!(nodes.last(), Some(1), "the next to go");
+        nodes.drain(2).expect("nothing");
+        assert_eq!(nodes.events().len(), 1, "{:?}", nodes.events());
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn run(options: &Options, nodes: &mut DemoNodes, traffic: &Traffic, s
 
 fn perform(step: Step, nodes: &mut DemoNodes) -> io::Result<()> {
     // The one that came last goes first.
-    let last = nodes.addresses().last().map(std::net::SocketAddr::port);
+    let last = nodes.last();
     match (step, last, nodes.ended().last()) {
         (Step::Add, ..) => nodes.add().map(drop),
         (Step::Drain, Some(port), _) => nodes.drain(port),
