@@ -78,6 +78,16 @@ fn move_of(record: &SlotRecord) -> Option<(u64, Stage, NodeId, NodeId)> {
     }
 }
 
+/// Where the topology has a move; `None`: it is off, or it is done and its former primary has dropped the keys.
+pub fn stage_of(topology: &Topology, one: &SlotMove) -> Option<Stage> {
+    let stage = |slot: Slot| {
+        let (begun, stage, ..) = move_of(topology.slot(slot))?;
+        (begun == one.begun).then_some(stage)
+    };
+    // Every change takes all slots of a move along, so they are all at the same stage; `None` comes first.
+    one.slots.slots().map(stage).min().flatten()
+}
+
 /// What the raft leader should propose, most urgent first.
 pub fn leader_duties(topology: &Topology, hints: &BTreeMap<NodeId, Hint>) -> Vec<TopologyChange> {
     if topology.cluster.is_none() {
@@ -140,7 +150,7 @@ fn end_of(topology: &Topology, one: &SlotMove) -> Option<TopologyChange> {
 ///
 /// A member that is down is planned as one that gives everything away: nobody is given more on its account than it held,
 /// and nothing is given to it. What it owns stays where it is all the same: only it, or a person, brings that back.
-fn plan_input(topology: &Topology) -> PlanInput {
+pub fn plan_input(topology: &Topology) -> PlanInput {
     let node = |node: &Node| PlanNode {
         id: node.id,
         weight: node.weight,

@@ -14,25 +14,26 @@
 //! or heartbeats. Only committed changes start and stop anything; there is no timer that gives a slot back.
 
 pub mod coming;
+pub mod going;
 mod messages;
-mod ownership;
+pub mod ownership;
 mod source;
 mod target;
 
 use crate::base::identity::{Incarnation, NodeId};
-use crate::base::slot_ranges::SlotRanges;
+use crate::base::slot::Slot;
 use crate::cluster::duties::{self, SlotMove, Stage};
 use crate::cluster::topology::raft::Consensus;
 use crate::cluster::topology::{Topology, TopologyChange};
 use crate::engine::Engine;
+use crate::engine::shard::SlotState;
 use crate::transport::{Blob, Response, Sender, Transport};
-use ownership::Ownership;
+use ownership::{Action, Arrivals, Followed, Ownership};
 use parking_lot::Mutex;
 use source::Source;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use target::Arrivals;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -86,7 +87,8 @@ impl Moves {
             source: Mutex::new(Source::default()),
             arrivals: Mutex::default(),
         });
-        let ownership = Ownership::new(options.node, Arc::clone(&shared.engine));
+        let ownership = Ownership::new(options.node);
+        shared.engine.set_slot_states(Slot::all().map(|slot| (slot, SlotState::Elsewhere)));
         let run =
             Follower { shared: Arc::clone(&shared), ownership, copying: HashMap::new(), releasing: HashMap::new() };
         runtime.spawn(run.run(options.incarnation, options.show));
@@ -105,8 +107,8 @@ impl Moves {
 struct Follower {
     shared: Arc<Shared>,
     ownership: Ownership,
-    /// The copying tasks and their slots, by the numbers of their moves.
-    copying: HashMap<u64, (JoinHandle<()>, SlotRanges)>,
+    /// The copying tasks, by the numbers of their moves.
+    copying: HashMap<u64, JoinHandle<()>>,
     /// The tasks that propose the end of moves from here that are done.
     releasing: HashMap<u64, JoinHandle<()>>,
 }
@@ -130,35 +132,48 @@ impl Follower {
     }
 
     fn follow(&mut self, topology: &Arc<Topology>, incarnation: Option<Incarnation>, show: &Show) {
-        let released = {
+        let moves = duties::moves(topology);
+        let Followed { actions, ended, dropped, begun } = {
             let mut arrivals = self.shared.arrivals.lock();
-            self.ownership.follow(topology, incarnation, &mut arrivals)
+            self.ownership.follow(topology, incarnation, &moves, &mut arrivals)
         };
+        for action in actions {
+            self.perform(action);
+        }
         show(topology, incarnation);
         // Only now, when requests see the new owner, and the frozen slots are.
-        let moves = duties::moves(topology);
         self.shared.source.lock().follow(topology.version, &moves, self.shared.node, &self.shared.engine);
-        for slot in released {
+        for task in ended.iter().filter_map(|number| self.copying.remove(number)) {
+            // It runs on this thread, so it stands still.
+            task.abort();
+        }
+        for slot in dropped {
             self.shared.engine.clear_slot(slot);
         }
-        self.keep_tasks(topology, moves, incarnation);
+        if let Some(incarnation) = incarnation {
+            for (one, epochs) in begun {
+                let (number, shared) = (one.begun, Arc::clone(&self.shared));
+                self.copying.insert(number, tokio::spawn(target::copy(shared, one, epochs, incarnation)));
+            }
+        }
+        self.keep_releasing(moves);
     }
 
-    /// Starts the tasks that the topology asks for, and ends the others.
-    fn keep_tasks(&mut self, topology: &Arc<Topology>, moves: Vec<SlotMove>, incarnation: Option<Incarnation>) {
-        let (node, shared, ownership) = (self.shared.node, &self.shared, &self.ownership);
-        self.copying.retain(|begun, (task, slots)| {
-            let goes_on = moves.iter().any(|one| one.begun == *begun && one.to == node);
-            if !goes_on {
-                // It runs on this thread, so it stands still; what it has copied of slots that did not come is dropped.
-                task.abort();
-                shared.arrivals.lock().remove(*begun);
-                for slot in slots.slots().filter(|slot| !ownership.holds(*slot)) {
-                    shared.engine.clear_slot(slot);
+    fn perform(&self, action: Action) {
+        match action {
+            Action::BeginAnew(slot) => {
+                let dropped = self.shared.engine.clear_slot(slot);
+                if dropped > 0 {
+                    tracing::warn!(%slot, dropped, "a slot begins anew, its keys are dropped");
                 }
             }
-            goes_on
-        });
+            Action::Set { slot, state, epoch } => self.shared.engine.set_slot(slot, state, epoch),
+        }
+    }
+
+    /// Starts the tasks that propose the end of moves from here, and ends those whose move has ended.
+    fn keep_releasing(&mut self, moves: Vec<SlotMove>) {
+        let node = self.shared.node;
         let is_released = |one: &SlotMove| one.stage == Stage::Releasing && one.from == node;
         self.releasing.retain(|begun, task| {
             let goes_on = moves.iter().any(|one| one.begun == *begun && is_released(one));
@@ -167,20 +182,9 @@ impl Follower {
             }
             goes_on
         });
-        for one in moves {
+        for one in moves.into_iter().filter(is_released) {
             let shared = Arc::clone(&self.shared);
-            if is_released(&one) {
-                self.releasing.entry(one.begun).or_insert_with(|| tokio::spawn(release(shared, one)));
-            } else if one.stage == Stage::Copying
-                && one.to == node
-                && let Some(incarnation) = incarnation
-            {
-                let epochs = one.slots.slots().map(|slot| (slot, topology.slot(slot).epoch)).collect();
-                self.copying.entry(one.begun).or_insert_with(|| {
-                    let slots = one.slots.clone();
-                    (tokio::spawn(target::copy(shared, one, epochs, incarnation)), slots)
-                });
-            }
+            self.releasing.entry(one.begun).or_insert_with(|| tokio::spawn(release(shared, one)));
         }
     }
 }

@@ -1,45 +1,137 @@
-//! Which slots this node serves, by the newest topology: the only part that sets the states of slots.
+//! What a node does about its slots when it learns a topology, decided without the keys.
 //!
 //! Invariant: a slot is served only with the keys that belong to its epoch: those that were here all the time, those
 //! that arrived complete for exactly the hand-off that was agreed, or none where the slot begins anew.
 
-use super::target::Arrivals;
 use crate::base::identity::{Epoch, Incarnation, NodeId};
 use crate::base::slot::{SLOT_COUNT, Slot};
+use crate::base::slot_ranges::SlotRanges;
+use crate::cluster::duties::{SlotMove, Stage};
 use crate::cluster::topology::slot_records::Slots;
 use crate::cluster::topology::{Phase, SlotRecord, Topology};
 use crate::cluster::view::is_current;
-use crate::engine::Engine;
 use crate::engine::shard::SlotState;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+/// What is to be done about a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It begins anew: what is here of it is of another epoch, and is dropped.
+    BeginAnew(Slot),
+    Set {
+        slot: Slot,
+        state: SlotState,
+        epoch: Epoch,
+    },
+}
+
+/// What follows from a version of the topology.
+#[derive(Debug, Default)]
+pub struct Followed {
+    /// In this order, before requests see the version.
+    pub actions: Vec<Action>,
+    /// The copying that is over, by the numbers of the moves: to be ended before anything is dropped.
+    pub ended: Vec<u64>,
+    /// Slots of which nothing is to be kept, once requests see the version: they moved away, or did not come.
+    pub dropped: Vec<Slot>,
+    /// Copying that begins, with the epochs that its hand-off will end.
+    pub begun: Vec<(SlotMove, Vec<(Slot, Epoch)>)>,
+}
+
+/// The slots whose keys are here, complete, for a hand-off that has been proposed.
+#[derive(Debug, Default)]
+pub struct Arrivals {
+    /// The number of the move, and the epoch that the hand-off ends.
+    complete: HashMap<Slot, (u64, Epoch)>,
+}
+
+impl Arrivals {
+    /// Everything of these slots is here; nothing of it is touched before the move is over.
+    pub fn add(&mut self, begun: u64, epochs: &[(Slot, Epoch)]) {
+        self.complete.extend(epochs.iter().map(|(slot, epoch)| (*slot, (begun, *epoch))));
+    }
+
+    /// The move is over: what it brought belongs to a slot by now, or to nobody.
+    fn remove(&mut self, begun: u64) {
+        self.complete.retain(|_, (of, _)| *of != begun);
+    }
+
+    /// Whether the keys that belong to the slot as it is now have arrived; they are this node's from now on. The epoch
+    /// alone does not tell: a slot that was given up and begins anew may have the same.
+    pub(super) fn take(&mut self, slot: Slot, record: &SlotRecord) -> bool {
+        let Some((begun, before)) = self.complete.remove(&slot) else { return false };
+        record.moved == Some(begun) && before.0.checked_add(1) == Some(record.epoch.0)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.complete.is_empty()
+    }
+}
+
 /// What this node does with its slots.
-pub(super) struct Ownership {
+#[derive(Debug)]
+pub struct Ownership {
     node: NodeId,
-    engine: Arc<Engine>,
     /// As they were set last.
     states: Vec<SlotState>,
     /// The epoch to which the keys here belong; `None`: there are none, or they are still arriving.
     held: Vec<Option<Epoch>>,
+    /// What is being copied to here, by the numbers of the moves.
+    copying: BTreeMap<u64, SlotRanges>,
     /// The version that was followed last, and whether it meant this life of the node.
     followed: Option<(Arc<Topology>, bool)>,
 }
 
 impl Ownership {
     /// Every slot is somebody else's.
-    pub(super) fn new(node: NodeId, engine: Arc<Engine>) -> Ownership {
-        engine.set_slot_states(Slot::all().map(|slot| (slot, SlotState::Elsewhere)));
+    pub fn new(node: NodeId) -> Ownership {
         let (states, held) = (vec![SlotState::Elsewhere; SLOT_COUNT], vec![None; SLOT_COUNT]);
-        Ownership { node, engine, states, held, followed: None }
+        Ownership { node, states, held, copying: BTreeMap::new(), followed: None }
     }
 
-    /// Sets every slot as this topology has it. Gives the slots whose keys are to be dropped: they are out of service.
-    pub(super) fn follow(
+    /// What follows from the newest topology, known to this life of the node. `moves`: all that are under way in it.
+    pub fn follow(
+        &mut self,
+        topology: &Arc<Topology>,
+        incarnation: Option<Incarnation>,
+        moves: &[SlotMove],
+        arrivals: &mut Arrivals,
+    ) -> Followed {
+        let mut followed = Followed::default();
+        self.set_slots(topology, incarnation, arrivals, &mut followed);
+        let coming: BTreeMap<u64, &SlotMove> =
+            moves.iter().filter(|one| one.to == self.node).map(|one| (one.begun, one)).collect();
+        let Followed { ended, dropped, begun, .. } = &mut followed;
+        let held = &self.held;
+        self.copying.retain(|number, slots| {
+            let goes_on = coming.contains_key(number);
+            if !goes_on {
+                arrivals.remove(*number);
+                ended.push(*number);
+                dropped.extend(slots.slots().filter(|slot| held[slot.index()].is_none()));
+            }
+            goes_on
+        });
+        // Only a life that has registered can prove that what it copied is still there.
+        for (number, one) in coming.into_iter().filter(|_| incarnation.is_some()) {
+            if one.stage == Stage::Copying && !self.copying.contains_key(&number) {
+                self.copying.insert(number, one.slots.clone());
+                let epochs = one.slots.slots().map(|slot| (slot, topology.slot(slot).epoch)).collect();
+                begun.push((one.clone(), epochs));
+            }
+        }
+        followed
+    }
+
+    fn set_slots(
         &mut self,
         topology: &Arc<Topology>,
         incarnation: Option<Incarnation>,
         arrivals: &mut Arrivals,
-    ) -> Vec<Slot> {
+        followed: &mut Followed,
+    ) {
         let current = is_current(topology, self.node, incarnation);
         let pieces: Vec<Slots> = match self.followed.replace((Arc::clone(topology), current)) {
             Some((before, was_current)) if was_current == current => {
@@ -47,14 +139,13 @@ impl Ownership {
             }
             _ => Slots::all().collect(),
         };
-        let mut released = Vec::new();
         for slot in pieces.into_iter().flat_map(Slots::iter) {
             let record = topology.slot(slot);
             let mine = record.primary == Some(self.node);
             if mine && current {
-                self.take(slot, record, arrivals);
+                self.take(slot, record, arrivals, &mut followed.actions);
             } else if self.held[slot.index()].take_if(|_| !mine).is_some() {
-                released.push(slot);
+                followed.dropped.push(slot);
             }
             let state = match record.phase {
                 _ if !mine || !current => SlotState::Elsewhere,
@@ -64,31 +155,20 @@ impl Ownership {
                     SlotState::Serving
                 }
             };
-            if self.states[slot.index()] != state {
-                self.states[slot.index()] = state;
-                self.engine.set_slot(slot, state, record.epoch);
+            if std::mem::replace(&mut self.states[slot.index()], state) != state {
+                followed.actions.push(Action::Set { slot, state, epoch: record.epoch });
             }
         }
-        released
-    }
-
-    /// Whether the keys of a slot that are here belong to it.
-    pub(super) fn holds(&self, slot: Slot) -> bool {
-        self.held[slot.index()].is_some()
     }
 
     /// Makes sure that what is here is what belongs to the slot.
-    fn take(&mut self, slot: Slot, record: &SlotRecord, arrivals: &mut Arrivals) {
+    fn take(&mut self, slot: Slot, record: &SlotRecord, arrivals: &mut Arrivals, actions: &mut Vec<Action>) {
         let held = &mut self.held[slot.index()];
         if *held == Some(record.epoch) {
             return;
         }
         if !arrivals.take(slot, record) {
-            // It begins anew: what may be here is of another epoch.
-            let dropped = self.engine.clear_slot(slot);
-            if dropped > 0 {
-                tracing::warn!(%slot, dropped, "a slot begins anew, its keys are dropped");
-            }
+            actions.push(Action::BeginAnew(slot));
         }
         *held = Some(record.epoch);
     }

@@ -1,12 +1,13 @@
-//! The source of moves: sends slots in pieces, whenever the target asks for the next one.
+//! The source of moves: sends slots in pieces, whenever the target asks for the next one and [`Going`] says so.
 
 use super::Shared;
+use super::going::{Answer, Going};
 use super::messages::{SlotAnswer, SlotRequest, encode, write_record};
 use crate::base::clock;
 use crate::base::identity::NodeId;
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
-use crate::cluster::duties::{SlotMove, Stage};
+use crate::cluster::duties::SlotMove;
 use crate::engine::Engine;
 use crate::engine::effect_log::{BACKLOG_BYTES_MAX, Backlog, ExportQueue};
 use crate::transport::{Blob, Response, Sender};
@@ -25,17 +26,12 @@ const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The slots that this node is sending.
 #[derive(Default)]
 pub(super) struct Source {
+    going: Going,
     exports: HashMap<u64, Export>,
-    /// The moves from here that the topology knows, and their stages, by number.
-    known: HashMap<u64, SlotMove>,
-    version: u64,
 }
 
-/// One move, seen from its source.
+/// The stream of one move.
 struct Export {
-    target: NodeId,
-    /// The target's count of its beginnings.
-    attempt: u64,
     /// The slots that have not begun.
     waiting: VecDeque<Slot>,
     reading: Option<Reading>,
@@ -46,7 +42,6 @@ struct Export {
     slots: SlotRanges,
     /// The stream behind what was sent.
     stream: VecDeque<u8>,
-    sent: u64,
     /// Sent last, in case the answer is lost.
     last: Vec<u8>,
 }
@@ -69,15 +64,17 @@ pub(super) fn answer(shared: &Shared, sender: &Sender, Blob(bytes): &Blob) -> Re
         }
     };
     let mut source = shared.source.lock();
-    if version > source.version {
+    if version > source.going.version() {
         (shared.nudge)(version);
     }
     let answer = match request {
         SlotRequest::Begin { begun, attempt, slots, .. } => {
-            source.begin(&shared.engine, sender.node, (begun, attempt), &slots)
+            let answer = source.going.begin(sender.node, begun, attempt, &slots);
+            source.answer(&shared.engine, begun, answer)
         }
         SlotRequest::Next { begun, attempt, received, .. } => {
-            source.next(&shared.engine, sender.node, (begun, attempt), received)
+            let answer = source.going.next(sender.node, begun, attempt, received);
+            source.answer(&shared.engine, begun, answer)
         }
         SlotRequest::Look { .. } => SlotAnswer::Seen,
     };
@@ -88,73 +85,53 @@ impl Source {
     /// Ends the exports of moves that are over. The states of the slots have been set before.
     /// `moves`: all that are under way in this version of the topology.
     pub(super) fn follow(&mut self, version: u64, moves: &[SlotMove], node: NodeId, engine: &Engine) {
-        self.version = version;
-        let from_here = |one: &&SlotMove| one.from == node && one.stage != Stage::Releasing;
-        self.known = moves.iter().filter(from_here).map(|one| (one.begun, one.clone())).collect();
-        self.exports.retain(|begun, export| {
-            let goes_on = self.known.contains_key(begun);
-            if !goes_on {
+        for begun in self.going.follow(version, moves, node) {
+            if let Some(mut export) = self.exports.remove(&begun) {
                 export.end(engine);
             }
-            goes_on
-        });
+        }
     }
 
-    fn begin(
-        &mut self,
-        engine: &Engine,
-        target: NodeId,
-        (begun, attempt): (u64, u64),
-        slots: &SlotRanges,
-    ) -> SlotAnswer {
-        if self.known.get(&begun).is_none_or(|known| known.to != target || known.slots != *slots) {
-            return SlotAnswer::NotYet;
-        }
-        if self.exports.get(&begun).is_some_and(|export| attempt <= export.attempt) {
-            return self.next(engine, target, (begun, attempt), 0);
-        }
-        let export = Export {
-            target,
-            attempt,
-            waiting: slots.slots().collect(),
-            reading: None,
-            queues: VecDeque::new(),
-            backlog: Arc::default(),
-            slots: slots.clone(),
-            stream: VecDeque::new(),
-            sent: 0,
-            last: Vec::new(),
+    fn answer(&mut self, engine: &Engine, begun: u64, answer: Answer) -> SlotAnswer {
+        let (is_first, is_frozen) = match answer {
+            Answer::NotYet => return SlotAnswer::NotYet,
+            Answer::Again => return SlotAnswer::Again,
+            Answer::Same => {
+                let bytes = self.exports.get(&begun).map_or_else(Vec::new, |export| export.last.clone());
+                return SlotAnswer::Piece { bytes: Blob(bytes), is_copied: false, is_stopped: false };
+            }
+            Answer::Next { is_first, is_frozen } => (is_first, is_frozen),
         };
-        if let Some(mut before) = self.exports.insert(begun, export) {
-            before.end(engine);
+        if is_first {
+            let slots = self.going.slots(begun);
+            if let Some(mut before) = self.exports.insert(begun, Export::new(slots)) {
+                before.end(engine);
+            }
         }
-        self.next(engine, target, (begun, attempt), 0)
-    }
-
-    fn next(&mut self, engine: &Engine, target: NodeId, (begun, attempt): (u64, u64), received: u64) -> SlotAnswer {
-        let of_this = |export: &&mut Export| (export.target, export.attempt) == (target, attempt);
-        let Some(export) = self.exports.get_mut(&begun).filter(of_this) else {
-            return SlotAnswer::Again;
-        };
-        let frozen = self.known.get(&begun).is_some_and(|known| known.stage == Stage::HandingOff);
-        if received + export.last.len() as u64 == export.sent && !export.last.is_empty() {
-            // The answer was lost on the way.
-            return SlotAnswer::Piece { bytes: Blob(export.last.clone()), is_copied: false, is_stopped: false };
-        }
-        if received != export.sent {
-            return SlotAnswer::Again;
-        }
+        let Some(export) = self.exports.get_mut(&begun) else { return SlotAnswer::Again };
         export.read(engine);
         let length = export.stream.len().min(MESSAGE_BYTES_MAX);
         let bytes: Vec<u8> = export.stream.drain(..length).collect();
-        export.sent += length as u64;
         export.last.clone_from(&bytes);
-        let (is_copied, is_stopped) = (export.is_copied(), frozen && export.is_sent());
+        let (is_copied, is_stopped) = (export.is_copied(), is_frozen && export.is_sent());
+        self.going.sent(begun, length as u64);
         SlotAnswer::Piece { bytes: Blob(bytes), is_copied, is_stopped }
     }
 }
 
 impl Export {
+    fn new(slots: SlotRanges) -> Export {
+        Export {
+            waiting: slots.slots().collect(),
+            reading: None,
+            queues: VecDeque::new(),
+            backlog: Arc::default(),
+            slots,
+            stream: VecDeque::new(),
+            last: Vec::new(),
+        }
+    }
+
     /// Adds to the stream what has happened, and then entries until there is a piece. Some entries are read each time:
     /// writers that are faster than the link must not keep the copy from its end.
     fn read(&mut self, engine: &Engine) {

@@ -6,12 +6,11 @@ use super::messages::{Malformed, SlotAnswer, SlotRequest, encode, read_record};
 use crate::base::identity::{Epoch, Incarnation, NodeId, Position};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
-use crate::cluster::duties::{SlotMove, Stage};
+use crate::cluster::duties::{self, SlotMove};
 use crate::cluster::topology::raft::{Proposal, ProposeError};
-use crate::cluster::topology::{Applied, Phase, SlotRecord, Topology, TopologyChange};
+use crate::cluster::topology::{Applied, Topology, TopologyChange};
 use crate::engine::Engine;
 use crate::transport::{Blob, Peer, Purpose, Request, Response};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,50 +19,6 @@ use tokio::time::Instant;
 
 /// How long the source may take for a piece.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The slots whose keys are here, complete, for a hand-off that has been proposed.
-#[derive(Default)]
-pub(super) struct Arrivals {
-    /// The number of the move, and the epoch that the hand-off ends.
-    complete: HashMap<Slot, (u64, Epoch)>,
-}
-
-impl Arrivals {
-    pub(super) fn add(&mut self, begun: u64, epochs: &[(Slot, Epoch)]) {
-        self.complete.extend(epochs.iter().map(|(slot, epoch)| (*slot, (begun, *epoch))));
-    }
-
-    /// The move is over: what it brought belongs to a slot by now, or to nobody.
-    pub(super) fn remove(&mut self, begun: u64) {
-        self.complete.retain(|_, (of, _)| *of != begun);
-    }
-
-    /// Whether the keys that belong to the slot as it is now have arrived; they are this node's from now on. The epoch
-    /// alone does not tell: a slot that was given up and begins anew may have the same.
-    pub(super) fn take(&mut self, slot: Slot, record: &SlotRecord) -> bool {
-        let Some((begun, before)) = self.complete.remove(&slot) else { return false };
-        record.moved == Some(begun) && before.0.checked_add(1) == Some(record.epoch.0)
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.complete.is_empty()
-    }
-}
-
-/// Where the topology has a move; `None`: it is off, or it is done and its former primary has dropped the keys.
-fn stage_of(topology: &Topology, one: &SlotMove) -> Option<Stage> {
-    let stage = |slot: Slot| match topology.slot(slot).phase {
-        phase if phase.begun() != Some(one.begun) => None,
-        Phase::Copying { .. } => Some(Stage::Copying),
-        Phase::Ready { .. } => Some(Stage::Ready),
-        Phase::HandingOff { .. } => Some(Stage::HandingOff),
-        Phase::Releasing { .. } => Some(Stage::Releasing),
-        Phase::Normal | Phase::Dead => None,
-    };
-    // Every change takes all slots of a move along, so they are all at the same stage; `None` comes first.
-    one.slots.slots().map(stage).min().flatten()
-}
 
 /// Copies the slots of one move and takes them over, until the topology says that the move is over. May be aborted then.
 pub(super) async fn copy(shared: Arc<Shared>, one: SlotMove, epochs: Vec<(Slot, Epoch)>, incarnation: Incarnation) {
@@ -133,7 +88,7 @@ impl Target {
     }
 
     fn learned(&self, topology: &Topology) -> Event {
-        Event::Learned { version: topology.version, stage: stage_of(topology, &self.one) }
+        Event::Learned { version: topology.version, stage: duties::stage_of(topology, &self.one) }
     }
 
     /// Whether that was the end.

@@ -1,0 +1,200 @@
+//! How a life of a node comes into the topology and stays in it, decided without a network or a clock.
+//!
+//! ```text
+//!   not in the topology, or another life is    RegisterNode, and wait for the version that shows it
+//!   its address is said to be another's        declare that one down, then again
+//!   refused, unknown                           again, after a pause that doubles
+//! ```
+//!
+//! A registration whose outcome is unknown may be committed at any later time: the same start said twice changes nothing,
+//! a later life refuses it, and nothing is served before the topology shows it.
+
+use super::topology::{Node, NodeState, Topology, TopologyChange};
+use super::view::is_current;
+use crate::base::identity::Incarnation;
+
+/// Between registrations: doubled with every failure in a row, up to the last.
+const PAUSE_MIN_US: u64 = 200_000;
+const PAUSE_MAX_US: u64 = 5_000_000;
+
+/// What this node has heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// There may be a newer topology, or time has passed.
+    Look,
+    /// It is registered, in the topology of this version.
+    Registered { incarnation: Incarnation, version: u64 },
+    /// Another member has its address.
+    AddressTaken,
+    /// It was refused for another reason, or may be committed yet.
+    Failed,
+}
+
+/// What is to be proposed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// This life; its outcome is the next event.
+    Register,
+    /// Somebody who cannot be where it is said to be. Nothing depends on the outcome.
+    DeclareDown(TopologyChange),
+}
+
+/// The registration of one life.
+#[derive(Debug)]
+pub struct Registration {
+    node: Node,
+    incarnation: Option<Incarnation>,
+    /// Nothing is proposed before this version is known here.
+    awaited: u64,
+    is_proposing: bool,
+    propose_at_us: u64,
+    /// Registrations without success, in a row.
+    failures: u32,
+}
+
+impl Registration {
+    /// A life of which nobody knows.
+    pub fn new(node: Node) -> Registration {
+        Registration { node, incarnation: None, awaited: 0, is_proposing: false, propose_at_us: 0, failures: 0 }
+    }
+
+    /// This life, as it describes itself.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// What the topology calls this life, as far as it is known.
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation
+    }
+
+    /// The version that shows it, once it is registered.
+    pub fn registered_at(&self) -> Option<u64> {
+        self.incarnation.map(|_| self.awaited)
+    }
+
+    /// What follows from an event, by the newest topology, at this time.
+    pub fn on(&mut self, event: Event, topology: &Topology, now_us: u64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Look => {}
+            Event::Registered { incarnation, version } => {
+                self.incarnation = Some(incarnation);
+                self.awaited = version;
+                self.failures = 0;
+                self.pause(now_us);
+            }
+            Event::AddressTaken => {
+                actions.extend(self.others_here(topology).map(Action::DeclareDown));
+                self.pause(now_us);
+            }
+            Event::Failed => self.pause(now_us),
+        }
+        if self.is_due(topology) && now_us >= self.propose_at_us {
+            self.is_proposing = true;
+            actions.push(Action::Register);
+        }
+        actions
+    }
+
+    /// When it wants to look again, if nothing else happens.
+    pub fn wake_at_us(&self, topology: &Topology) -> Option<u64> {
+        self.is_due(topology).then_some(self.propose_at_us)
+    }
+
+    fn is_due(&self, topology: &Topology) -> bool {
+        !self.is_proposing && topology.version >= self.awaited && !is_current(topology, self.node.id, self.incarnation)
+    }
+
+    fn pause(&mut self, now_us: u64) {
+        self.is_proposing = false;
+        self.propose_at_us = now_us + (PAUSE_MIN_US << self.failures.min(10)).min(PAUSE_MAX_US);
+        self.failures += 1;
+    }
+
+    /// Other members are said to live at the address that this node has bound: they are gone.
+    fn others_here(&self, topology: &Topology) -> impl Iterator<Item = TopologyChange> {
+        let here = (self.node.ip, self.node.cluster_port);
+        let at = |other: &&Node| (other.ip, other.cluster_port) == here && other.id != self.node.id;
+        let others = topology.nodes.values().filter(at).filter(|other| other.state != NodeState::Down);
+        let down = |other: &Node| TopologyChange::SetMemberState {
+            node: other.id,
+            incarnation: other.incarnation,
+            state: NodeState::Down,
+        };
+        others.map(down).collect::<Vec<_>>().into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::identity::{ClusterId, NodeId};
+    use std::net::{IpAddr, Ipv4Addr};
+
+    fn node(id: u128, start_ms: u64) -> Node {
+        Node {
+            id: NodeId(id),
+            incarnation: Incarnation(0),
+            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 6379,
+            cluster_port: 16379,
+            hostname: String::new(),
+            weight: 1,
+            zone: String::new(),
+            proxy_port: 0,
+            start_ms,
+            state: NodeState::Active,
+            leaving: false,
+        }
+    }
+
+    fn cluster() -> Topology {
+        let mut topology = Topology::default();
+        topology.apply(1, &TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
+        topology
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_bound_while_nobody_agrees() {
+        let (topology, mut now_us, mut pauses) = (cluster(), 0, Vec::new());
+        let mut registration = Registration::new(node(1, 10));
+        for _ in 0..8 {
+            assert_eq!(registration.on(Event::Look, &topology, now_us), [Action::Register]);
+            assert_eq!(registration.on(Event::Look, &topology, now_us), [], "one at a time");
+            assert_eq!(registration.on(Event::Failed, &topology, now_us), []);
+            let at_us = registration.wake_at_us(&topology).expect("it tries again");
+            pauses.push((at_us - now_us) / 1000);
+            now_us = at_us;
+        }
+        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+    }
+
+    #[test]
+    fn it_registers_once_and_again_when_the_topology_means_another_life() {
+        let mut topology = cluster();
+        let mut registration = Registration::new(node(1, 10));
+        assert_eq!(registration.on(Event::Look, &topology, 0), [Action::Register]);
+        let registered = Event::Registered { incarnation: Incarnation(1), version: 2 };
+        assert_eq!(registration.on(registered, &topology, 0), []);
+        assert_eq!(registration.wake_at_us(&topology), None, "not before that version is known");
+        topology.apply(2, &TopologyChange::RegisterNode { node: node(1, 10) });
+        assert_eq!(registration.on(Event::Look, &topology, 10_000_000), []);
+        let down =
+            TopologyChange::SetMemberState { node: NodeId(1), incarnation: Incarnation(1), state: NodeState::Down };
+        topology.apply(3, &down);
+        topology.apply(4, &TopologyChange::ForgetNode { node: NodeId(1), incarnation: Incarnation(1) });
+        assert_eq!(registration.on(Event::Look, &topology, 10_000_000), [Action::Register]);
+    }
+
+    #[test]
+    fn who_is_said_to_be_at_its_address_is_declared_down() {
+        let mut topology = cluster();
+        topology.apply(2, &TopologyChange::RegisterNode { node: node(2, 5) });
+        let mut registration = Registration::new(node(1, 10));
+        assert_eq!(registration.on(Event::Look, &topology, 0), [Action::Register]);
+        let down =
+            TopologyChange::SetMemberState { node: NodeId(2), incarnation: Incarnation(1), state: NodeState::Down };
+        assert_eq!(registration.on(Event::AddressTaken, &topology, 0), [Action::DeclareDown(down)]);
+    }
+}

@@ -1,0 +1,112 @@
+//! The source's part of moves, decided without the keys: which question is answered by what.
+//!
+//! ```text
+//!   Begin of a move the topology does not show here     NotYet
+//!   Begin of a later attempt than before                a new stream, from its first piece
+//!   Begin or Next after what was sent last              the next piece
+//!   ... before it: the answer was lost                  the same piece again
+//!   anything else                                       Again: what was sent does not fit together
+//! ```
+//!
+//! A question may come late, after others of its asker: none of them begins a stream anew under the target.
+
+use crate::base::identity::NodeId;
+use crate::base::slot_ranges::SlotRanges;
+use crate::cluster::duties::{SlotMove, Stage};
+use std::collections::BTreeMap;
+
+/// What a question is answered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The move is not known here, or not yet.
+    NotYet,
+    /// Begin again.
+    Again,
+    /// What was sent last.
+    Same,
+    Next {
+        /// It is the first of a stream: what an earlier attempt published is over.
+        is_first: bool,
+        /// The slots stand still: nothing is added behind what has happened.
+        is_frozen: bool,
+    },
+}
+
+/// The moves from here.
+#[derive(Debug, Default)]
+pub struct Going {
+    version: u64,
+    /// Those that the topology knows, and their stages, by number.
+    known: BTreeMap<u64, SlotMove>,
+    streams: BTreeMap<u64, Stream>,
+}
+
+/// What was sent of one move.
+#[derive(Debug)]
+struct Stream {
+    target: NodeId,
+    /// The target's count of its beginnings.
+    attempt: u64,
+    sent: u64,
+    /// The length of the last piece.
+    last: u64,
+}
+
+impl Going {
+    /// The version that is known here.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Learns a version by which the slots of this node are set already, and all moves that are under way in it. Gives the
+    /// streams that are over.
+    pub fn follow(&mut self, version: u64, moves: &[SlotMove], node: NodeId) -> Vec<u64> {
+        self.version = version;
+        let from_here = |one: &&SlotMove| one.from == node && one.stage != Stage::Releasing;
+        self.known = moves.iter().filter(from_here).map(|one| (one.begun, one.clone())).collect();
+        let over: Vec<u64> = self.streams.keys().filter(|begun| !self.known.contains_key(begun)).copied().collect();
+        self.streams.retain(|begun, _| self.known.contains_key(begun));
+        over
+    }
+
+    /// The target asks for the first piece.
+    pub fn begin(&mut self, target: NodeId, begun: u64, attempt: u64, slots: &SlotRanges) -> Answer {
+        if self.known.get(&begun).is_none_or(|known| known.to != target || known.slots != *slots) {
+            return Answer::NotYet;
+        }
+        if self.streams.get(&begun).is_some_and(|stream| attempt <= stream.attempt) {
+            return self.next(target, begun, attempt, 0);
+        }
+        self.streams.insert(begun, Stream { target, attempt, sent: 0, last: 0 });
+        Answer::Next { is_first: true, is_frozen: self.is_frozen(begun) }
+    }
+
+    /// The target asks for what comes after so many bytes.
+    pub fn next(&mut self, target: NodeId, begun: u64, attempt: u64, received: u64) -> Answer {
+        let of_this = |stream: &&Stream| (stream.target, stream.attempt) == (target, attempt);
+        match self.streams.get(&begun).filter(of_this) {
+            Some(stream) if received == stream.sent => {
+                Answer::Next { is_first: false, is_frozen: self.is_frozen(begun) }
+            }
+            Some(stream) if received + stream.last == stream.sent => Answer::Same,
+            Some(_) | None => Answer::Again,
+        }
+    }
+
+    /// The next piece of a stream has this length.
+    pub fn sent(&mut self, begun: u64, length: u64) {
+        if let Some(stream) = self.streams.get_mut(&begun) {
+            stream.sent += length;
+            stream.last = length;
+        }
+    }
+
+    /// The slots of a move.
+    pub fn slots(&self, begun: u64) -> SlotRanges {
+        self.known.get(&begun).map(|known| known.slots.clone()).unwrap_or_default()
+    }
+
+    fn is_frozen(&self, begun: u64) -> bool {
+        self.known.get(&begun).is_some_and(|known| known.stage == Stage::HandingOff)
+    }
+}
