@@ -7,15 +7,45 @@ use crate::world::{Happening, NODES, World};
 use rand::RngExt;
 use starling::base::identity::{Incarnation, NodeId};
 use starling::base::slot::{SLOT_COUNT, Slot};
-use starling::base::slot_ranges::SlotRanges;
-use starling::cluster::planner::{self, PlanInput, PlanNode, plan};
-use starling::cluster::topology::{Applied, Node, NodeState, Phase, Topology, TopologyChange};
+use starling::cluster::duties::{self, Hint};
+use starling::cluster::hints::{HeardByLink, LinksHeard};
+use starling::cluster::planner;
+use starling::cluster::registration;
+use starling::cluster::topology::{NodeState, Phase, Topology, TopologyChange};
+use starling::cluster::watching::Watching;
+use starling::moves::coming::Step;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-/// A proposal is agreed within this time, or never: its link gives it up.
-pub(crate) const PROPOSAL_LIMIT_US: u64 = 300_000;
-/// A move that has not advanced for this long is off. Longer than any proposal of it can be underway.
-const STUCK_US: u64 = 6_000_000;
+/// A proposal is usually agreed within this time, or never.
+const PROPOSAL_US: u64 = 300_000;
+/// Its proposer gives it up after this long, and does not know what became of it.
+const GIVEN_UP_US: u64 = 2_000_000;
+/// Some are agreed long after that: until this long after they were made.
+const LATE_US: u64 = 20_000_000;
+
+/// Whom a proposal's outcome concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Nobody waits for it.
+    Nothing,
+    Register,
+    /// The raft leader.
+    Lead,
+    /// A move to its proposer.
+    Step {
+        begun: u64,
+        step: Step,
+    },
+}
+
+/// What a node remembers of its leading.
+#[derive(Default)]
+pub(crate) struct Leading {
+    watching: Watching,
+    /// The version and the hints by which it proposed last.
+    done: Option<(u64, BTreeMap<NodeId, Hint>)>,
+}
 
 impl World {
     /// Whether two nodes can exchange messages now.
@@ -28,27 +58,34 @@ impl World {
         leader(|a, b| self.can_talk(a, b))
     }
 
-    /// Sends a change to the leader; it may be lost, or come twice.
-    pub(crate) fn propose(&mut self, from: usize, change: TopologyChange) {
-        let Some(life) = self.nodes[from].process.as_ref().map(|process| process.life) else { return };
-        let delay_us = self.random.random_range(500..PROPOSAL_LIMIT_US);
-        let again_us = self.random.random_range(500..PROPOSAL_LIMIT_US);
+    /// Sends a change to the leader; it may be lost, come twice, or be agreed long after it was given up.
+    pub(crate) fn propose(&mut self, from: usize, change: TopologyChange, purpose: Purpose) {
+        let proposal = self.proposals + 1;
+        let Some(process) = &mut self.nodes[from].process else { return };
+        let life = process.life;
+        process.proposals.insert(proposal, purpose);
+        self.proposals = proposal;
+        let delay_us = self.random.random_range(500..PROPOSAL_US);
+        let again_us = self.random.random_range(500..PROPOSAL_US);
+        let late_us = self.random.random_range(GIVEN_UP_US..LATE_US);
         let lost = self.random.random_bool(self.network.faults.loss);
         let twice = self.random.random_bool(self.network.faults.duplication);
+        let is_late = self.random.random_bool(self.network.faults.late_proposals);
+        let proposed = |change| Happening::Proposed { from, life, proposal, is_late, change };
         if !lost {
-            self.after(delay_us, Happening::Proposed { from, life, change: change.clone() });
+            self.after(if is_late { late_us } else { delay_us }, proposed(change.clone()));
         }
         if twice {
-            self.after(again_us, Happening::Proposed { from, life, change });
+            self.after(again_us, proposed(change));
         }
+        self.after(GIVEN_UP_US, Happening::Outcome { node: from, life, proposal, outcome: None });
     }
 
-    pub(crate) fn on_proposed(&mut self, from: usize, life: u64, change: TopologyChange) {
+    pub(crate) fn on_proposed(&mut self, from: usize, life: u64, proposal: u64, is_late: bool, change: TopologyChange) {
         let connected = self.nodes[from].process.as_ref().is_some_and(|process| process.life == life);
-        let registers = matches!(change, TopologyChange::RegisterNode { .. });
         let Some(leader) = self.leader() else { return };
-        // The connection of an ended process is closed; other changes may have been passed on already.
-        if (registers && !connected) || (connected && !self.can_talk(from, leader)) {
+        // What is late lies with the leader already, whatever became of its proposer.
+        if !is_late && connected && !self.can_talk(from, leader) {
             return;
         }
         let before = self.agreed.clone();
@@ -69,12 +106,9 @@ impl World {
         });
         self.forget_lost_writes(&before, &change, &applied);
         self.agreed = after;
-        if let Applied::Registered(incarnation) = applied {
-            let answer = Happening::Registered { node: from, life, incarnation, index };
-            if !self.random.random_bool(self.network.faults.loss) {
-                let delay_us = self.random.random_range(200..50_000);
-                self.after(delay_us, answer);
-            }
+        if !is_late && !self.random.random_bool(self.network.faults.loss) {
+            let delay_us = self.random.random_range(200..50_000);
+            self.after(delay_us, Happening::Outcome { node: from, life, proposal, outcome: Some((index, applied)) });
         }
     }
 
@@ -86,7 +120,7 @@ impl World {
             });
             if stale && self.random.random_bool(0.2) {
                 // From nobody who is connected: life 0 is no process.
-                self.after(0, Happening::Proposed { from: 0, life: 0, change });
+                self.after(0, Happening::Proposed { from: 0, life: 0, proposal: 0, is_late: true, change });
             }
         }
     }
@@ -95,6 +129,16 @@ impl World {
     pub(crate) fn on_pull(&mut self, node: usize) {
         let again_us = self.random.random_range(20_000..250_000);
         self.after(again_us, Happening::Pull { node });
+        self.look(node);
+    }
+
+    /// A node asks for what was agreed before its next turn.
+    pub(crate) fn look_soon(&mut self, node: usize) {
+        let delay_us = self.random.random_range(200..3_000);
+        self.after(delay_us, Happening::Look { node });
+    }
+
+    pub(crate) fn look(&mut self, node: usize) {
         let known =
             |node: usize| self.nodes[node].process.as_ref().map_or(0, |process| process.keeper.topology.version);
         let own = known(node);
@@ -115,6 +159,8 @@ impl World {
             process.keeper.topology = topology;
         }
         self.nodes[node].disk.agreed = to;
+        self.follow(node);
+        self.register(node, registration::Event::Look);
     }
 
     /// What a restarted node finds on its disk: a raft snapshot of some index, and the log behind it.
@@ -136,56 +182,56 @@ impl World {
             let bytes = postcard::to_stdvec(&self.agreed).expect("a topology has an encoding");
             self.snapshots.insert(self.agreed.version, bytes);
         }
-        let Some(leader) = self.leader() else { return };
-        let Some(process) = &self.nodes[leader].process else { return };
+        let leader = self.leader();
+        for number in (0..NODES).filter(|number| Some(*number) != leader) {
+            if let Some(process) = &mut self.nodes[number].process {
+                process.leading = Leading::default();
+            }
+        }
+        let Some(leader) = leader else { return };
+        self.lead(leader);
+        let mut changes = Vec::new();
+        self.forget_node(leader, &mut changes);
+        for change in changes {
+            self.propose(leader, change, Purpose::Nothing);
+        }
+    }
+
+    /// What `node::leader::lead` does: one look of the raft leader.
+    fn lead(&mut self, leader: usize) {
+        let now_us = self.now_us;
+        let speaking = (0..NODES).filter(|number| *number != leader && self.can_talk(leader, *number));
+        let heard = speaking.filter_map(|number| {
+            let process = self.nodes[number].process.as_ref()?;
+            let start_ms = process.registration.node().start_ms;
+            Some((node_id(number), HeardByLink { age: Duration::ZERO, start_ms }))
+        });
+        let heard: LinksHeard = heard.collect();
+        let Some(process) = &mut self.nodes[leader].process else { return };
         let topology = &process.keeper.topology;
-        if topology.version < self.consensus.length() {
+        let waits = process.proposals.values().any(|purpose| *purpose == Purpose::Lead);
+        if waits || topology.version < self.consensus.length() {
             return;
         }
+        let Leading { watching, done } = &mut process.leading;
         let mut changes = Vec::new();
         if topology.cluster.is_none() {
             changes.push(TopologyChange::InitCluster { cluster: CLUSTER, hash_key: 7 });
         }
-        let moving = moving(topology);
-        let believed: Vec<NodeId> = self.nodes[leader].live_members();
-        let active = topology.nodes.values().filter(|node| node.state != NodeState::Down);
-        let all_live = active.clone().all(|node| node.id == node_id(leader) || believed.contains(&node.id));
-        let balanced = self.balanced_at == topology.version;
-        if moving.is_empty() && all_live && self.to_forget.is_none() && !balanced {
-            let state = |node: &Node| match node.takes_slots() {
-                true => planner::NodeState::Live,
-                false => planner::NodeState::Draining,
-            };
-            let as_planned = |node: &Node| PlanNode { id: node.id, weight: 1, zone: String::new(), state: state(node) };
-            let input = PlanInput {
-                nodes: active.map(as_planned).collect(),
-                copies: 1,
-                table: topology.slots().iter().map(|record| record.primary.into_iter().collect()).collect(),
-            };
-            let planned = plan(&input);
-            self.balanced_at = if planned.moves.is_empty() { topology.version } else { 0 };
-            changes.extend(planned.moves.iter().map(|one| match one.from {
-                Some(from) => TopologyChange::CopyAdd { slots: one.slots.clone(), from, to: one.to },
-                None => TopologyChange::Revive { slots: one.slots.clone(), to: one.to },
-            }));
-            self.observe(Observation::Planned { input: &input, plan: &planned });
-        }
-        self.abort_stuck(&moving, &mut changes);
-        self.forget_node(leader, &mut changes);
-        for change in changes {
-            self.propose(leader, change);
-        }
-    }
-
-    fn abort_stuck(&mut self, moving: &BTreeMap<(u8, NodeId, u64), SlotRanges>, changes: &mut Vec<TopologyChange>) {
-        let now_us = self.now_us;
-        self.moving_since.retain(|key, (slots, _)| moving.get(key) == Some(slots));
-        for (key, slots) in moving {
-            let (_, since_us) = self.moving_since.entry(*key).or_insert_with(|| (slots.clone(), now_us));
-            let (phase, to, begun) = *key;
-            if phase != RELEASING && now_us - *since_us > STUCK_US {
-                changes.push(TopologyChange::AbortHandoff { slots: slots.clone(), to, begun });
+        let hints = watching.hints(node_id(leader), topology, &process.membership.view(), &heard, now_us);
+        changes.extend(watching.overdue(topology, now_us));
+        if done.as_ref().is_none_or(|(version, known)| *version != topology.version || *known != hints) {
+            changes.extend(duties::leader_duties(topology, &hints));
+            *done = Some((topology.version, hints));
+            // The same plan once more, seldom: it is what takes most of a run's time.
+            if duties::moves(topology).is_empty() {
+                let input = duties::plan_input(topology);
+                let plan = planner::plan(&input);
+                self.observe(Observation::Planned { input: &input, plan: &plan });
             }
+        }
+        for change in changes {
+            self.propose(leader, change, Purpose::Lead);
         }
     }
 
@@ -201,10 +247,7 @@ impl World {
         };
         let (id, incarnation) = (node.id, node.incarnation);
         if node.state == NodeState::Down {
-            changes.push(TopologyChange::MarkDead { slots: topology.owned_by(id), node: id, incarnation });
             changes.push(TopologyChange::ForgetNode { node: id, incarnation });
-        } else {
-            changes.push(TopologyChange::SetMemberState { node: id, incarnation, state: NodeState::Down });
         }
     }
 
@@ -215,14 +258,12 @@ impl World {
         self.nodes[..NODES].iter().all(|node| {
             node.process.as_ref().is_some_and(|process| {
                 let keeper = &process.keeper;
-                let current = keeper.topology.version == self.consensus.length() && keeper.is_current();
-                current && (share..=share + 1).contains(&keeper.work.owned)
+                let current = keeper.topology.version == self.consensus.length() && process.is_current();
+                current && (share..=share + 1).contains(&keeper.owned)
             })
         }) && self.agreed.slots().iter().all(|record| record.phase == Phase::Normal)
     }
 }
-
-const RELEASING: u8 = 3;
 
 /// The incarnation that a change speaks of, and whose.
 pub(crate) fn incarnation_in(change: &TopologyChange) -> Option<(NodeId, Incarnation)> {
@@ -236,20 +277,4 @@ pub(crate) fn incarnation_in(change: &TopologyChange) -> Option<(NodeId, Incarna
         | TopologyChange::ForgetNode { node, incarnation } => Some((*node, *incarnation)),
         _ => None,
     }
-}
-
-/// The slots in motion, by phase and the node they go to (or, when released, the one they come from).
-fn moving(topology: &Topology) -> BTreeMap<(u8, NodeId, u64), SlotRanges> {
-    let mut lists: BTreeMap<(u8, NodeId, u64), Vec<Slot>> = BTreeMap::new();
-    for (slot, record) in Slot::all().zip(topology.slots().iter()) {
-        let key = match record.phase {
-            Phase::Normal | Phase::Dead => continue,
-            Phase::Copying { to, begun } => (0, to, begun),
-            Phase::Ready { to, begun } => (1, to, begun),
-            Phase::HandingOff { to, begun } => (2, to, begun),
-            Phase::Releasing { from, begun } => (RELEASING, from, begun),
-        };
-        lists.entry(key).or_default().push(slot);
-    }
-    lists.into_iter().map(|(key, slots)| (key, slots.into_iter().collect())).collect()
 }

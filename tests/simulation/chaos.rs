@@ -101,7 +101,8 @@ fn turn_clock(world: &mut World, node: usize) {
 
 fn weather(world: &mut World) {
     let mut share = |most: f64| world.random.random_range(0.0..most);
-    let faults = Faults { loss: share(0.3), duplication: share(0.2), straggling: share(0.05) };
+    let faults =
+        Faults { loss: share(0.3), duplication: share(0.2), straggling: share(0.05), late_proposals: share(0.2) };
     world.trace.line(world.now_us, format_args!("network: {faults:.2?}"));
     world.network.faults = faults;
 }

@@ -1,75 +1,212 @@
-//! What nodes do about their slots: register, move, release, and serve writes.
+//! What nodes do about their slots: register, move, release, and serve writes. What is decided is decided by cores.
 
-use crate::agreement::PROPOSAL_LIMIT_US;
+use crate::agreement::Purpose;
 use crate::invariants::Observation;
-use crate::keeper::Contents;
-use crate::network::address_of;
+use crate::keeper::{Question, Reply, Target};
 use crate::node::node_id;
 use crate::world::{Happening, NODES, World};
 use rand::RngExt;
-use starling::base::identity::{Incarnation, NodeId};
+use starling::base::identity::NodeId;
 use starling::base::slot::{SLOT_COUNT, Slot};
-use starling::base::slot_ranges::SlotRanges;
-use starling::cluster::duties::{SlotMove, Stage};
-use starling::cluster::topology::{Applied, Node, NodeState, Topology, TopologyChange};
+use starling::cluster::duties;
+use starling::cluster::registration;
+use starling::cluster::topology::{Applied, Topology, TopologyChange};
+use starling::moves::coming::{Action, Event, Outcome, PullFailure, Step};
 
 /// Writes go to so many slots, so that each sees many.
 const WRITTEN_SLOTS: u64 = 200;
-/// A registration without an answer is repeated after this long: longer than one can be underway.
-const REGISTER_AGAIN_US: u64 = 1_000_000;
+/// How long the source of a move may take to answer.
+const ANSWER_LIMIT_US: u64 = 1_000_000;
 
 /// What nodes say to each other about slots.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Ask(u64, SlotRanges),
-    Answer(Contents),
+    Ask { number: u64, begun: u64, question: Question },
+    Answer { number: u64, begun: u64, reply: Reply },
 }
 
 impl World {
     pub(crate) fn on_duty(&mut self, number: usize) {
         let again_us = self.random.random_range(50_000..150_000);
         self.after(again_us, Happening::Duty { node: number });
-        let Some(process) = &mut self.nodes[number].process else { return };
-        if process.keeper.is_fenced() {
-            process.keeper.registered = None;
-        }
-        if process.keeper.registered.is_none() {
-            if !process.draining && self.now_us >= process.register_at_us {
-                process.register_at_us = self.now_us + REGISTER_AGAIN_US;
-                let node = description(number, process.start_ms);
-                self.propose(number, TopologyChange::RegisterNode { node });
-            }
-            return;
-        }
-        self.move_slots(number);
+        self.register(number, registration::Event::Look);
+        self.release(number);
         self.drain(number);
     }
 
-    fn move_slots(&mut self, number: usize) {
-        let Some(process) = &self.nodes[number].process else { return };
-        let (own, work) = (process.keeper.own, process.keeper.work.clone());
-        let may_propose = self.now_us >= process.propose_at_us;
-        for one in &work.coming {
-            self.send(number, number_of(one.from), Message::Ask(one.begun, one.slots.clone()));
+    /// Tells the registration of a node what happened, and does what follows.
+    pub(crate) fn register(&mut self, number: usize, event: registration::Event) {
+        let now_us = self.now_us;
+        let Some(process) = &mut self.nodes[number].process else { return };
+        let before = process.registration.incarnation();
+        let actions = match process.draining {
+            // Who leaves does not come back.
+            true => Vec::new(),
+            false => process.registration.on(event, &process.keeper.topology, now_us),
+        };
+        let known = process.registration.incarnation();
+        let node = process.registration.node().clone();
+        for action in actions {
+            match action {
+                registration::Action::Register => {
+                    self.propose(number, TopologyChange::RegisterNode { node: node.clone() }, Purpose::Register);
+                }
+                registration::Action::DeclareDown(change) => self.propose(number, change, Purpose::Nothing),
+            }
         }
-        let ready = work.coming.into_iter().filter(|one| one.stage == Stage::Ready);
-        let begin = |one: SlotMove| TopologyChange::BeginHandoff { slots: one.slots, to: own, begun: one.begun };
-        let release = |one: SlotMove| TopologyChange::CopyRemove { slots: one.slots, node: own, begun: one.begun };
-        let changes = ready.map(begin).chain(work.releasing.into_iter().map(release)).collect();
-        if may_propose {
-            self.propose_and_wait(number, changes);
+        if known != before {
+            self.follow(number);
         }
     }
 
-    /// Proposes, and then nothing for as long as that may be underway.
-    fn propose_and_wait(&mut self, number: usize, changes: Vec<TopologyChange>) {
-        let pause_us = if changes.is_empty() { 0 } else { PROPOSAL_LIMIT_US };
-        let now_us = self.now_us;
-        if let Some(process) = &mut self.nodes[number].process {
-            process.propose_at_us = process.propose_at_us.max(now_us + pause_us);
+    /// A node does what follows from the topology it knows, and its moves learn of it.
+    pub(crate) fn follow(&mut self, number: usize) {
+        let Some(process) = &mut self.nodes[number].process else { return };
+        process.keeper.follow(process.registration.incarnation());
+        let keeper = &process.keeper;
+        let learned = |target: &Target| Event::Learned {
+            version: keeper.topology.version,
+            stage: duties::stage_of(&keeper.topology, &target.one),
+        };
+        let learned: Vec<(u64, Event)> =
+            keeper.coming.iter().map(|(begun, target)| (*begun, learned(target))).collect();
+        for (begun, event) in learned {
+            self.drive(number, begun, event);
         }
-        for change in changes {
-            self.propose(number, change);
+    }
+
+    /// Tells a move to this node what happened, and does what follows.
+    pub(crate) fn drive(&mut self, number: usize, begun: u64, event: Event) {
+        let now_us = self.now_us;
+        let Some(process) = &mut self.nodes[number].process else { return };
+        let life = process.life;
+        let Some(target) = process.keeper.coming.get_mut(&begun) else { return };
+        for action in target.core.on(event, now_us) {
+            self.perform_move(number, life, begun, action);
+        }
+        let Some(target) = self.target(number, begun) else { return };
+        let wake_us = target.core.wake_at_us().map(|at_us| at_us.max(now_us));
+        if target.wake_us != wake_us {
+            target.wake_us = wake_us;
+            if let Some(at_us) = wake_us {
+                self.after(at_us - now_us, Happening::Tick { node: number, life, begun });
+            }
+        }
+    }
+
+    fn target(&mut self, number: usize, begun: u64) -> Option<&mut Target> {
+        self.nodes[number].process.as_mut()?.keeper.coming.get_mut(&begun)
+    }
+
+    fn perform_move(&mut self, number: usize, life: u64, begun: u64, action: Action) {
+        let question = self.questions + 1;
+        let Some(process) = &mut self.nodes[number].process else { return };
+        let incarnation = process.registration.incarnation().unwrap_or_default();
+        let keeper = &mut process.keeper;
+        let Some(target) = keeper.coming.get_mut(&begun) else { return };
+        let source = target.one.from;
+        match action {
+            Action::Clear => {
+                target.received = 0;
+                let slots = target.one.slots.clone();
+                keeper.clear(&slots);
+            }
+            Action::Ask { is_begin, attempt, version } => {
+                target.question = question;
+                let (slots, received) = (target.one.slots.clone(), target.received);
+                let asked = match is_begin {
+                    true => Question::Begin { begun, attempt, slots, version },
+                    false => Question::Next { begun, attempt, received, version },
+                };
+                self.questions = question;
+                self.send(number, source, Message::Ask { number: question, begun, question: asked });
+                self.after(ANSWER_LIMIT_US, Happening::Unanswered { node: number, life, begun, question });
+            }
+            Action::Complete => keeper.arrivals.add(begun, &target.epochs),
+            Action::Propose(step) => {
+                let (slots, to) = (target.one.slots.clone(), target.one.to);
+                let change = match step {
+                    Step::CopyReady => TopologyChange::CopyReady { slots, to, incarnation, begun },
+                    Step::BeginHandoff => TopologyChange::BeginHandoff { slots, to, begun },
+                    Step::Handoff => TopologyChange::Handoff { slots, to, incarnation, begun },
+                };
+                self.propose(number, change, Purpose::Step { begun, step });
+            }
+            Action::Tell { version } => {
+                self.look_soon(number);
+                self.send(number, source, Message::Ask { number: 0, begun, question: Question::Look { version } });
+            }
+            Action::End => drop(keeper.coming.remove(&begun)),
+        }
+    }
+
+    pub(crate) fn on_tick(&mut self, number: usize, life: u64, begun: u64) {
+        let now_us = self.now_us;
+        let lives = self.nodes[number].process.as_ref().is_some_and(|process| process.life == life);
+        let due = self.target(number, begun).is_some_and(|target| target.wake_us.is_some_and(|at_us| at_us <= now_us));
+        if lives && due {
+            if let Some(target) = self.target(number, begun) {
+                target.wake_us = None;
+            }
+            self.drive(number, begun, Event::Tick);
+        }
+    }
+
+    pub(crate) fn on_unanswered(&mut self, number: usize, life: u64, begun: u64, question: u64) {
+        let lives = self.nodes[number].process.as_ref().is_some_and(|process| process.life == life);
+        if lives && self.takes_answer(number, begun, question) {
+            self.drive(number, begun, Event::PullFailed(PullFailure::Lost));
+        }
+    }
+
+    /// Whether that question was still open; it is no more.
+    fn takes_answer(&mut self, number: usize, begun: u64, question: u64) -> bool {
+        let open = self.target(number, begun).filter(|target| target.question == question);
+        open.map(|target| target.question = 0).is_some()
+    }
+
+    /// What a proposal came to, if its proposer still waits. `None`: it has given it up.
+    pub(crate) fn on_outcome(&mut self, number: usize, life: u64, proposal: u64, outcome: Option<(u64, Applied)>) {
+        let process = self.nodes[number].process.as_mut().filter(|process| process.life == life);
+        let Some(purpose) = process.and_then(|process| process.proposals.remove(&proposal)) else { return };
+        if outcome.is_some() {
+            self.look_soon(number);
+        }
+        match purpose {
+            Purpose::Nothing | Purpose::Lead => {}
+            Purpose::Register => {
+                let event = match outcome {
+                    Some((version, Applied::Registered(incarnation))) => {
+                        registration::Event::Registered { incarnation, version }
+                    }
+                    Some((_, Applied::Refused(starling::cluster::topology::Refused::AddressTaken))) => {
+                        registration::Event::AddressTaken
+                    }
+                    _ => registration::Event::Failed,
+                };
+                self.register(number, event);
+            }
+            Purpose::Step { begun, step } => {
+                let outcome = match outcome {
+                    Some((version, Applied::Done | Applied::Registered(_))) => Outcome::Done { version },
+                    Some((version, Applied::Refused(_))) => Outcome::Refused { version },
+                    None => Outcome::Unknown,
+                };
+                self.drive(number, begun, Event::Proposed(step, outcome));
+            }
+        }
+    }
+
+    /// Proposes the end of moves from here, until the topology shows it.
+    fn release(&mut self, number: usize) {
+        let Some(process) = self.nodes[number].process.as_ref() else { return };
+        if process.proposals.values().any(|purpose| matches!(purpose, Purpose::Nothing)) {
+            return;
+        }
+        let node = process.keeper.own;
+        for one in process.keeper.releasing.clone() {
+            let change = TopologyChange::CopyRemove { slots: one.slots, node, begun: one.begun };
+            self.propose(number, change, Purpose::Nothing);
         }
     }
 
@@ -77,12 +214,12 @@ impl World {
     fn drain(&mut self, number: usize) {
         let Some(process) = self.nodes[number].process.as_ref().filter(|process| process.draining) else { return };
         let keeper = &process.keeper;
-        let Some((incarnation, _)) = keeper.registered else { return };
-        let own = keeper.own;
-        match keeper.topology.nodes.get(&own).map(|node| node.leaving) {
-            Some(false) => self.propose(number, TopologyChange::Leaving { node: own, incarnation }),
-            Some(true) if keeper.work.owned == 0 && keeper.work.releasing.is_empty() => {
-                self.propose(number, TopologyChange::RemoveNode { node: own, incarnation });
+        let Some(incarnation) = process.registration.incarnation() else { return };
+        let node = keeper.own;
+        match keeper.topology.nodes.get(&node).map(|node| node.leaving) {
+            Some(false) => self.propose(number, TopologyChange::Leaving { node, incarnation }, Purpose::Nothing),
+            Some(true) if keeper.owned == 0 && keeper.releasing.is_empty() => {
+                self.propose(number, TopologyChange::RemoveNode { node, incarnation }, Purpose::Nothing);
             }
             Some(_) | None => {}
         }
@@ -91,21 +228,17 @@ impl World {
     /// A drained node has learned that it was removed.
     pub(crate) fn leave_if_drained(&mut self, number: usize) {
         let process = self.nodes[number].process.as_ref();
-        if process.is_some_and(|process| process.draining && process.keeper.is_fenced()) {
+        let is_out = process.is_some_and(|process| {
+            let keeper = &process.keeper;
+            process.draining && process.registered_by(keeper.topology.version) && !process.is_current()
+        });
+        if is_out {
             self.leave(number);
         }
     }
 
-    pub(crate) fn on_registered(&mut self, number: usize, life: u64, incarnation: Incarnation, index: u64) {
-        let process = self.nodes[number].process.as_mut().filter(|process| process.life == life);
-        if let Some(process) =
-            process.filter(|process| process.keeper.registered.is_none_or(|(known, _)| known < incarnation))
-        {
-            process.keeper.registered = Some((incarnation, index));
-        }
-    }
-
-    fn send(&mut self, from: usize, to: usize, message: Message) {
+    fn send(&mut self, from: usize, to: NodeId, message: Message) {
+        let to = number_of(to);
         for delay_us in self.network.arrivals(from, to, &mut self.random) {
             self.after(delay_us, Happening::Message { from, to, message: message.clone() });
         }
@@ -117,16 +250,34 @@ impl World {
         }
         let Some(process) = &mut self.nodes[to].process else { return };
         match message {
-            Message::Ask(begun, slots) => {
-                if let Some(contents) = process.keeper.answer(node_id(from), begun, &slots) {
-                    self.send(to, from, Message::Answer(contents));
+            Message::Ask { number, begun, question } => {
+                let (Question::Begin { version, .. } | Question::Next { version, .. } | Question::Look { version }) =
+                    question;
+                let behind = version > process.keeper.version();
+                if let Some(reply) = process.keeper.answer(node_id(from), &question) {
+                    self.send(to, node_id(from), Message::Answer { number, begun, reply });
+                }
+                if behind {
+                    self.look_soon(to);
                 }
             }
-            Message::Answer(contents) => {
-                let changes = process.keeper.take_in(contents);
-                if self.now_us >= process.propose_at_us {
-                    self.propose_and_wait(to, changes);
+            Message::Answer { number, begun, reply } => {
+                if !self.takes_answer(to, begun, number) {
+                    return;
                 }
+                let event = match reply {
+                    Reply::NotYet => Event::PullFailed(PullFailure::NotYet),
+                    Reply::Again => Event::PullFailed(PullFailure::Broken),
+                    Reply::Piece { records, is_copied, is_stopped } => {
+                        let Some(process) = &mut self.nodes[to].process else { return };
+                        process.keeper.apply(&records);
+                        if let Some(target) = process.keeper.coming.get_mut(&begun) {
+                            target.received += records.len() as u64;
+                        }
+                        Event::Piece { is_empty: records.is_empty(), is_copied, is_stopped }
+                    }
+                };
+                self.drive(to, begun, event);
             }
         }
     }
@@ -150,9 +301,10 @@ impl World {
             return;
         };
         self.written += 1;
+        let epoch = process.keeper.topology.slot(slot).epoch;
         let content = process.keeper.content(slot);
-        let (epoch, before) = (content.epoch, content.writes.clone());
-        content.writes.push(self.written);
+        let before = content.clone();
+        content.push(self.written);
         let acknowledged = self.acknowledged.entry(slot).or_default();
         let expected = acknowledged.clone();
         acknowledged.push(self.written);
@@ -163,29 +315,17 @@ impl World {
     /// What a crashed node held is lost with one copy, and known to be: its slots begin anew.
     pub(crate) fn forget_lost_writes(&mut self, before: &Topology, change: &TopologyChange, applied: &Applied) {
         let lost = match (change, applied) {
-            (TopologyChange::RegisterNode { node }, Applied::Registered(_)) => before.owned_by(node.id),
+            (TopologyChange::RegisterNode { node }, Applied::Registered(_)) => {
+                let same = before.nodes.get(&node.id).is_some_and(|known| known.start_ms == node.start_ms);
+                if same {
+                    return;
+                }
+                before.owned_by(node.id)
+            }
             (TopologyChange::Revive { slots, .. }, Applied::Done) => slots.clone(),
             _ => return,
         };
         self.acknowledged.retain(|slot, _| !lost.contains(*slot));
-    }
-}
-
-fn description(number: usize, start_ms: u64) -> Node {
-    let address = address_of(number);
-    Node {
-        id: node_id(number),
-        incarnation: Incarnation(0),
-        ip: address.ip(),
-        port: 6379,
-        cluster_port: address.port(),
-        hostname: String::new(),
-        weight: 1,
-        zone: String::new(),
-        proxy_port: 0,
-        start_ms,
-        state: NodeState::Active,
-        leaving: false,
     }
 }
 

@@ -1,176 +1,209 @@
-//! What a node knows of the topology and holds of the keys: the rules by which slots move, without a network.
+//! What a node knows of the topology and holds of the keys: the cores of `src/moves` and what they act on.
 //!
-//! The content of a slot is the list of writes it has seen, so that a lost or doubled one shows. A newcomer asks for whole
-//! contents until the primary says that it has stopped. Every message names the move it belongs to, because it may come
-//! late, after an abort and another beginning of a move of the same slots.
+//! The content of a slot is the list of writes it has seen, so that a lost or doubled one shows. There is one content per
+//! slot, whoever it belongs to, as in the engine: what a move brings lies where what is served lies.
 
 use starling::base::identity::{Epoch, Incarnation, NodeId};
-use starling::base::slot::Slot;
+use starling::base::slot::{SLOT_COUNT, Slot};
 use starling::base::slot_ranges::SlotRanges;
 use starling::cluster::duties::{self, SlotMove, Stage};
-use starling::cluster::topology::{Applied, Phase, Topology, TopologyChange};
-use std::collections::BTreeMap;
+use starling::cluster::topology::{Topology, TopologyChange};
+use starling::engine::shard::SlotState;
+use starling::moves::coming::Coming;
+use starling::moves::going::{Answer, Going};
+use starling::moves::ownership::{Action, Arrivals, Followed, Ownership};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-/// What one slot holds.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Content {
-    pub(crate) epoch: Epoch,
-    pub(crate) writes: Vec<u64>,
+/// Slots of which one piece brings something, at most.
+const PIECE_SLOTS: usize = 48;
+
+/// One write on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    slot: Slot,
+    write: u64,
 }
 
-/// An answer of a primary to a newcomer. Slots that are asked for and not listed are empty.
+/// What a target asks a source.
 #[derive(Clone, Debug)]
-pub(crate) struct Contents {
-    /// The number of the move.
-    pub(crate) begun: u64,
-    pub(crate) asked: SlotRanges,
-    pub(crate) slots: BTreeMap<Slot, Content>,
-    /// Nothing will be added to these slots in this move.
-    pub(crate) stopped: bool,
+pub(crate) enum Question {
+    Begin { begun: u64, attempt: u64, slots: SlotRanges, version: u64 },
+    Next { begun: u64, attempt: u64, received: u64, version: u64 },
+    Look { version: u64 },
 }
 
-/// What a node has to do about moves.
-#[derive(Clone, Default, Debug)]
-pub(crate) struct Work {
-    /// Moves that come here and are not done.
-    pub(crate) coming: Vec<SlotMove>,
-    /// Moves that are done, of slots that may still be held here.
-    pub(crate) releasing: Vec<SlotMove>,
-    /// How many slots this node is the primary of.
-    pub(crate) owned: usize,
+/// What a source answers.
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
+    NotYet,
+    Again,
+    Piece { records: Vec<Record>, is_copied: bool, is_stopped: bool },
+}
+
+/// One move to this node.
+pub(crate) struct Target {
+    pub(crate) one: SlotMove,
+    pub(crate) epochs: Vec<(Slot, Epoch)>,
+    pub(crate) core: Coming,
+    /// Records of the stream.
+    pub(crate) received: u64,
+    /// The question under way; answers to others come too late.
+    pub(crate) question: u64,
+    /// When its next tick is due.
+    pub(crate) wake_us: Option<u64>,
+}
+
+/// What was published of one move from here.
+#[derive(Default)]
+struct Stream {
+    /// Slots that have not been read yet.
+    waiting: BTreeSet<Slot>,
+    /// How many writes of each of the others were published.
+    published: BTreeMap<Slot, usize>,
+    last: Vec<Record>,
 }
 
 pub(crate) struct Keeper {
     pub(crate) own: NodeId,
     pub(crate) topology: Topology,
-    /// What the topology gave this process, and at which index.
-    pub(crate) registered: Option<(Incarnation, u64)>,
-    pub(crate) work: Work,
-    contents: BTreeMap<Slot, Content>,
-    incoming: BTreeMap<Slot, Content>,
+    pub(crate) coming: BTreeMap<u64, Target>,
+    /// Moves from here that are done.
+    pub(crate) releasing: Vec<SlotMove>,
+    /// How many slots this node is the primary of.
+    pub(crate) owned: usize,
+    ownership: Ownership,
+    pub(crate) arrivals: Arrivals,
+    going: Going,
+    streams: BTreeMap<u64, Stream>,
+    states: Vec<SlotState>,
+    contents: BTreeMap<Slot, Vec<u64>>,
 }
 
 impl Keeper {
     pub(crate) fn new(own: NodeId, topology: Topology) -> Keeper {
-        let mut keeper = Keeper {
+        Keeper {
             own,
             topology,
-            registered: None,
-            work: Work::default(),
+            coming: BTreeMap::new(),
+            releasing: Vec::new(),
+            owned: 0,
+            ownership: Ownership::new(own),
+            arrivals: Arrivals::default(),
+            going: Going::default(),
+            streams: BTreeMap::new(),
+            states: vec![SlotState::Elsewhere; SLOT_COUNT],
             contents: BTreeMap::new(),
-            incoming: BTreeMap::new(),
-        };
-        keeper.work = keeper.find_work();
-        keeper
+        }
     }
 
     /// Applies agreed changes.
     pub(crate) fn learn(&mut self, entries: &[(u64, TopologyChange)]) {
         for (index, change) in entries {
-            let done = self.topology.apply(*index, change) == Applied::Done;
-            match change {
-                TopologyChange::Handoff { slots, to, .. } if done && *to == self.own => self.take_over(slots),
-                _ => {}
-            }
-        }
-        self.work = self.find_work();
-        let (topology, own) = (&self.topology, self.own);
-        let held =
-            |slot: Slot, epoch: Epoch| topology.slot(slot).primary == Some(own) && topology.slot(slot).epoch == epoch;
-        self.contents.retain(|slot, content| held(*slot, content.epoch));
-        self.incoming.retain(|slot, _| topology.slot(*slot).phase.target() == Some(own));
-    }
-
-    /// The newcomer becomes the primary with what it has copied.
-    fn take_over(&mut self, slots: &SlotRanges) {
-        for slot in slots.slots() {
-            let epoch = self.topology.slot(slot).epoch;
-            if let Some(content) = self.incoming.remove(&slot).filter(|content| content.epoch.0 + 1 == epoch.0) {
-                self.contents.insert(slot, Content { epoch, ..content });
-            }
+            self.topology.apply(*index, change);
         }
     }
 
-    /// Whether this process is the one that the topology means by this node.
-    pub(crate) fn is_current(&self) -> bool {
-        let node = self.topology.nodes.get(&self.own);
-        node.is_some_and(|node| self.registered.is_some_and(|(incarnation, _)| node.incarnation == incarnation))
+    /// Does what follows from the topology, as `moves::Follower` does.
+    pub(crate) fn follow(&mut self, incarnation: Option<Incarnation>) {
+        let (topology, moves) = (Arc::new(self.topology.clone()), duties::moves(&self.topology));
+        let Followed { actions, ended, dropped, begun } =
+            self.ownership.follow(&topology, incarnation, &moves, &mut self.arrivals);
+        for action in actions {
+            match action {
+                Action::BeginAnew(slot) => drop(self.contents.remove(&slot)),
+                Action::Set { slot, state, .. } => self.states[slot.index()] = state,
+            }
+        }
+        for over in self.going.follow(topology.version, &moves, self.own) {
+            self.streams.remove(&over);
+        }
+        for number in ended {
+            self.coming.remove(&number);
+        }
+        for slot in dropped {
+            self.contents.remove(&slot);
+        }
+        for (one, epochs) in begun {
+            let core = Coming::new(one.begun);
+            let target = Target { core, epochs, received: 0, question: 0, wake_us: None, one };
+            self.coming.insert(target.one.begun, target);
+        }
+        let is_released = |one: &SlotMove| one.stage == Stage::Releasing && one.from == self.own;
+        self.releasing = moves.iter().filter(|one| is_released(one)).cloned().collect();
+        self.owned = self.topology.slots().iter().filter(|record| record.primary == Some(self.own)).count();
     }
 
-    /// Whether its registration was superseded, or the node removed: it must register again, with nothing.
-    pub(crate) fn is_fenced(&self) -> bool {
-        let Some((incarnation, index)) = self.registered else { return false };
-        self.topology.version >= index
-            && self.topology.nodes.get(&self.own).is_none_or(|node| node.incarnation != incarnation)
-    }
-
-    /// Whether it may execute commands on a slot.
+    /// Whether it executes commands on a slot.
     pub(crate) fn serves(&self, slot: Slot) -> bool {
-        let record = self.topology.slot(slot);
-        let stopped = matches!(record.phase, Phase::HandingOff { .. } | Phase::Dead);
-        self.is_current() && record.primary == Some(self.own) && !stopped
+        self.states[slot.index()] == SlotState::Serving
     }
 
-    /// The content of a slot that it serves.
-    pub(crate) fn content(&mut self, slot: Slot) -> &mut Content {
-        let epoch = self.topology.slot(slot).epoch;
-        self.contents.entry(slot).or_insert(Content { epoch, writes: Vec::new() })
+    /// What is here of a slot.
+    pub(crate) fn content(&mut self, slot: Slot) -> &mut Vec<u64> {
+        self.contents.entry(slot).or_default()
     }
 
-    /// Answers a newcomer, if it is the primary of all that is asked for.
-    pub(crate) fn answer(&self, asker: NodeId, begun: u64, asked: &SlotRanges) -> Option<Contents> {
-        let mine = |slot: Slot| self.topology.slot(slot).primary == Some(self.own);
-        if !self.is_current() || !asked.slots().all(mine) {
-            return None;
+    /// Drops what is here of these slots.
+    pub(crate) fn clear(&mut self, slots: &SlotRanges) {
+        self.contents.retain(|slot, _| !slots.contains(*slot));
+    }
+
+    /// Takes in records of a stream, in order.
+    pub(crate) fn apply(&mut self, records: &[Record]) {
+        for record in records {
+            self.content(record.slot).push(record.write);
         }
-        let slots = self.contents.iter().filter(|(slot, _)| asked.contains(**slot));
-        let stops = |slot: Slot| self.topology.slot(slot).phase == Phase::HandingOff { to: asker, begun };
-        Some(Contents {
-            begun,
-            asked: asked.clone(),
-            slots: slots.map(|(slot, content)| (*slot, content.clone())).collect(),
-            stopped: asked.slots().all(stops),
+    }
+
+    /// The version that it answers by.
+    pub(crate) fn version(&self) -> u64 {
+        self.going.version()
+    }
+
+    /// Answers a target, as `moves::source` does.
+    pub(crate) fn answer(&mut self, asker: NodeId, question: &Question) -> Option<Reply> {
+        let (begun, answer) = match question {
+            Question::Begin { begun, attempt, slots, .. } => (*begun, self.going.begin(asker, *begun, *attempt, slots)),
+            Question::Next { begun, attempt, received, .. } => {
+                (*begun, self.going.next(asker, *begun, *attempt, *received))
+            }
+            Question::Look { .. } => return None,
+        };
+        Some(match answer {
+            Answer::NotYet => Reply::NotYet,
+            Answer::Again => Reply::Again,
+            Answer::Same => {
+                let records = self.streams.get(&begun).map_or_else(Vec::new, |stream| stream.last.clone());
+                Reply::Piece { records, is_copied: false, is_stopped: false }
+            }
+            Answer::Next { is_first, is_frozen } => {
+                if is_first {
+                    let waiting = self.going.slots(begun).slots().collect();
+                    self.streams.insert(begun, Stream { waiting, ..Stream::default() });
+                }
+                self.piece(begun, is_frozen)
+            }
         })
     }
 
-    /// Takes in what a primary answered. Gives the changes that follow.
-    pub(crate) fn take_in(&mut self, contents: Contents) -> Vec<TopologyChange> {
-        let Some((incarnation, _)) = self.registered.filter(|_| self.is_current()) else { return Vec::new() };
-        let to = self.own;
-        for (slot, content) in contents.slots {
-            let record = self.topology.slot(slot);
-            let known = self.incoming.entry(slot).or_default();
-            let newer = (content.epoch, content.writes.len()) >= (known.epoch, known.writes.len());
-            if record.phase.target() == Some(to) && record.epoch == content.epoch && newer {
-                *known = content;
-            }
+    /// The next piece: effects on what was read, and slots that were not.
+    fn piece(&mut self, begun: u64, is_frozen: bool) -> Reply {
+        let Some(stream) = self.streams.get_mut(&begun) else { return Reply::Again };
+        let next: Vec<Slot> = stream.waiting.iter().take(PIECE_SLOTS).copied().collect();
+        for slot in next {
+            stream.waiting.remove(&slot);
+            stream.published.insert(slot, 0);
         }
-        let in_phase = |slots: &SlotRanges, phase: Phase| -> SlotRanges {
-            slots.slots().filter(|slot| self.topology.slot(*slot).phase == phase).collect()
-        };
-        let begun = contents.begun;
-        let copied = in_phase(&contents.asked, Phase::Copying { to, begun });
-        let mut changes = Vec::new();
-        if !copied.is_empty() {
-            changes.push(TopologyChange::CopyReady { slots: copied, to, incarnation, begun });
+        let mut records = Vec::new();
+        for (slot, published) in &mut stream.published {
+            let writes = self.contents.get(slot).map_or(&[][..], Vec::as_slice);
+            records.extend(writes[*published..].iter().map(|write| Record { slot: *slot, write: *write }));
+            *published = writes.len();
         }
-        let stopped = in_phase(&contents.asked, Phase::HandingOff { to, begun });
-        if contents.stopped && !stopped.is_empty() {
-            changes.push(TopologyChange::Handoff { slots: stopped, to, incarnation, begun });
-        }
-        changes
-    }
-
-    fn find_work(&self) -> Work {
-        let owned = self.topology.slots().iter().filter(|record| record.primary == Some(self.own)).count();
-        let (mut coming, mut releasing) = (Vec::new(), Vec::new());
-        for one in duties::moves(&self.topology) {
-            match one.stage {
-                Stage::Releasing if one.from == self.own => releasing.push(one),
-                Stage::Copying | Stage::Ready | Stage::HandingOff if one.to == self.own => coming.push(one),
-                _ => {}
-            }
-        }
-        Work { coming, releasing, owned }
+        stream.last.clone_from(&records);
+        let is_copied = stream.waiting.is_empty();
+        self.going.sent(begun, records.len() as u64);
+        Reply::Piece { records, is_copied, is_stopped: is_copied && is_frozen }
     }
 }

@@ -12,6 +12,7 @@ mod invariants;
 mod keeper;
 mod network;
 mod node;
+mod scripted;
 mod trace;
 mod world;
 
@@ -30,7 +31,7 @@ const SETTLE_LIMIT_US: u64 = 40 * SECOND_US;
 /// They must still agree so much later: longer than the latest datagram of the time before is underway.
 const STAY_US: u64 = 15 * SECOND_US;
 /// In the default test run; `RUNS` overrides it.
-const RUNS: u64 = 20;
+const RUNS: u64 = 10;
 
 /// The seeds to run: one from `SEED`, or `RUNS` fixed ones.
 fn seeds() -> Vec<u64> {
@@ -86,7 +87,7 @@ fn spread(mut figures: Vec<u64>) -> String {
 
 #[test]
 fn equal_seeds_give_equal_runs() {
-    for seed in seeds().into_iter().take(2) {
+    for seed in seeds().into_iter().take(1) {
         let (first, second) = (run(seed), run(seed));
         assert_eq!((first.trace.digest(), first.now_us), (second.trace.digest(), second.now_us), "seed {seed}");
         assert!(first.trace.length > 100, "seed {seed}: a run in which nothing happens");

@@ -14,10 +14,12 @@ pub(crate) struct Faults {
     pub(crate) duplication: f64,
     /// Share of messages that come seconds late: after others sent later, even after a restart of their sender.
     pub(crate) straggling: f64,
+    /// Share of proposals that are agreed long after their proposers gave them up.
+    pub(crate) late_proposals: f64,
 }
 
 impl Faults {
-    pub(crate) const NONE: Faults = Faults { loss: 0.0, duplication: 0.0, straggling: 0.0 };
+    pub(crate) const NONE: Faults = Faults { loss: 0.0, duplication: 0.0, straggling: 0.0, late_proposals: 0.0 };
 }
 
 /// Which messages arrive, and when.

@@ -1,12 +1,16 @@
 //! A simulated node: what is on its disk, and what runs while it is up. Only pure cores.
 
+use crate::agreement::{Leading, Purpose};
 use crate::keeper::Keeper;
 use crate::network::address_of;
 use starling::base::hlc::{HybridClock, Stamp};
-use starling::base::identity::{ClusterId, NodeId};
+use starling::base::identity::{ClusterId, Incarnation, NodeId};
 use starling::cluster::datagram::ClusterSecret;
 use starling::cluster::membership::{Life, MemberIdentity, MemberMetadata, Membership, MembershipOptions};
-use starling::cluster::topology::Topology;
+use starling::cluster::registration::Registration;
+use starling::cluster::topology::{self, NodeState, Topology};
+use starling::cluster::view::is_current;
+use std::collections::BTreeMap;
 
 /// The wall clock at the start of every run, ms since 1970.
 pub(crate) const RUN_STARTS_UNIX_MS: u64 = 1_800_000_000_000;
@@ -28,16 +32,15 @@ pub(crate) struct Disk {
 /// What a crash ends.
 pub(crate) struct Process {
     pub(crate) life: u64,
-    /// When it started, by its own clock, ms since 1970; a later registration of the same process has a later one.
-    pub(crate) start_ms: u64,
     pub(crate) membership: Membership,
     pub(crate) hybrid_clock: HybridClock,
     /// Its share of the topology and of the keys.
     pub(crate) keeper: Keeper,
-    /// When it registers, unless it has.
-    pub(crate) register_at_us: u64,
-    /// When it proposes again, unless what it proposed has had its effect.
-    pub(crate) propose_at_us: u64,
+    pub(crate) registration: Registration,
+    /// What it does for the cluster while it leads.
+    pub(crate) leading: Leading,
+    /// What it has proposed and not given up yet.
+    pub(crate) proposals: BTreeMap<u64, Purpose>,
     /// It was told to stop, and gives its slots away.
     pub(crate) draining: bool,
     /// When its next timer fires; an earlier wake in the queue is out of date.
@@ -56,6 +59,18 @@ pub(crate) struct Node {
     pub(crate) clock_offset_ms: i64,
     /// Nothing reaches the process before this moment: the machine sleeps, or swaps.
     pub(crate) paused_until_us: u64,
+}
+
+impl Process {
+    /// Whether the topology that it knows means this life.
+    pub(crate) fn is_current(&self) -> bool {
+        is_current(&self.keeper.topology, self.keeper.own, self.registration.incarnation())
+    }
+
+    /// Whether the version at which it was registered is known to it.
+    pub(crate) fn registered_by(&self, version: u64) -> bool {
+        self.registration.registered_at().is_some_and(|at| version >= at)
+    }
 }
 
 impl Node {
@@ -99,12 +114,12 @@ impl Node {
         };
         self.process = Some(Process {
             life: self.lives,
-            start_ms: self.disk.start_ms,
             membership: Membership::new(options, now_us),
             hybrid_clock: HybridClock::restore(self.disk.mark_ms),
             keeper: Keeper::new(self.id(), topology),
-            register_at_us: now_us,
-            propose_at_us: now_us,
+            registration: Registration::new(description(self.number, self.disk.start_ms)),
+            leading: Leading::default(),
+            proposals: BTreeMap::new(),
             draining: false,
             wake_us: u64::MAX,
             marking: false,
@@ -126,4 +141,23 @@ impl Node {
 
 pub(crate) fn node_id(number: usize) -> NodeId {
     NodeId((number as u128 + 1) << 96)
+}
+
+/// How a life of a node describes itself.
+pub(crate) fn description(number: usize, start_ms: u64) -> topology::Node {
+    let address = address_of(number);
+    topology::Node {
+        id: node_id(number),
+        incarnation: Incarnation(0),
+        ip: address.ip(),
+        port: 6379,
+        cluster_port: address.port(),
+        hostname: String::new(),
+        weight: 1,
+        zone: String::new(),
+        proxy_port: 0,
+        start_ms,
+        state: NodeState::Active,
+        leaving: false,
+    }
 }

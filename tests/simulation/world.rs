@@ -12,11 +12,9 @@ use crate::trace::Trace;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use starling::base::hlc::Stamp;
-use starling::base::identity::{Incarnation, NodeId};
 use starling::base::slot::Slot;
-use starling::base::slot_ranges::SlotRanges;
 use starling::cluster::membership::{Input, MembershipEvent, Outputs};
-use starling::cluster::topology::{Topology, TopologyChange};
+use starling::cluster::topology::{Applied, Topology, TopologyChange};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -65,18 +63,37 @@ pub(crate) enum Happening {
         to: usize,
         message: Message,
     },
-    /// A change reaches the leader.
+    /// A change reaches the leader. A late one may come when its proposer is no more.
     Proposed {
         from: usize,
         life: u64,
+        proposal: u64,
+        is_late: bool,
         change: TopologyChange,
     },
-    /// A node hears that it was registered, and as what.
-    Registered {
+    /// A node hears what became of its proposal; `None`: it gives it up.
+    Outcome {
         node: usize,
         life: u64,
-        incarnation: Incarnation,
-        index: u64,
+        proposal: u64,
+        outcome: Option<(u64, Applied)>,
+    },
+    /// A move to a node wants to be told the time.
+    Tick {
+        node: usize,
+        life: u64,
+        begun: u64,
+    },
+    /// The source of a move has not answered.
+    Unanswered {
+        node: usize,
+        life: u64,
+        begun: u64,
+        question: u64,
+    },
+    /// A node has heard that there is something new.
+    Look {
+        node: usize,
     },
     /// A node asks for what was agreed.
     Pull {
@@ -108,10 +125,9 @@ pub(crate) struct World {
     pub(crate) agreed: Topology,
     /// Raft snapshots, by index.
     pub(crate) snapshots: BTreeMap<u64, Vec<u8>>,
-    /// The version at which there was nothing to plan.
-    pub(crate) balanced_at: u64,
-    /// Slots in motion, and since when they are where they are.
-    pub(crate) moving_since: BTreeMap<(u8, NodeId, u64), (SlotRanges, u64)>,
+    /// How many changes were proposed, and questions asked.
+    pub(crate) proposals: u64,
+    pub(crate) questions: u64,
     /// A node that a person has told the cluster to forget.
     pub(crate) to_forget: Option<usize>,
     /// The acknowledged writes of each slot that must still be there.
@@ -168,8 +184,8 @@ impl World {
             consensus: Consensus::default(),
             agreed: Topology::default(),
             snapshots: BTreeMap::new(),
-            balanced_at: 0,
-            moving_since: BTreeMap::new(),
+            proposals: 0,
+            questions: 0,
             to_forget: None,
             acknowledged: BTreeMap::new(),
             written: 0,
@@ -306,10 +322,13 @@ impl World {
             Happening::MarkDurable { node, life, mark_ms } => self.on_mark_durable(node, life, mark_ms),
             Happening::Duty { node } => self.on_duty(node),
             Happening::Message { from, to, message } => self.on_message(from, to, message),
-            Happening::Proposed { from, life, change } => self.on_proposed(from, life, change),
-            Happening::Registered { node, life, incarnation, index } => {
-                self.on_registered(node, life, incarnation, index);
+            Happening::Proposed { from, life, proposal, is_late, change } => {
+                self.on_proposed(from, life, proposal, is_late, change);
             }
+            Happening::Outcome { node, life, proposal, outcome } => self.on_outcome(node, life, proposal, outcome),
+            Happening::Tick { node, life, begun } => self.on_tick(node, life, begun),
+            Happening::Unanswered { node, life, begun, question } => self.on_unanswered(node, life, begun, question),
+            Happening::Look { node } => self.look(node),
             Happening::Pull { node } => {
                 self.on_pull(node);
                 self.leave_if_drained(node);
@@ -451,7 +470,10 @@ fn acting_node(happening: &Happening) -> Option<usize> {
         | Happening::Stamp { node }
         | Happening::MarkDurable { node, .. }
         | Happening::Duty { node }
-        | Happening::Registered { node, .. }
+        | Happening::Outcome { node, .. }
+        | Happening::Tick { node, .. }
+        | Happening::Unanswered { node, .. }
+        | Happening::Look { node }
         | Happening::Pull { node } => Some(*node),
         Happening::Proposed { .. } | Happening::Lead | Happening::Write | Happening::Chaos => None,
     }

@@ -2,6 +2,7 @@
 
 mod equal_index_equal_topology;
 mod hand_offs_keep_keys;
+mod leaving_stays;
 mod one_owner_per_slot;
 mod one_primary_per_epoch;
 mod plans_move_little;
@@ -63,6 +64,7 @@ impl Invariants {
                 Box::new(equal_index_equal_topology::EqualIndexEqualTopology::default()),
                 Box::new(one_owner_per_slot::OneOwnerPerSlot),
                 Box::new(hand_offs_keep_keys::HandOffsKeepKeys),
+                Box::new(leaving_stays::LeavingStays),
                 Box::new(plans_move_little::PlansMoveLittle),
                 Box::new(stale_changes_nothing::StaleChangesNothing::default()),
                 Box::new(stamps_rise::StampsRise::default()),

@@ -1,0 +1,246 @@
+//! Small courses of events, written down: each once lost keys.
+
+use crate::keeper::{Keeper, Question, Reply};
+use crate::node::{description, node_id};
+use starling::base::identity::{ClusterId, Incarnation};
+use starling::base::slot::Slot;
+use starling::base::slot_ranges::SlotRanges;
+use starling::cluster::duties;
+use starling::cluster::topology::{Applied, NodeState, Topology, TopologyChange};
+use starling::moves::coming::{Action, Event, Outcome, PullFailure, Step};
+
+const SOURCE: usize = 0;
+const TARGET: usize = 1;
+/// What the source has of every slot.
+const WRITES: [u64; 3] = [1, 2, 3];
+
+fn incarnation(number: usize) -> Incarnation {
+    Incarnation(number as u64 + 1)
+}
+
+fn moving() -> SlotRanges {
+    Slot::all().take(4).collect()
+}
+
+/// A source with slots, a target they move to, and what was agreed.
+struct Pair {
+    log: Vec<TopologyChange>,
+    source: Keeper,
+    target: Keeper,
+    begun: u64,
+    now_us: u64,
+    /// Steps that were proposed, given up, and may be committed yet.
+    given_up: Vec<TopologyChange>,
+    /// These are given up.
+    withheld: Option<Step>,
+    /// Nothing reaches the source.
+    is_cut: bool,
+}
+
+impl Pair {
+    /// The move has begun; neither knows.
+    fn new() -> Pair {
+        let keeper = |number| Keeper::new(node_id(number), Default::default());
+        let mut pair = Pair {
+            log: Vec::new(),
+            source: keeper(SOURCE),
+            target: keeper(TARGET),
+            begun: 0,
+            now_us: 0,
+            given_up: Vec::new(),
+            withheld: None,
+            is_cut: false,
+        };
+        pair.agree(TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
+        pair.agree(TopologyChange::RegisterNode { node: description(SOURCE, 1) });
+        pair.agree(TopologyChange::RegisterNode { node: description(TARGET, 1) });
+        pair.agree(TopologyChange::Revive { slots: Slot::all().collect(), to: node_id(SOURCE) });
+        pair.source_learns();
+        for slot in moving().slots() {
+            pair.source.content(slot).extend(WRITES);
+        }
+        let (from, to) = (node_id(SOURCE), node_id(TARGET));
+        pair.begun = pair.agree(TopologyChange::CopyAdd { slots: moving(), from, to });
+        pair
+    }
+
+    fn agree(&mut self, change: TopologyChange) -> u64 {
+        self.log.push(change);
+        self.log.len() as u64
+    }
+
+    fn news(&self, keeper: &Keeper) -> Vec<(u64, TopologyChange)> {
+        let known = keeper.topology.version;
+        let entries = (1..).zip(self.log.iter().cloned());
+        entries.filter(|(index, _)| *index > known).collect()
+    }
+
+    fn source_learns(&mut self) {
+        let news = self.news(&self.source);
+        self.source.learn(&news);
+        self.source.follow(Some(incarnation(SOURCE)));
+    }
+
+    fn target_learns(&mut self) {
+        let news = self.news(&self.target);
+        self.target.learn(&news);
+        self.target.follow(Some(incarnation(TARGET)));
+        if let Some(target) = self.target.coming.get(&self.begun) {
+            let topology = &self.target.topology;
+            let stage = duties::stage_of(topology, &target.one);
+            self.drive(Event::Learned { version: topology.version, stage });
+        }
+    }
+
+    /// Time passes, in the target.
+    fn wait(&mut self) {
+        for _ in 0..50 {
+            self.now_us += 1_000_000;
+            self.drive(Event::Tick);
+        }
+    }
+
+    fn drive(&mut self, event: Event) {
+        let mut events = vec![event];
+        // A tick is one look at the clock: what follows from its answers is done, but time does not pass.
+        while let Some(event) = events.pop() {
+            let Some(target) = self.target.coming.get_mut(&self.begun) else { return };
+            for action in target.core.on(event, self.now_us) {
+                events.extend(self.perform(action));
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        let begun = self.begun;
+        let target = self.target.coming.get_mut(&begun)?;
+        match action {
+            Action::Clear => {
+                target.received = 0;
+                self.target.clear(&moving());
+                None
+            }
+            Action::Ask { .. } if self.is_cut => Some(Event::PullFailed(PullFailure::Lost)),
+            Action::Ask { is_begin, attempt, version } => {
+                let (slots, received) = (moving(), target.received);
+                let question = match is_begin {
+                    true => Question::Begin { begun, attempt, slots, version },
+                    false => Question::Next { begun, attempt, received, version },
+                };
+                Some(match self.source.answer(node_id(TARGET), &question)? {
+                    Reply::NotYet => Event::PullFailed(PullFailure::NotYet),
+                    Reply::Again => Event::PullFailed(PullFailure::Broken),
+                    Reply::Piece { records, is_copied, is_stopped } => {
+                        target.received += records.len() as u64;
+                        self.target.apply(&records);
+                        Event::Piece { is_empty: records.is_empty(), is_copied, is_stopped }
+                    }
+                })
+            }
+            Action::Complete => {
+                self.target.arrivals.add(begun, &target.epochs);
+                None
+            }
+            Action::Propose(step) => {
+                let (slots, to, incarnation) = (moving(), node_id(TARGET), incarnation(TARGET));
+                let change = match step {
+                    Step::CopyReady => TopologyChange::CopyReady { slots, to, incarnation, begun },
+                    Step::BeginHandoff => TopologyChange::BeginHandoff { slots, to, begun },
+                    Step::Handoff => TopologyChange::Handoff { slots, to, incarnation, begun },
+                };
+                let outcome = if self.withheld == Some(step) {
+                    self.given_up.push(change);
+                    Outcome::Unknown
+                } else {
+                    let version = self.agree(change);
+                    self.source_learns();
+                    Outcome::Done { version }
+                };
+                Some(Event::Proposed(step, outcome))
+            }
+            Action::Tell { .. } => {
+                self.source_learns();
+                None
+            }
+            Action::End => {
+                self.target.coming.remove(&begun);
+                None
+            }
+        }
+    }
+
+    /// Everything has come, and Handoff was proposed and given up.
+    fn until_hand_off_is_unknown() -> Pair {
+        let mut pair = Pair::new();
+        pair.withheld = Some(Step::Handoff);
+        pair.source_learns();
+        pair.target_learns();
+        for _ in 0..50 {
+            if pair.given_up.is_empty() {
+                pair.now_us += 1_000_000;
+                pair.drive(Event::Tick);
+            }
+        }
+        assert!(!pair.given_up.is_empty(), "the hand-off was proposed");
+        pair
+    }
+
+    /// What the target has of the slots, and whether it serves them.
+    fn at_target(&mut self) -> Vec<(bool, Vec<u64>)> {
+        let slots: Vec<Slot> = moving().slots().collect();
+        slots.into_iter().map(|slot| (self.target.serves(slot), self.target.content(slot).clone())).collect()
+    }
+}
+
+#[test]
+fn a_hand_off_that_commits_after_it_was_given_up_has_everything() {
+    let mut pair = Pair::until_hand_off_is_unknown();
+    // Nobody answers the target meanwhile, so that it could not copy once more.
+    pair.is_cut = true;
+    pair.wait();
+    let late = pair.given_up[0].clone();
+    pair.agree(late);
+    pair.target_learns();
+    assert_eq!(pair.at_target(), vec![(true, WRITES.to_vec()); 4]);
+}
+
+#[test]
+fn what_an_abandoned_move_brought_is_not_taken_for_a_slot_that_begins_anew() {
+    let mut pair = Pair::until_hand_off_is_unknown();
+    // The target stands still and learns all of it at once: the epoch is the one that its hand-off would have made.
+    let (node, to, begun) = (node_id(SOURCE), node_id(TARGET), pair.begun);
+    let incarnation = incarnation(SOURCE);
+    pair.agree(TopologyChange::AbortHandoff { slots: moving(), to, begun });
+    pair.agree(TopologyChange::SetMemberState { node, incarnation, state: NodeState::Down });
+    pair.agree(TopologyChange::MarkDead { slots: Slot::all().collect(), node, incarnation });
+    pair.agree(TopologyChange::ForgetNode { node, incarnation });
+    pair.agree(TopologyChange::Revive { slots: Slot::all().collect(), to });
+    pair.target_learns();
+    assert_eq!(pair.at_target(), vec![(true, Vec::new()); 4]);
+}
+
+#[test]
+fn a_member_that_leaves_and_is_believed_dead_for_a_while_gives_its_slots_away() {
+    let mut pair = Pair::new();
+    let (node, incarnation) = (node_id(SOURCE), incarnation(SOURCE));
+    pair.agree(TopologyChange::Leaving { node, incarnation });
+    pair.agree(TopologyChange::SetMemberState { node, incarnation, state: NodeState::Down });
+    let mut topology = Topology::default();
+    // Without the move that the pair begins with.
+    let log = pair.log.iter().filter(|change| !matches!(change, TopologyChange::CopyAdd { .. }));
+    for (index, change) in (1..).zip(log) {
+        topology.apply(index, change);
+    }
+    // It is back, in the same life, and says nothing any more.
+    let hints = [(node, duties::Hint::Alive { start_ms: 1 })].into();
+    let mut moved = false;
+    for _ in 0..20 {
+        for change in duties::leader_duties(&topology, &hints) {
+            let done = topology.apply(topology.version + 1, &change) == Applied::Done;
+            moved |= done && matches!(change, TopologyChange::CopyAdd { from, .. } if from == node);
+        }
+    }
+    let member = &topology.nodes[&node];
+    assert!(member.state == NodeState::Active && member.leaving, "{member:?}");
+    assert!(moved, "its slots move");
+}
