@@ -34,10 +34,11 @@ test: test-tools unit compat ## everything, from a fresh machine; prints the cou
 sim: ## the simulation: SEED= to replay one run, RUNS= for more of them
 	$(CARGO) test --locked --test simulation -- --nocapture
 
-compat-long: build test-tools ## the long forms: 1,000,000 compared commands, 100,000 malformed requests, 100,000 keys moved
+compat-long: build test-tools ## the long forms: 1,000,000 compared commands, 100,000 malformed requests, 100,000 keys moved, 100,000 races
 	python3 redis-compat-tests/differential/run.py --commands 1000000
 	python3 redis-compat-tests/malformed/run.py --inputs 100000
 	python3 redis-compat-tests/moves/run.py --keys 100000
+	STARLING_ORDER_ROUNDS=100000 python3 redis-compat-tests/faults/run.py --only answers
 
 bench: build test-tools ## throughput and server CPU per request beside redis-server
 	python3 benches/throughput.py
