@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What went wrong once, as small cases with the right answer: against one node, three nodes and a proxy listener.
 
-  faults/run.py                                   everything, in less than a minute
+  faults/run.py                                   everything, in about a minute
   faults/run.py --only conversations,answers      some of the parts
   STARLING_ORDER_ROUNDS=100000 faults/run.py --only answers    the long form of the races
 
@@ -13,12 +13,12 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from faults import answers, conversations, owner_gone  # noqa: E402
+from faults import answers, bounds, conversations, owner_gone  # noqa: E402
 from faults.places import Places  # noqa: E402
 from harness.process import COMMANDS  # noqa: E402
 
 # In the order in which they run.
-PARTS = {"conversations": conversations, "answers": answers, "owner_gone": owner_gone}
+PARTS = {"conversations": conversations, "answers": answers, "bounds": bounds, "owner_gone": owner_gone}
 
 
 class Check:
