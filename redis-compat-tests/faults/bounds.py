@@ -46,7 +46,7 @@ def short_lives_end(place, key):
         for first in range(0, SHORT_LIVED, 1000):
             connection.send(b"".join(encode(("SET", "{%s}%d" % (key, number), "v", "PX", "1")) for number in range(first, first + 1000)))
             connection.receive(1000)
-        return eventually(lambda: beside.call("DBSIZE") == 0, "no key is left")
+        return eventually(lambda: beside.call("DBSIZE") == 0, "no key is left", limit=60)
     finally:
         connection.close()
         beside.close()

@@ -69,8 +69,9 @@ def foreign_keys(owners, own):
 class Places:
     """All of them, started once. `a` and `b` are the keys of `foreign_keys`; every place uses the same."""
 
-    def __init__(self, command):
-        self.topologies = []
+    def __init__(self, binary):
+        self.binary, self.topologies = binary, []
+        command = binary + " --port {port} --dir {dir} --threads 2"
         try:
             redis, single = self.keep(Single("redis")), self.keep(Single(command))
             self.cluster = self.keep(ProxyCluster(command, NODES))

@@ -13,12 +13,13 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from faults import answers, bounds, conversations, owner_gone  # noqa: E402
+from faults import answers, bounds, conversations, first_minutes, owner_gone  # noqa: E402
 from faults.places import Places  # noqa: E402
 from harness.process import COMMANDS  # noqa: E402
 
 # In the order in which they run.
-PARTS = {"conversations": conversations, "answers": answers, "bounds": bounds, "owner_gone": owner_gone}
+PARTS = {"conversations": conversations, "answers": answers, "bounds": bounds, "first_minutes": first_minutes,
+         "owner_gone": owner_gone}
 
 
 class Check:
@@ -50,7 +51,7 @@ def main():
     chosen = [name for name in options.only.split(",") if name] or list(PARTS)
     binary = os.path.abspath(options.server) if options.server else COMMANDS["starling"].split()[0]
     check, started = Check(options.verbose), time.monotonic()
-    places = Places(binary + " --port {port} --dir {dir} --threads 2")
+    places = Places(binary)
     try:
         for name in chosen:
             PARTS[name].run(places, check)
