@@ -34,6 +34,9 @@ test: test-tools unit compat ## everything, from a fresh machine; prints the cou
 sim: ## the simulation: SEED= to replay one run, RUNS= for more of them
 	$(CARGO) test --locked --test simulation -- --nocapture
 
+sim-planted: ## plants mistakes in a copy of the sources; the simulation must find each
+	redis-compat-tests/planted/run.py
+
 compat-long: build test-tools ## the long forms: 1,000,000 compared commands, 100,000 malformed requests, 100,000 keys moved, 100,000 races
 	python3 redis-compat-tests/differential/run.py --commands 1000000
 	python3 redis-compat-tests/malformed/run.py --inputs 100000
@@ -70,4 +73,4 @@ memcheck: ## the files with unsafe code, under valgrind
 clean: ## remove what was built
 	$(CARGO) clean && rm -rf redis-compat-tests/.work
 
-.PHONY: help build run demo check test-tools unit compat compat-long test sim bench bench-memory bench-arguments fmt fix lint docs verify memcheck clean
+.PHONY: help build run demo check test-tools unit compat compat-long test sim sim-planted bench bench-memory bench-arguments fmt fix lint docs verify memcheck clean

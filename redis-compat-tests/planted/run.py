@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Plants mistakes in a copy of the sources, one at a time, and lets the simulation look for each.
+
+A simulation that finds nothing may be one that cannot find anything. Every mistake here takes out a rule that once was
+missing, or that keys hang on; some are found by seeds, some by the courses of events in tests/simulation/scripted.rs.
+
+usage: run.py [--runs N]   seeds per mistake, until one finds it
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+COPY = ROOT / "target" / "planted"
+
+# What goes wrong, the test that must see it, the file, and its text before and after.
+MISTAKES = [
+    (
+        "a member that leaves, brought back as one that stays",
+        "scripted",
+        "src/cluster/topology/state.rs",
+        "        if was_down {\n            self.wake(id);",
+        "        node.leaving &= !was_down;\n        if was_down {\n            self.wake(id);",
+    ),
+    (
+        "a target that starts over when its hand-off is unknown",
+        "scripted",
+        "src/moves/coming.rs",
+        "Outcome::Unknown if is_under_way => self.pause(now_us),",
+        "Outcome::Unknown if is_under_way => {\n                self.pause(now_us);\n                self.is_complete = false;\n"
+        "                self.begin_attempt(actions);\n            }",
+    ),
+    (
+        "what arrived taken for a slot though another move, or none, brought it",
+        "scripted",
+        "src/moves/ownership.rs",
+        "record.moved == Some(begun) && before.0",
+        "(record.moved == Some(begun) || record.moved.is_none()) && before.0",
+    ),
+    (
+        "a source that serves while its slots are handed over",
+        "clusters_survive",
+        "src/moves/ownership.rs",
+        "Phase::HandingOff { .. } => SlotState::Frozen,",
+        "Phase::HandingOff { .. } => SlotState::Serving,",
+    ),
+    (
+        "a member that leaves, brought back as one that stays: by seeds alone",
+        "clusters_survive",
+        "src/cluster/topology/state.rs",
+        "        if was_down {\n            self.wake(id);",
+        "        node.leaving &= !was_down;\n        if was_down {\n            self.wake(id);",
+    ),
+]
+
+
+def look(test: str, runs: int) -> subprocess.CompletedProcess:
+    """One look of the simulation at the copy."""
+    environment = dict(os.environ, RUNS=str(runs), CARGO_TARGET_DIR=str(ROOT / "target"), RUST_BACKTRACE="0")
+    environment.pop("SEED", None)
+    command = ["cargo", "test", "--locked", "--test", "simulation", test]
+    return subprocess.run(command, cwd=COPY / "sources", env=environment, capture_output=True, text=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int, default=60)
+    runs = parser.parse_args().runs
+    missed = 0
+    for name, test, file, before, after in MISTAKES:
+        sources = COPY / "sources"
+        shutil.rmtree(sources, ignore_errors=True)
+        sources.mkdir(parents=True)
+        # With their times: dependencies and what is not planted need not be compiled again.
+        for part in ("src", "tests", "benches", "Cargo.toml", "Cargo.lock"):
+            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
+            copy(ROOT / part, sources / part)
+        text = (sources / file).read_text()
+        if text.count(before) != 1:
+            sys.exit(f"{file}: the text of '{name}' is there {text.count(before)} times; it must be once")
+        (sources / file).write_text(text.replace(before, after))
+        looked = look(test, runs)
+        output = looked.stdout + looked.stderr
+        if "could not compile" in output:
+            sys.exit(f"'{name}' does not compile:\n{output[-3000:]}")
+        found = re.search(r"See it again: (SEED=\d+)", output) or re.search(r"test (scripted::\w+) \.\.\. FAILED", output)
+        broken = re.search(r"^broken: (.*?):", output, re.MULTILINE)
+        if looked.returncode == 0 or not found:
+            missed += 1
+            print(f"MISSED  {name}: {runs} seeds, or the scripted cases, saw nothing", flush=True)
+        else:
+            print(f"found   {name}: {found[1]}{', invariant ' + broken[1] if broken else ''}", flush=True)
+    print(f"{len(MISTAKES) - missed} of {len(MISTAKES)} planted mistakes found")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
