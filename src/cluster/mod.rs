@@ -3,6 +3,7 @@
 //! Everything here that decides is pure; thin shells feed it.
 
 pub mod datagram;
+pub mod draining;
 pub mod duties;
 pub mod figures;
 pub mod forming;

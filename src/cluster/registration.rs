@@ -68,11 +68,6 @@ impl Registration {
         self.incarnation
     }
 
-    /// The version that shows it, once it is registered.
-    pub fn registered_at(&self) -> Option<u64> {
-        self.incarnation.map(|_| self.awaited)
-    }
-
     /// What follows from an event, by the newest topology, at this time.
     pub fn on(&mut self, event: Event, topology: &Topology, now_us: u64) -> Vec<Action> {
         let mut actions = Vec::new();

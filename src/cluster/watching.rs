@@ -32,6 +32,8 @@ impl Watching {
         heard: &LinksHeard,
         now_us: u64,
     ) -> BTreeMap<NodeId, Hint> {
+        // Who is forgotten and comes back is new.
+        self.absent.retain(|node, _| topology.nodes.contains_key(node));
         let mut found = BTreeMap::new();
         for node in topology.nodes.values().filter(|node| node.id != own) {
             let member = members.member(node.id);
@@ -73,5 +75,139 @@ impl Watching {
             now_us - since_us > HAND_OFF_LIMIT_US
         });
         late.map(|one| TopologyChange::AbortHandoff { slots: one.slots, to: one.to, begun: one.begun }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::identity::{ClusterId, Incarnation};
+    use crate::base::slot::Slot;
+    use crate::base::slot_ranges::SlotRanges;
+    use crate::cluster::hints::{ABSENT_LIMIT, HeardByLink};
+    use crate::cluster::membership::{Life, MemberHealth, MemberIdentity, MemberMetadata, MemberView};
+    use crate::cluster::topology::{Node, NodeState};
+
+    const START_MS: u64 = 1_000_000;
+    const ABSENT_US: u64 = ABSENT_LIMIT.as_micros() as u64;
+    const OWN: NodeId = NodeId(1);
+    const OTHER: NodeId = NodeId(2);
+
+    fn node(id: NodeId) -> Node {
+        Node {
+            id,
+            incarnation: Incarnation(0),
+            ip: [127, 0, 0, 1].into(),
+            port: id.0 as u16,
+            cluster_port: 10_000 + id.0 as u16,
+            hostname: String::new(),
+            weight: 1,
+            zone: String::new(),
+            proxy_port: 0,
+            start_ms: START_MS,
+            state: NodeState::Active,
+            leaving: false,
+        }
+    }
+
+    /// Two nodes; the first leads, and has all slots.
+    struct Pair {
+        topology: Topology,
+        watching: Watching,
+        heard: LinksHeard,
+    }
+
+    impl Pair {
+        fn new() -> Pair {
+            let mut pair =
+                Pair { topology: Topology::default(), watching: Watching::default(), heard: LinksHeard::new() };
+            pair.agree(TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
+            pair.agree(TopologyChange::RegisterNode { node: node(OWN) });
+            pair.agree(TopologyChange::RegisterNode { node: node(OTHER) });
+            pair.agree(TopologyChange::Revive { slots: Slot::all().collect(), to: OWN });
+            pair
+        }
+
+        fn agree(&mut self, change: TopologyChange) -> u64 {
+            self.topology.apply(self.topology.version + 1, &change);
+            self.topology.version
+        }
+
+        /// What it says of the other, whom gossip knows so, or does not know.
+        fn hint(&mut self, gossip: Option<MemberHealth>, now_us: u64) -> Option<Hint> {
+            let view = view(gossip);
+            self.watching.hints(OWN, &self.topology, &view, &self.heard, now_us).get(&OTHER).copied()
+        }
+
+        /// Begins to move these slots to the other, up to where nobody serves them.
+        fn hand_off(&mut self, slots: &SlotRanges) -> u64 {
+            let (slots, to) = (slots.clone(), OTHER);
+            let begun = self.agree(TopologyChange::CopyAdd { slots: slots.clone(), from: OWN, to });
+            let incarnation = self.topology.nodes[&OTHER].incarnation;
+            self.agree(TopologyChange::CopyReady { slots: slots.clone(), to, incarnation, begun });
+            self.agree(TopologyChange::BeginHandoff { slots, to, begun });
+            begun
+        }
+    }
+
+    fn view(gossip: Option<MemberHealth>) -> MembersView {
+        let identity = |node: NodeId| MemberIdentity {
+            node,
+            address: ([127, 0, 0, 1], 10_000 + node.0 as u16).into(),
+            life: Life { start_ms: START_MS, renewals: 0 },
+            metadata: MemberMetadata { client_port: 1, proxy_port: 0, weight_percent: 100, zone: 0 },
+        };
+        let member = |health| MemberView { identity: identity(OTHER), health, topology_version: 0, since_us: 0 };
+        MembersView { own: identity(OWN), connected: true, members: gossip.map(member).into_iter().collect() }
+    }
+
+    #[test]
+    fn a_member_is_down_when_gossip_has_missed_it_for_long_without_a_break() {
+        let mut pair = Pair::new();
+        assert_eq!(pair.hint(None, 0), None);
+        assert_eq!(pair.hint(None, ABSENT_US), None);
+        assert_eq!(pair.hint(Some(MemberHealth::Suspected), ABSENT_US + 1), None, "it is there again");
+        assert_eq!(pair.hint(None, ABSENT_US + 2), None);
+        assert_eq!(pair.hint(None, 2 * ABSENT_US + 2), None, "the time before does not count");
+        assert_eq!(pair.hint(None, 2 * ABSENT_US + 3), Some(Hint::Down));
+    }
+
+    #[test]
+    fn who_is_forgotten_and_comes_back_was_not_absent_meanwhile() {
+        let mut pair = Pair::new();
+        assert_eq!(pair.hint(None, 0), None);
+        let (node_id, incarnation) = (OTHER, pair.topology.nodes[&OTHER].incarnation);
+        pair.agree(TopologyChange::SetMemberState { node: node_id, incarnation, state: NodeState::Down });
+        pair.agree(TopologyChange::ForgetNode { node: node_id, incarnation });
+        assert_eq!(pair.hint(None, 1), None);
+        pair.agree(TopologyChange::RegisterNode { node: node(OTHER) });
+        assert_eq!(pair.hint(None, 2 * ABSENT_US), None);
+    }
+
+    #[test]
+    fn a_member_without_gossip_is_named_once_and_again_when_it_recurs() {
+        let mut pair = Pair::new();
+        let links: LinksHeard = [(OTHER, HeardByLink { age: Duration::ZERO, start_ms: START_MS })].into();
+        let mut named = |health| pair.watching.newly_unheard(&pair.topology, &view(Some(health)), &links, START_MS);
+        assert_eq!(named(MemberHealth::Down), [OTHER]);
+        assert_eq!(named(MemberHealth::Down), []);
+        assert_eq!(named(MemberHealth::Alive), []);
+        assert_eq!(named(MemberHealth::Down), [OTHER]);
+    }
+
+    #[test]
+    fn a_hand_off_is_called_off_when_it_takes_too_long_and_the_next_has_its_own_time() {
+        let mut pair = Pair::new();
+        let slots: SlotRanges = Slot::all().take(4).collect();
+        let begun = pair.hand_off(&slots);
+        assert_eq!(pair.watching.overdue(&pair.topology, 0), []);
+        assert_eq!(pair.watching.overdue(&pair.topology, HAND_OFF_LIMIT_US), []);
+        let abort = |begun| TopologyChange::AbortHandoff { slots: slots.clone(), to: OTHER, begun };
+        assert_eq!(pair.watching.overdue(&pair.topology, HAND_OFF_LIMIT_US + 1), [abort(begun)]);
+        pair.agree(abort(begun));
+        assert_eq!(pair.watching.overdue(&pair.topology, HAND_OFF_LIMIT_US + 2), []);
+        let begun = pair.hand_off(&slots);
+        assert_eq!(pair.watching.overdue(&pair.topology, HAND_OFF_LIMIT_US + 3), []);
+        assert_eq!(pair.watching.overdue(&pair.topology, 2 * HAND_OFF_LIMIT_US + 4), [abort(begun)]);
     }
 }

@@ -7,13 +7,14 @@
 //! ```
 
 use super::Ending;
-use super::drain::{self, Drained};
+use super::drain;
 use super::handler::NodeHandler;
 use super::leader;
 use super::seeds::Seeds;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::identity::{ClusterId, Incarnation, NodeId};
 use crate::cluster::datagram::ClusterSecret;
+use crate::cluster::draining::{Drained, Reason};
 use crate::cluster::forming::{Forming, Found};
 use crate::cluster::identity_store::{IdentityStore, StoredIdentity};
 use crate::cluster::membership::socket::{MembershipHandle, SocketOptions};
@@ -255,7 +256,7 @@ impl ClusterSide {
                         "this node ends with slots and keys that nobody else has"
                     );
                     // An empty cluster that ends loses nothing.
-                    if keys > 0 || reason != drain::Reason::NobodyTakesThem {
+                    if keys > 0 || reason != Reason::NobodyTakesThem {
                         ending = Ending::WithLoss;
                     }
                 }

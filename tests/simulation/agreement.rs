@@ -32,6 +32,8 @@ pub(crate) enum Purpose {
     Register,
     /// The raft leader.
     Lead,
+    /// A node that leaves.
+    Drain,
     /// A move to its proposer.
     Step {
         begun: u64,

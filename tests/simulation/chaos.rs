@@ -51,11 +51,8 @@ fn up(world: &mut World, node: usize) {
 /// SIGTERM: it gives its slots away and leaves.
 fn drain(world: &mut World, node: usize) {
     let down = world.nodes[..NODES].iter().filter(|node| node.process.is_none()).count();
-    if down < 2
-        && let Some(process) = &mut world.nodes[node].process
-    {
-        process.draining = true;
-        world.trace.line(world.now_us, format_args!("node {node} is told to stop"));
+    if down < 2 {
+        world.tell_to_stop(node);
     }
 }
 

@@ -8,6 +8,7 @@ use crate::world::{Happening, NODES, World};
 use rand::RngExt;
 use starling::base::identity::NodeId;
 use starling::base::slot::{SLOT_COUNT, Slot};
+use starling::cluster::draining::{Draining, Next};
 use starling::cluster::duties;
 use starling::cluster::registration;
 use starling::cluster::topology::{Applied, Topology, TopologyChange};
@@ -17,6 +18,8 @@ use starling::moves::coming::{Action, Event, Outcome, PullFailure, Step};
 const WRITTEN_SLOTS: u64 = 200;
 /// How long the source of a move may take to answer.
 const ANSWER_LIMIT_US: u64 = 1_000_000;
+/// How long a node that leaves waits for somebody who could take its slots.
+const DRAIN_PATIENCE_US: u64 = 10_000_000;
 
 /// What nodes say to each other about slots.
 #[derive(Clone, Debug)]
@@ -39,7 +42,7 @@ impl World {
         let now_us = self.now_us;
         let Some(process) = &mut self.nodes[number].process else { return };
         let before = process.registration.incarnation();
-        let actions = match process.draining {
+        let actions = match process.draining.is_some() {
             // Who leaves does not come back.
             true => Vec::new(),
             false => process.registration.on(event, &process.keeper.topology, now_us),
@@ -173,7 +176,7 @@ impl World {
             self.look_soon(number);
         }
         match purpose {
-            Purpose::Nothing | Purpose::Lead => {}
+            Purpose::Nothing | Purpose::Lead | Purpose::Drain => {}
             Purpose::Register => {
                 let event = match outcome {
                     Some((version, Applied::Registered(incarnation))) => {
@@ -210,30 +213,38 @@ impl World {
         }
     }
 
-    /// A node that was told to stop gives its slots away first, leaves the topology, then says goodbye.
-    fn drain(&mut self, number: usize) {
-        let Some(process) = self.nodes[number].process.as_ref().filter(|process| process.draining) else { return };
-        let keeper = &process.keeper;
-        let Some(incarnation) = process.registration.incarnation() else { return };
-        let node = keeper.own;
-        match keeper.topology.nodes.get(&node).map(|node| node.leaving) {
-            Some(false) => self.propose(number, TopologyChange::Leaving { node, incarnation }, Purpose::Nothing),
-            Some(true) if keeper.owned == 0 && keeper.releasing.is_empty() => {
-                self.propose(number, TopologyChange::RemoveNode { node, incarnation }, Purpose::Nothing);
+    /// A node is told to stop: it gives its slots away first, unless nobody knows it yet.
+    pub(crate) fn tell_to_stop(&mut self, number: usize) {
+        let now_us = self.now_us;
+        let Some(process) = self.nodes[number].process.as_mut().filter(|process| process.draining.is_none()) else {
+            return;
+        };
+        self.trace.line(now_us, format_args!("node {number} is told to stop"));
+        match process.registration.incarnation() {
+            Some(incarnation) => {
+                process.draining = Some(Draining::new(process.keeper.own, incarnation, DRAIN_PATIENCE_US, now_us));
             }
-            Some(_) | None => {}
+            None => self.leave(number),
         }
     }
 
-    /// A drained node has learned that it was removed.
-    pub(crate) fn leave_if_drained(&mut self, number: usize) {
-        let process = self.nodes[number].process.as_ref();
-        let is_out = process.is_some_and(|process| {
-            let keeper = &process.keeper;
-            process.draining && process.registered_by(keeper.topology.version) && !process.is_current()
-        });
-        if is_out {
-            self.leave(number);
+    /// What `node::drain` does: one look of a node that leaves.
+    fn drain(&mut self, number: usize) {
+        let now_us = self.now_us;
+        let Some(process) = &mut self.nodes[number].process else { return };
+        let Some(draining) = &mut process.draining else { return };
+        let is_proposing = process.proposals.values().any(|purpose| *purpose == Purpose::Drain);
+        // Voters stay voters here, and may leave all the same.
+        match draining.look(&process.keeper.topology, false, now_us) {
+            Next::Propose(change) if !is_proposing => self.propose(number, change, Purpose::Drain),
+            Next::Propose(_) | Next::Wait | Next::Warn { .. } => {}
+            Next::End(drained) => {
+                self.trace.line(now_us, format_args!("node {number} ends: {drained:?}"));
+                let (node, incarnation) = (process.keeper.own, process.registration.incarnation());
+                let agreed = self.agreed.clone();
+                self.observe(Observation::Drained { node, incarnation, drained: &drained, agreed: &agreed });
+                self.leave(number);
+            }
         }
     }
 

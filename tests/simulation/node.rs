@@ -6,6 +6,7 @@ use crate::network::address_of;
 use starling::base::hlc::{HybridClock, Stamp};
 use starling::base::identity::{ClusterId, Incarnation, NodeId};
 use starling::cluster::datagram::ClusterSecret;
+use starling::cluster::draining::Draining;
 use starling::cluster::membership::{Life, MemberIdentity, MemberMetadata, Membership, MembershipOptions};
 use starling::cluster::registration::Registration;
 use starling::cluster::topology::{self, NodeState, Topology};
@@ -42,7 +43,7 @@ pub(crate) struct Process {
     /// What it has proposed and not given up yet.
     pub(crate) proposals: BTreeMap<u64, Purpose>,
     /// It was told to stop, and gives its slots away.
-    pub(crate) draining: bool,
+    pub(crate) draining: Option<Draining>,
     /// When its next timer fires; an earlier wake in the queue is out of date.
     pub(crate) wake_us: u64,
     /// A mark is on its way to the disk.
@@ -65,11 +66,6 @@ impl Process {
     /// Whether the topology that it knows means this life.
     pub(crate) fn is_current(&self) -> bool {
         is_current(&self.keeper.topology, self.keeper.own, self.registration.incarnation())
-    }
-
-    /// Whether the version at which it was registered is known to it.
-    pub(crate) fn registered_by(&self, version: u64) -> bool {
-        self.registration.registered_at().is_some_and(|at| version >= at)
     }
 }
 
@@ -120,7 +116,7 @@ impl Node {
             registration: Registration::new(description(self.number, self.disk.start_ms)),
             leading: Leading::default(),
             proposals: BTreeMap::new(),
-            draining: false,
+            draining: None,
             wake_us: u64::MAX,
             marking: false,
         });

@@ -263,7 +263,7 @@ impl World {
             self.nodes[number].clock_offset_ms = 0;
             self.nodes[number].paused_until_us = 0;
             // Whoever is on its way out comes back.
-            if self.nodes[number].process.as_ref().is_some_and(|process| process.draining) {
+            if self.nodes[number].process.as_ref().is_some_and(|process| process.draining.is_some()) {
                 self.crash(number);
             }
             if self.nodes[number].process.is_none() {
@@ -329,10 +329,7 @@ impl World {
             Happening::Tick { node, life, begun } => self.on_tick(node, life, begun),
             Happening::Unanswered { node, life, begun, question } => self.on_unanswered(node, life, begun, question),
             Happening::Look { node } => self.look(node),
-            Happening::Pull { node } => {
-                self.on_pull(node);
-                self.leave_if_drained(node);
-            }
+            Happening::Pull { node } => self.on_pull(node),
             Happening::Lead => self.on_lead(),
             Happening::Write => self.on_write(),
             Happening::Chaos if self.chaos => {

@@ -1,6 +1,8 @@
-//! Invariant 12: a member that wants to leave goes on leaving, whatever is believed of it, until its life ends.
+//! Invariant 12: a member that wants to leave goes on leaving, whatever is believed of it, until its life ends; and one that
+//! ends because it has given everything away has.
 
 use super::{Invariant, Observation};
+use starling::cluster::draining::Drained;
 
 pub(crate) struct LeavingStays;
 
@@ -10,7 +12,18 @@ impl Invariant for LeavingStays {
     }
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Agreed { change, before, after, .. } = observation else { return Ok(()) };
+        let (change, before, after) = match observation {
+            Observation::Agreed { change, before, after, .. } => (change, before, after),
+            Observation::Drained { node, incarnation, drained: Drained::Everything, agreed } => {
+                let held = agreed
+                    .slots()
+                    .iter()
+                    .any(|record| record.primary == Some(*node) || record.phase.releasing_from() == Some(*node));
+                let is_meant = agreed.nodes.get(node).map(|node| node.incarnation) == *incarnation;
+                return if held && is_meant { Err(format!("{node:?} ended with slots")) } else { Ok(()) };
+            }
+            _ => return Ok(()),
+        };
         for node in before.nodes.values().filter(|node| node.leaving) {
             let now = after.nodes.get(&node.id).filter(|now| now.incarnation == node.incarnation);
             if now.is_some_and(|now| !now.leaving) {

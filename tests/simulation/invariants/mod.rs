@@ -10,8 +10,9 @@ mod stale_changes_nothing;
 mod stamps_rise;
 
 use starling::base::hlc::Stamp;
-use starling::base::identity::Epoch;
+use starling::base::identity::{Epoch, Incarnation, NodeId};
 use starling::base::slot::Slot;
+use starling::cluster::draining::Drained;
 use starling::cluster::membership::{MembersView, MembershipEvent};
 use starling::cluster::planner::{Plan, PlanInput};
 use starling::cluster::topology::{Applied, Topology, TopologyChange};
@@ -41,6 +42,8 @@ pub(crate) enum Observation<'a> {
     Planned { input: &'a PlanInput, plan: &'a Plan },
     /// A node executes a write: what it finds in the slot, and what clients were acknowledged.
     Executed { node: usize, slot: Slot, epoch: Epoch, found: &'a [u64], expected: &'a [u64] },
+    /// A life that left ends, while this is agreed.
+    Drained { node: NodeId, incarnation: Option<Incarnation>, drained: &'a Drained, agreed: &'a Topology },
 }
 
 /// One thing that must always hold. It remembers what it needs of the past.

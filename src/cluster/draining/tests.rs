@@ -3,20 +3,19 @@ use crate::base::identity::ClusterId;
 use crate::cluster::topology::Node;
 use std::net::{IpAddr, Ipv4Addr};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE_US: u64 = 10_000_000;
 
 /// A cluster whose first node owns everything and drains.
 struct Cluster {
     topology: Topology,
     draining: Draining,
-    now: Instant,
+    now_us: u64,
 }
 
 impl Cluster {
     fn of(nodes: u16) -> Cluster {
-        let now = Instant::now();
-        let draining = Draining::new(NodeId(1), Incarnation(1), PATIENCE, now);
-        let mut cluster = Cluster { topology: Topology::default(), draining, now };
+        let draining = Draining::new(NodeId(1), Incarnation(1), PATIENCE_US, 0);
+        let mut cluster = Cluster { topology: Topology::default(), draining, now_us: 0 };
         cluster.agree(TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
         for number in 1..=nodes {
             let node = Node {
@@ -54,17 +53,17 @@ impl Cluster {
     }
 
     fn look(&mut self) -> Next {
-        self.draining.look(&self.topology, false, self.now)
+        self.draining.look(&self.topology, false, self.now_us)
     }
 
     /// Looks for so long, often enough; gives how long it took to end.
-    fn run(&mut self, at_most: Duration) -> Option<(Duration, Drained)> {
-        let began = self.now;
-        while self.now - began < at_most {
+    fn run(&mut self, at_most_us: u64) -> Option<(u64, Drained)> {
+        let began_us = self.now_us;
+        while self.now_us - began_us < at_most_us {
             if let Next::End(drained) = self.look() {
-                return Some((self.now - began, drained));
+                return Some((self.now_us - began_us, drained));
             }
-            self.now += STOOD_STILL / 2;
+            self.now_us += STOOD_STILL_US / 2;
         }
         None
     }
@@ -78,24 +77,36 @@ fn all_left() -> Drained {
 fn while_somebody_can_take_them_it_never_ends_with_slots() {
     let mut cluster = Cluster::of(2);
     assert!(matches!(cluster.look(), Next::Propose(TopologyChange::Leaving { .. })));
-    assert_eq!(cluster.run(3 * PATIENCE), None);
+    assert_eq!(cluster.run(3 * PATIENCE_US), None);
     cluster.leaves(1);
-    assert_eq!(cluster.run(3 * PATIENCE), None);
+    assert_eq!(cluster.run(3 * PATIENCE_US), None);
+}
+
+#[test]
+fn while_nothing_moves_it_warns_now_and_then() {
+    let mut cluster = Cluster::of(2);
+    cluster.leaves(1);
+    let mut warned = 0;
+    for _ in 0..4 * (3 * PATIENCE_US / STOOD_STILL_US) {
+        warned += usize::from(matches!(cluster.look(), Next::Warn { slots } if slots == Slot::all().count()));
+        cluster.now_us += STOOD_STILL_US / 4;
+    }
+    assert_eq!(warned, 2);
 }
 
 #[test]
 fn alone_it_ends_at_once_and_says_what_is_left() {
-    assert_eq!(Cluster::of(1).run(PATIENCE), Some((Duration::ZERO, all_left())));
+    assert_eq!(Cluster::of(1).run(PATIENCE_US), Some((0, all_left())));
 }
 
 #[test]
 fn where_all_leave_it_stays_until_the_others_have_learned_it() {
     let mut cluster = Cluster::of(2);
     cluster.leaves(2);
-    assert!(cluster.run(LINGER + LINGER).is_none(), "not before its own wish is known");
+    assert!(cluster.run(LINGER_US + LINGER_US).is_none(), "not before its own wish is known");
     cluster.leaves(1);
-    let (took, drained) = cluster.run(PATIENCE).expect("it ends");
-    assert!(took <= LINGER, "{took:?}");
+    let (took_us, drained) = cluster.run(PATIENCE_US).expect("it ends");
+    assert!(took_us <= LINGER_US, "{took_us}");
     assert_eq!(drained, all_left());
 }
 
@@ -105,11 +116,11 @@ fn it_waits_for_members_that_are_down_as_long_as_it_runs() {
     cluster.leaves(1);
     cluster.goes_down(2);
     for _ in 0..5 {
-        assert_eq!(cluster.run(PATIENCE / 10), None);
-        cluster.now += 10 * PATIENCE;
+        assert_eq!(cluster.run(PATIENCE_US / 10), None);
+        cluster.now_us += 10 * PATIENCE_US;
         assert!(!matches!(cluster.look(), Next::End(_)), "it stood still for that long");
     }
-    let (_, drained) = cluster.run(PATIENCE).expect("it ends when it has waited long enough");
+    let (_, drained) = cluster.run(PATIENCE_US).expect("it ends when it has waited long enough");
     assert_eq!(drained, all_left());
 }
 
@@ -132,6 +143,19 @@ fn it_goes_when_it_holds_nothing() {
     assert_eq!(cluster.look(), Next::Propose(remove.clone()));
     cluster.agree(remove);
     assert_eq!(cluster.look(), Next::End(Drained::Everything));
+}
+
+#[test]
+fn it_ends_though_a_late_registration_brings_it_back() {
+    let mut cluster = Cluster::of(2);
+    cluster.leaves(1);
+    let own = cluster.topology.nodes[&NodeId(1)].clone();
+    let (slots, node, incarnation) = (Slot::all().collect::<SlotRanges>(), NodeId(1), Incarnation(1));
+    cluster.look();
+    cluster.goes_down(1);
+    cluster.agree(TopologyChange::ForgetNode { node, incarnation });
+    cluster.agree(TopologyChange::RegisterNode { node: own });
+    assert_eq!(cluster.look(), Next::End(Drained::Left { slots, reason: Reason::Forgotten }));
 }
 
 #[test]
