@@ -34,6 +34,9 @@ test: test-tools unit compat ## everything, from a fresh machine; prints the cou
 sim: ## the simulation: SEED= to replay one run, RUNS= for more of them
 	$(CARGO) test --locked --test simulation -- --nocapture
 
+sim-long: ## the same with optimization: RUNS=10000 seeds, unless told otherwise
+	RUNS=$${RUNS:-10000} $(CARGO) test --locked --release --test simulation clusters_survive -- --nocapture
+
 sim-planted: ## plants mistakes in a copy of the sources; the simulation must find each
 	redis-compat-tests/planted/run.py
 
@@ -73,4 +76,4 @@ memcheck: ## the files with unsafe code, under valgrind
 clean: ## remove what was built
 	$(CARGO) clean && rm -rf redis-compat-tests/.work
 
-.PHONY: help build run demo check test-tools unit compat compat-long test sim sim-planted bench bench-memory bench-arguments fmt fix lint docs verify memcheck clean
+.PHONY: help build run demo check test-tools unit compat compat-long test sim sim-long sim-planted bench bench-memory bench-arguments fmt fix lint docs verify memcheck clean
