@@ -9,6 +9,7 @@
 //! a change that was proposed already is refused when it is applied again.
 
 use super::planner::{self, PlanInput, PlanNode};
+use super::quota::{self, Member};
 use super::topology::{Node, NodeState, Phase, SlotRecord, Topology, TopologyChange};
 use crate::base::identity::NodeId;
 use crate::base::slot::Slot;
@@ -88,8 +89,9 @@ pub fn stage_of(topology: &Topology, one: &SlotMove) -> Option<Stage> {
     one.slots.slots().map(stage).min().flatten()
 }
 
-/// What the raft leader should propose, most urgent first.
-pub fn leader_duties(topology: &Topology, hints: &BTreeMap<NodeId, Hint>) -> Vec<TopologyChange> {
+/// What the raft leader should propose, most urgent first. `gathering`: members are still coming, so nothing moves that is
+/// served already; it would move again with the next of them.
+pub fn leader_duties(topology: &Topology, hints: &BTreeMap<NodeId, Hint>, gathering: bool) -> Vec<TopologyChange> {
     if topology.cluster.is_none() {
         return Vec::new();
     }
@@ -98,7 +100,7 @@ pub fn leader_duties(topology: &Topology, hints: &BTreeMap<NodeId, Hint>) -> Vec
     changes.extend(dead(topology));
     changes.extend(moves.iter().filter_map(|one| end_of(topology, one)));
     if changes.is_empty() {
-        changes = next_moves(topology, &moves);
+        changes = next_moves(topology, &moves, gathering);
     }
     changes
 }
@@ -166,14 +168,53 @@ pub fn plan_input(topology: &Topology) -> PlanInput {
     }
 }
 
+/// Members that hold more than their share, or are to hold nothing; `None`: some slot has no owner. Where a plan would
+/// move nothing this tells so for a hundredth of its cost, and most looks are such.
+fn givers(topology: &Topology) -> Option<Vec<NodeId>> {
+    let mut held: BTreeMap<NodeId, usize> = topology.nodes.keys().map(|id| (*id, 0)).collect();
+    let mut run: Option<(NodeId, usize)> = None;
+    for record in topology.slots().iter() {
+        let holder = record.phase.target().or(record.primary)?;
+        match &mut run {
+            Some((node, length)) if *node == holder => *length += 1,
+            _ => {
+                if let Some((node, length)) = run.replace((holder, 1)) {
+                    *held.entry(node).or_default() += length;
+                }
+            }
+        }
+    }
+    if let Some((node, length)) = run {
+        *held.entry(node).or_default() += length;
+    }
+    let member = |(id, held): (&NodeId, &usize)| {
+        let node = topology.nodes.get(id);
+        let weight = node.filter(|node| node.takes_slots()).map_or(0, |node| u64::from(node.weight));
+        Member { weight, zone: node.map_or("", |node| node.zone.as_str()), held: *held }
+    };
+    let members: Vec<Member<'_>> = held.iter().map(member).collect();
+    if members.iter().all(|member| member.weight == 0) {
+        return Some(Vec::new());
+    }
+    // What a member has that is down stays with it.
+    let is_there = |id: &NodeId| topology.nodes.get(id).is_some_and(|node| node.state == NodeState::Active);
+    let quotas = quota::quotas(&members, 1);
+    let above = held.iter().zip(quotas).filter(|((id, held), quota)| **held > *quota && is_there(id));
+    Some(above.map(|((id, _), _)| *id).collect())
+}
+
 /// The next steps towards the plan: ownerless slots begin anew, others move a few at a time.
-fn next_moves(topology: &Topology, moves: &[SlotMove]) -> Vec<TopologyChange> {
-    let planned = planner::plan(&plan_input(topology));
+fn next_moves(topology: &Topology, moves: &[SlotMove], gathering: bool) -> Vec<TopologyChange> {
     let mut busy: BTreeMap<NodeId, usize> = BTreeMap::new();
     for one in moves {
         *busy.entry(one.from).or_default() += 1;
         *busy.entry(one.to).or_default() += 1;
     }
+    let free = |busy: &BTreeMap<NodeId, usize>, node| busy.get(&node).is_none_or(|count| *count < MOVES_PER_NODE);
+    if givers(topology).is_some_and(|givers| gathering || !givers.iter().any(|giver| free(&busy, *giver))) {
+        return Vec::new();
+    }
+    let planned = planner::plan(&plan_input(topology));
     let mut changes = Vec::new();
     let takes_slots = |node: NodeId| topology.nodes.get(&node).is_some_and(Node::takes_slots);
     for one in planned.moves.into_iter().filter(|one| takes_slots(one.to)) {
@@ -192,8 +233,10 @@ fn next_moves(topology: &Topology, moves: &[SlotMove]) -> Vec<TopologyChange> {
             }
             continue;
         };
+        if gathering {
+            continue;
+        }
         let slots: SlotRanges = slots.take(SLOTS_PER_MOVE).collect();
-        let free = |busy: &BTreeMap<NodeId, usize>, node| busy.get(&node).is_none_or(|count| *count < MOVES_PER_NODE);
         let underway = moves.iter().any(|other| other.from == from && other.to == one.to);
         if !slots.is_empty() && !underway && free(&busy, from) && free(&busy, one.to) {
             *busy.entry(from).or_default() += 1;

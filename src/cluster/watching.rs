@@ -10,6 +10,9 @@ use std::time::Duration;
 
 /// A hand-off that takes longer than this is called off: nobody serves its slots meanwhile.
 const HAND_OFF_LIMIT_US: u64 = 3_000_000;
+/// Members that come within so long of each other are planned for together, for so long at most.
+const GATHERING_PAUSE_US: u64 = 400_000;
+const GATHERING_LIMIT_US: u64 = 4_000_000;
 
 /// What a leader has seen since it leads.
 #[derive(Debug, Default)]
@@ -20,6 +23,16 @@ pub struct Watching {
     unheard: Vec<NodeId>,
     /// Since when hand-offs are under way.
     handing_off: BTreeMap<u64, u64>,
+    /// How many members there were at the last look.
+    members: Option<usize>,
+    gathering: Option<Gathering>,
+}
+
+/// Members that come one after the other.
+#[derive(Clone, Copy, Debug)]
+struct Gathering {
+    since_us: u64,
+    latest_us: u64,
 }
 
 impl Watching {
@@ -63,6 +76,18 @@ impl Watching {
         let unheard = hints::heard_by_links_only(topology, members, heard, unix_ms);
         let before = std::mem::replace(&mut self.unheard, unheard);
         self.unheard.iter().filter(|node| !before.contains(node)).copied().collect()
+    }
+
+    /// Whether members are still coming: what is moved now would move again with the next of them.
+    pub fn is_gathering(&mut self, topology: &Topology, now_us: u64) -> bool {
+        let members = topology.nodes.len();
+        // Who was there when this node began to lead has been there for a while.
+        let before = self.members.replace(members).unwrap_or(members);
+        if members > before {
+            self.gathering.get_or_insert(Gathering { since_us: now_us, latest_us: now_us }).latest_us = now_us;
+        }
+        self.gathering = self.gathering.filter(|gathering| now_us < gathering.latest_us + GATHERING_PAUSE_US);
+        self.gathering.is_some_and(|gathering| now_us < gathering.since_us + GATHERING_LIMIT_US)
     }
 
     /// Hand-offs that take too long.
@@ -209,5 +234,24 @@ mod tests {
         let begun = pair.hand_off(&slots);
         assert_eq!(pair.watching.overdue(&pair.topology, HAND_OFF_LIMIT_US + 3), []);
         assert_eq!(pair.watching.overdue(&pair.topology, 2 * HAND_OFF_LIMIT_US + 4), [abort(begun)]);
+    }
+
+    #[test]
+    fn members_that_come_together_are_waited_for_up_to_a_limit() {
+        let (mut pair, mut id) = (Pair::new(), 2);
+        assert!(!pair.watching.is_gathering(&pair.topology, 0), "they were there before");
+        let mut join = |pair: &mut Pair| {
+            id += 1;
+            pair.agree(TopologyChange::RegisterNode { node: node(NodeId(id)) });
+        };
+        join(&mut pair);
+        let mut gathers = |pair: &mut Pair, now_us| pair.watching.is_gathering(&pair.topology, now_us);
+        assert!(gathers(&mut pair, 1_000_000) && gathers(&mut pair, 1_399_999));
+        assert!(!gathers(&mut pair, 1_400_000), "nobody else has come");
+        let waited = (0..100).filter(|round| {
+            join(&mut pair);
+            gathers(&mut pair, 2_000_000 + round * 100_000)
+        });
+        assert_eq!(waited.count(), 40, "those who come without end are not waited for");
     }
 }

@@ -23,7 +23,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership: Arc<MembershipHandle>) {
     let mut topologies = consensus.subscribe();
     let (mut watching, began) = (Watching::default(), Instant::now());
-    let mut done: Option<(u64, BTreeMap<NodeId, Hint>)> = None;
+    let mut done: Option<(u64, bool, BTreeMap<NodeId, Hint>)> = None;
     loop {
         let topology = Arc::clone(&topologies.borrow_and_update());
         if consensus.group().leader == Some(node) {
@@ -35,10 +35,12 @@ pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership
             let now_us = began.elapsed().as_micros() as u64;
             let hints = watching.hints(node, &topology, &members, &heard, now_us);
             let mut changes = watching.overdue(&topology, now_us);
+            let gathering = watching.is_gathering(&topology, now_us);
             // The plan is the same for the same topology and hints.
-            if done.as_ref().is_none_or(|(version, known)| *version != topology.version || *known != hints) {
-                changes.extend(duties::leader_duties(&topology, &hints));
-                done = Some((topology.version, hints));
+            let decided_by = (topology.version, gathering, hints);
+            if done.as_ref() != Some(&decided_by) {
+                changes.extend(duties::leader_duties(&topology, &decided_by.2, gathering));
+                done = Some(decided_by);
             }
             let mut refused = false;
             for change in changes {

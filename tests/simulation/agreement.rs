@@ -46,7 +46,7 @@ pub(crate) enum Purpose {
 pub(crate) struct Leading {
     watching: Watching,
     /// The version and the hints by which it proposed last.
-    done: Option<(u64, BTreeMap<NodeId, Hint>)>,
+    done: Option<(u64, bool, BTreeMap<NodeId, Hint>)>,
 }
 
 impl World {
@@ -222,9 +222,11 @@ impl World {
         }
         let hints = watching.hints(node_id(leader), topology, &process.membership.view(), &heard, now_us);
         changes.extend(watching.overdue(topology, now_us));
-        if done.as_ref().is_none_or(|(version, known)| *version != topology.version || *known != hints) {
-            changes.extend(duties::leader_duties(topology, &hints));
-            *done = Some((topology.version, hints));
+        let gathering = watching.is_gathering(topology, now_us);
+        let decided_by = (topology.version, gathering, hints);
+        if done.as_ref() != Some(&decided_by) {
+            changes.extend(duties::leader_duties(topology, &decided_by.2, gathering));
+            *done = Some(decided_by);
             // The same plan once more, seldom: it is what takes most of a run's time.
             if duties::moves(topology).is_empty() {
                 let input = duties::plan_input(topology);

@@ -235,7 +235,7 @@ fn a_member_that_leaves_and_is_believed_dead_for_a_while_gives_its_slots_away() 
     let hints = [(node, duties::Hint::Alive { start_ms: 1 })].into();
     let mut moved = false;
     for _ in 0..20 {
-        for change in duties::leader_duties(&topology, &hints) {
+        for change in duties::leader_duties(&topology, &hints, false) {
             let done = topology.apply(topology.version + 1, &change) == Applied::Done;
             moved |= done && matches!(change, TopologyChange::CopyAdd { from, .. } if from == node);
         }
