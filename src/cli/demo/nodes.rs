@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 /// How long a node may take to end by itself when the demo is over.
 const END_LIMIT: Duration = Duration::from_secs(2);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// Nodes that a new one is told of.
+const SEEDS_MAX: usize = 3;
 /// Client ports. Cluster ports are 10000 above, and below those that the system gives to outgoing connections: one of them
 /// could take a node's port before the node does.
 const PORTS: Range<u16> = 10_000..20_000;
@@ -109,7 +111,8 @@ impl DemoNodes {
     fn spawn(&mut self, index: usize) -> io::Result<()> {
         let port = self.nodes[index].port;
         let log = File::options().create(true).append(true).open(self.directory.join(format!("{port}.log")))?;
-        let seeds: Vec<String> = self.living().map(|node| address(node).to_string()).collect();
+        // A few are enough to be found by, and a hundred nodes that ask a hundred others are not.
+        let seeds: Vec<String> = self.living().take(SEEDS_MAX).map(|node| address(node).to_string()).collect();
         let mut command = Command::new(&self.executable);
         command.args(["server", "--port", &port.to_string(), "--bind", "127.0.0.1", "--threads", "1"]);
         command.arg("--dir").arg(&self.directory);
