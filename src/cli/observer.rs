@@ -42,19 +42,25 @@ impl ClusterReport {
     pub(super) fn look(seeds: &[SocketAddr]) -> io::Result<ClusterReport> {
         let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "there is no node to ask");
         for &seed in seeds {
-            match Connection::open(seed).and_then(|mut connection| connection.text(&["CLUSTER", "NODES"])) {
-                Ok(text) => {
-                    let mut nodes: Vec<NodeReport> = text.lines().filter_map(node_of).collect();
-                    nodes.sort_by_key(|node| node.address);
-                    for node in nodes.iter_mut().filter(|node| !node.is_failed()) {
+            match ClusterReport::seen_by(seed) {
+                Ok(mut report) => {
+                    for node in report.nodes.iter_mut().filter(|node| !node.is_failed()) {
                         node.own = own_report(node.address).ok();
                     }
-                    return Ok(ClusterReport { nodes });
+                    return Ok(report);
                 }
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// The cluster as this node describes it, in one request; the others are not asked.
+    pub(super) fn seen_by(node: SocketAddr) -> io::Result<ClusterReport> {
+        let text = Connection::open(node)?.text(&["CLUSTER", "NODES"])?;
+        let mut nodes: Vec<NodeReport> = text.lines().filter_map(node_of).collect();
+        nodes.sort_by_key(|node| node.address);
+        Ok(ClusterReport { nodes })
     }
 
     /// How many slots somebody serves.

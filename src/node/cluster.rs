@@ -509,7 +509,7 @@ async fn hear(mut events: mpsc::Receiver<MembershipEvent>, raft: RaftTopology) {
             raft.learn_place(Whereabouts { node, start_ms: life.start_ms, address });
         }
         match event {
-            MembershipEvent::TopologyVersionSeen { version, .. } => raft.nudge(version),
+            MembershipEvent::TopologyVersionSeen { version, .. } => raft.hint(version),
             MembershipEvent::Rejected { reason, from, count } => {
                 tracing::warn!(peer = %from, %reason, times = count, "gossip was dropped");
             }

@@ -30,6 +30,7 @@ pub struct View {
     /// CLUSTER SLOTS in RESP2 and RESP3, made when it is first asked for: clients ask often, and it is long.
     pub slots_reply: [OnceLock<Box<[u8]>>; 2],
     slots_by_node: OnceLock<BTreeMap<NodeId, SlotRanges>>,
+    epochs_by_node: OnceLock<BTreeMap<NodeId, u32>>,
 }
 
 impl View {
@@ -43,7 +44,14 @@ impl View {
         let former = former.map(|view| (view.topology.as_ref(), &view.routing));
         let routing = view::routing_view(&topology, node, incarnation, options, former)?;
         let is_member = view::is_current(&topology, node, incarnation);
-        Ok(View { routing, topology, is_member, slots_reply: Default::default(), slots_by_node: OnceLock::new() })
+        Ok(View {
+            routing,
+            topology,
+            is_member,
+            slots_reply: Default::default(),
+            slots_by_node: OnceLock::new(),
+            epochs_by_node: OnceLock::new(),
+        })
     }
 
     /// The slots that a node serves, and those that nobody serves since it did.
@@ -59,6 +67,20 @@ impl View {
             by_node
         });
         by_node.get(&node).unwrap_or(&NONE)
+    }
+
+    /// The greatest epoch of the slots that a node owns: what Redis calls its config epoch. 0: it owns none.
+    pub fn epoch_of(&self, node: NodeId) -> u32 {
+        let by_node = self.epochs_by_node.get_or_init(|| {
+            let mut by_node: BTreeMap<NodeId, u32> = BTreeMap::new();
+            for record in self.topology.slots().iter() {
+                let Some(primary) = record.primary else { continue };
+                let epoch = by_node.entry(primary).or_default();
+                *epoch = record.epoch.0.max(*epoch);
+            }
+            by_node
+        });
+        by_node.get(&node).copied().unwrap_or(0)
     }
 
     /// How many slots somebody serves.

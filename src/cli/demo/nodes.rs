@@ -205,7 +205,7 @@ impl DemoNodes {
             let living = self.living().count();
             let addresses = self.addresses();
             let agrees = |address: &SocketAddr| {
-                ClusterReport::look(&[*address]).is_ok_and(|report| is_whole(&report, living, self.ended().is_empty()))
+                ClusterReport::seen_by(*address).is_ok_and(|report| is_whole(&report, living, self.ended().is_empty()))
             };
             if !self.is_draining() && addresses.iter().all(agrees) {
                 return Ok(());
@@ -222,7 +222,7 @@ impl DemoNodes {
 /// Whether this many nodes serve equal shares of all slots.
 fn is_whole(report: &ClusterReport, living: usize, all_live: bool) -> bool {
     let served: Vec<usize> =
-        report.nodes.iter().filter(|node| node.own.is_some()).map(|node| node.slots.len()).collect();
+        report.nodes.iter().filter(|node| !node.flags.contains("fail")).map(|node| node.slots.len()).collect();
     let shares_equal = served.iter().max().unwrap_or(&0) - served.iter().min().unwrap_or(&0) <= 1;
     served.len() == living && (!all_live || (report.served() == SLOT_COUNT && shares_equal))
 }

@@ -13,8 +13,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
-/// Between pings of the voters.
+/// Between pings of the raft leader; and of all voters, as long as it answers.
 const PING_INTERVAL: Duration = Duration::from_millis(100);
+const VOTERS_EVERY: u32 = 10;
+/// Who has not heard the raft leader for so long asks all voters.
+const LED_WITHIN: Duration = Duration::from_millis(350);
+/// Between looks that gossip brings about, for each member: so that all of them together ask the raft leader for a new
+/// version 2,000 times a second at most.
+const HINT_PAUSE_PER_MEMBER: Duration = Duration::from_micros(500);
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 const PULL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Nodes besides the voters that are asked at each of these, where the raft leader is not found.
@@ -28,7 +34,7 @@ const VOTERS_INTERVAL: Duration = Duration::from_millis(500);
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
 const AVOID_FOR: Duration = Duration::from_secs(30);
 
-/// Pings every voter, and pulls from one that knows a newer topology. One ping per voter is under way at a time, so
+/// Pings the raft leader, every voter now and then, and pulls from one that knows a newer topology. One ping per voter is under way at a time, so
 /// that one that hangs delays no other. Where that finds no raft leader, a few others are asked at each look, in turn: the
 /// voters may have moved.
 pub(super) async fn follow(shared: Arc<Shared>) {
@@ -36,15 +42,29 @@ pub(super) async fn follow(shared: Arc<Shared>) {
     let mut rota = Rota::default();
     let mut ticks = tokio::time::interval(PING_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut turn, mut last) = (0u32, Instant::now());
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = shared.nudge.notified() => {}
+        let hint_pause = HINT_PAUSE_PER_MEMBER * shared.published.current().nodes.len() as u32;
+        let hinted = async {
+            shared.hint.notified().await;
+            tokio::time::sleep_until(last + hint_pause).await;
+        };
+        let is_turn = tokio::select! {
+            _ = ticks.tick() => true,
+            () = shared.nudge.notified() => false,
+            () = hinted => false,
             () = shared.until_stopped() => return,
-        }
+        };
+        last = Instant::now();
+        turn = turn.wrapping_add(u32::from(is_turn));
         shared.refresh_right_to_elect();
         let others = rota.next(shared.others(), OTHERS_PER_LOOK);
-        for peer in shared.peers().into_iter().chain(others) {
+        let mut peers = shared.peers();
+        // The first of them is the raft leader.
+        if shared.is_led_within(LED_WITHIN) && !(is_turn && turn.is_multiple_of(VOTERS_EVERY)) {
+            peers.truncate(1);
+        }
+        for peer in peers.into_iter().chain(others) {
             if !under_way.lock().insert(peer) {
                 continue;
             }

@@ -163,6 +163,7 @@ pub(super) struct Shared {
     /// What others told of the group, the newest.
     heard: Mutex<GroupView>,
     pub(super) nudge: Notify,
+    pub(super) hint: Notify,
     /// A version that is known to exist.
     pub(super) wanted: AtomicU64,
     stop: watch::Sender<bool>,
@@ -202,6 +203,7 @@ impl RaftTopology {
             heard_of: Mutex::default(),
             heard: Mutex::new(heard),
             nudge: Notify::new(),
+            hint: Notify::new(),
             wanted: AtomicU64::new(0),
             stop: watch::Sender::new(false),
         });
@@ -250,6 +252,13 @@ impl RaftTopology {
     pub fn nudge(&self, version: u64) {
         self.shared.wanted.fetch_max(version, Ordering::Relaxed);
         self.shared.nudge.notify_one();
+    }
+
+    /// Gossip has told of this version: fetched soon. Everybody hears that at the same moment, and must not ask at it.
+    pub fn hint(&self, version: u64) {
+        if version > self.shared.published.current().version {
+            self.shared.hint.notify_one();
+        }
     }
 
     /// Answers pings, proposals, pulls and raft's own messages; other requests come back.
@@ -465,9 +474,13 @@ impl Shared {
         linked.into_iter().filter_map(heard).collect()
     }
 
+    /// Whether the raft leader has answered in this time.
+    pub(super) fn is_led_within(&self, time: Duration) -> bool {
+        self.led_at.lock().is_some_and(|at| at.elapsed() < time)
+    }
+
     fn is_lost(&self) -> bool {
-        let is_led = self.led_at.lock().is_some_and(|at| at.elapsed() < LOST_AFTER);
-        !is_led && !self.is_leader()
+        !self.is_led_within(LOST_AFTER) && !self.is_leader()
     }
 
     /// Whom to ask besides the voters. Where no raft leader is found: seeds, and wherever a member is known to be. The raft

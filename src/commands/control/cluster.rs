@@ -209,18 +209,12 @@ fn write_node_line(text: &mut String, node: &Node, view: &View, members: &Member
     // Gossip probes members in turn and tells no time of the last answer: an alive one is heard from all the time.
     let heard_ms = if node.id == own || failed { 0 } else { clock::unix_us() / 1000 };
     let link = if node.id == own || (!failed && member.is_some()) { "connected" } else { "disconnected" };
-    let _ = write!(text, " {flags} - 0 {heard_ms} {} {link}", epoch_of(view, node.id));
+    let _ = write!(text, " {flags} - 0 {heard_ms} {} {link}", view.epoch_of(node.id));
     let slots = view.slots_of(node.id);
     if !slots.is_empty() {
         let _ = write!(text, " {slots}");
     }
     text.push('\n');
-}
-
-/// The greatest epoch of a node's slots: what Redis calls its config epoch.
-fn epoch_of(view: &View, node: NodeId) -> u32 {
-    let owned = view.topology.slots().iter().filter(|record| record.primary == Some(node));
-    owned.map(|record| record.epoch.0).max().unwrap_or(0)
 }
 
 // ---- INFO ----
@@ -253,7 +247,7 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     field("cluster_known_nodes", &topology.nodes.len());
     field("cluster_size", &size);
     field("cluster_current_epoch", &epoch);
-    field("cluster_my_epoch", &epoch_of(&view, cluster.node()));
+    field("cluster_my_epoch", &view.epoch_of(cluster.node()));
     field("cluster_stats_messages_sent", &counted(&counters.datagrams_out));
     field("cluster_stats_messages_received", &counted(&counters.datagrams_in));
     field("total_cluster_links_buffer_limit_exceeded", &0);
