@@ -245,7 +245,7 @@ mod tests {
             pair.agree(TopologyChange::RegisterNode { node: node(NodeId(id)) });
         };
         join(&mut pair);
-        let mut gathers = |pair: &mut Pair, now_us| pair.watching.is_gathering(&pair.topology, now_us);
+        let gathers = |pair: &mut Pair, now_us| pair.watching.is_gathering(&pair.topology, now_us);
         assert!(gathers(&mut pair, 1_000_000) && gathers(&mut pair, 1_399_999));
         assert!(!gathers(&mut pair, 1_400_000), "nobody else has come");
         let waited = (0..100).filter(|round| {
