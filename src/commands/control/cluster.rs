@@ -201,8 +201,12 @@ fn write_node_line(text: &mut String, node: &Node, view: &View, members: &Member
         (_, _, true) => "master,fail?",
         _ => "master",
     };
-    let ip = node.ip;
-    let _ = write!(text, "{} {ip}:{}@{}", node.id, node.port, node.cluster_port);
+    // Where it is itself it knows better than a topology in which it may not have registered yet: who joins asks for that.
+    let (ip, port, cluster_port) = match &members.own {
+        here if node.id == own => (here.address.ip(), here.metadata.client_port, here.address.port()),
+        _ => (node.ip, node.port, node.cluster_port),
+    };
+    let _ = write!(text, "{} {ip}:{port}@{cluster_port}", node.id);
     if !node.hostname.is_empty() {
         let _ = write!(text, ",{}", node.hostname);
     }
