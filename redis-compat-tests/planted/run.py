@@ -43,6 +43,13 @@ MISTAKES = [
         "(record.moved == Some(begun) || record.moved.is_none()) && before.0",
     ),
     (
+        "a source that came back with nothing sends it as all there was",
+        "scripted",
+        "src/moves/going.rs",
+        "current && one.from == node",
+        "(current || one.from == node) && one.from == node",
+    ),
+    (
         "a source that serves while its slots are handed over",
         "clusters_survive",
         "src/moves/ownership.rs",

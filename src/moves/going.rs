@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Begin of a move the topology does not show here     NotYet
+//!   ... or that it gives to another life of this node   NotYet
 //!   Begin of a later attempt than before                a new stream, from its first piece
 //!   Begin or Next after what was sent last              the next piece
 //!   ... before it: the answer was lost                  the same piece again
@@ -9,10 +10,15 @@
 //! ```
 //!
 //! A question may come late, after others of its asker: none of them begins a stream anew under the target.
+//!
+//! Invariant: only the life that the topology means answers with pieces. One that has just started, and that the leader
+//! takes for its former life, has nothing: a target must not take that for all there was.
 
-use crate::base::identity::NodeId;
+use crate::base::identity::{Incarnation, NodeId};
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::duties::{SlotMove, Stage};
+use crate::cluster::topology::Topology;
+use crate::cluster::view::is_current;
 use std::collections::BTreeMap;
 
 /// What a question is answered by.
@@ -58,11 +64,18 @@ impl Going {
         self.version
     }
 
-    /// Learns a version by which the slots of this node are set already, and all moves that are under way in it. Gives the
-    /// streams that are over.
-    pub fn follow(&mut self, version: u64, moves: &[SlotMove], node: NodeId) -> Vec<u64> {
-        self.version = version;
-        let from_here = |one: &&SlotMove| one.from == node && one.stage != Stage::Releasing;
+    /// Learns a topology by which the slots of this node are set already, as this life of it knows it, and all moves that
+    /// are under way in it. Gives the streams that are over.
+    pub fn follow(
+        &mut self,
+        topology: &Topology,
+        node: NodeId,
+        incarnation: Option<Incarnation>,
+        moves: &[SlotMove],
+    ) -> Vec<u64> {
+        self.version = topology.version;
+        let current = is_current(topology, node, incarnation);
+        let from_here = |one: &&SlotMove| current && one.from == node && one.stage != Stage::Releasing;
         self.known = moves.iter().filter(from_here).map(|one| (one.begun, one.clone())).collect();
         let over: Vec<u64> = self.streams.keys().filter(|begun| !self.known.contains_key(begun)).copied().collect();
         self.streams.retain(|begun, _| self.known.contains_key(begun));
@@ -108,5 +121,61 @@ impl Going {
 
     fn is_frozen(&self, begun: u64) -> bool {
         self.known.get(&begun).is_some_and(|known| known.stage == Stage::HandingOff)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::identity::ClusterId;
+    use crate::base::slot::Slot;
+    use crate::cluster::duties;
+    use crate::cluster::topology::{Applied, Node, NodeState, TopologyChange};
+    use std::net::{IpAddr, Ipv4Addr};
+
+    const SOURCE: NodeId = NodeId(1);
+    const TARGET: NodeId = NodeId(2);
+
+    fn life(id: NodeId, start_ms: u64) -> TopologyChange {
+        let node = Node {
+            id,
+            incarnation: Incarnation(0),
+            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: id.0 as u16,
+            cluster_port: 100 + id.0 as u16,
+            hostname: String::new(),
+            weight: 1,
+            zone: String::new(),
+            proxy_port: 0,
+            start_ms,
+            state: NodeState::Active,
+            leaving: false,
+        };
+        TopologyChange::RegisterNode { node }
+    }
+
+    #[test]
+    fn only_the_life_that_the_topology_means_sends_its_slots() {
+        let slots: SlotRanges = Slot::all().take(4).collect();
+        let mut topology = Topology::default();
+        let mut agree = |change| topology.apply(topology.version + 1, &change);
+        agree(TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
+        let Applied::Registered(former) = agree(life(SOURCE, 1)) else { panic!("it registers") };
+        agree(life(TARGET, 1));
+        agree(TopologyChange::Revive { slots: Slot::all().collect(), to: SOURCE });
+        agree(TopologyChange::CopyAdd { slots: slots.clone(), from: SOURCE, to: TARGET });
+        let (begun, moves) = (topology.version, duties::moves(&topology));
+        let later = Incarnation(former.0 + 10);
+        let mut going = Going::default();
+        // A new life that is not registered yet, or whose registration is not known here yet, and the one that is meant.
+        for (incarnation, sends) in [(None, false), (Some(later), false), (Some(former), true)] {
+            assert!(going.follow(&topology, SOURCE, incarnation, &moves).is_empty());
+            let answer = going.begin(TARGET, begun, 1, &slots);
+            assert_eq!(answer != Answer::NotYet, sends, "{incarnation:?}: {answer:?}");
+            assert_eq!(going.version(), topology.version, "{incarnation:?}");
+        }
+        // What was sent is over as soon as another life is meant, though the move goes on.
+        assert_eq!(going.follow(&topology, SOURCE, Some(later), &moves), [begun]);
+        assert_eq!(going.next(TARGET, begun, 1, 0), Answer::Again);
     }
 }

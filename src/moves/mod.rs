@@ -142,7 +142,8 @@ impl Follower {
         }
         show(topology, incarnation);
         // Only now, when requests see the new owner, and the frozen slots are.
-        self.shared.source.lock().follow(topology.version, &moves, self.shared.node, &self.shared.engine);
+        let Shared { node, engine, .. } = &*self.shared;
+        self.shared.source.lock().follow(topology, *node, incarnation, &moves, engine);
         for task in ended.iter().filter_map(|number| self.copying.remove(number)) {
             // It runs on this thread, so it stands still.
             task.abort();

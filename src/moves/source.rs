@@ -4,10 +4,11 @@ use super::Shared;
 use super::going::{Answer, Going};
 use super::messages::{SlotAnswer, SlotRequest, encode, write_record};
 use crate::base::clock;
-use crate::base::identity::NodeId;
+use crate::base::identity::{Incarnation, NodeId};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::duties::SlotMove;
+use crate::cluster::topology::Topology;
 use crate::engine::Engine;
 use crate::engine::effect_log::{BACKLOG_BYTES_MAX, Backlog, ExportQueue};
 use crate::transport::{Blob, Response, Sender};
@@ -84,8 +85,15 @@ pub(super) fn answer(shared: &Shared, sender: &Sender, Blob(bytes): &Blob) -> Re
 impl Source {
     /// Ends the exports of moves that are over. The states of the slots have been set before.
     /// `moves`: all that are under way in this version of the topology.
-    pub(super) fn follow(&mut self, version: u64, moves: &[SlotMove], node: NodeId, engine: &Engine) {
-        for begun in self.going.follow(version, moves, node) {
+    pub(super) fn follow(
+        &mut self,
+        topology: &Topology,
+        node: NodeId,
+        incarnation: Option<Incarnation>,
+        moves: &[SlotMove],
+        engine: &Engine,
+    ) {
+        for begun in self.going.follow(topology, node, incarnation, moves) {
             if let Some(mut export) = self.exports.remove(&begun) {
                 export.end(engine);
             }

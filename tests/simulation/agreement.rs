@@ -49,6 +49,13 @@ pub(crate) struct Leading {
     done: Option<(u64, bool, BTreeMap<NodeId, Hint>)>,
 }
 
+impl Leading {
+    /// Something that it proposed came to nothing, as far as it knows: the same look is due again.
+    pub(crate) fn forget_done(&mut self) {
+        self.done = None;
+    }
+}
+
 impl World {
     /// Whether two nodes can exchange messages now.
     pub(crate) fn can_talk(&self, a: usize, b: usize) -> bool {

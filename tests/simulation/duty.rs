@@ -176,7 +176,12 @@ impl World {
             self.look_soon(number);
         }
         match purpose {
-            Purpose::Nothing | Purpose::Lead | Purpose::Drain => {}
+            Purpose::Nothing | Purpose::Drain => {}
+            Purpose::Lead => {
+                if let Some(process) = self.nodes[number].process.as_mut().filter(|_| outcome.is_none()) {
+                    process.leading.forget_done();
+                }
+            }
             Purpose::Register => {
                 let event = match outcome {
                     Some((version, Applied::Registered(incarnation))) => {

@@ -115,7 +115,7 @@ impl Keeper {
                 Action::Set { slot, state, .. } => self.states[slot.index()] = state,
             }
         }
-        for over in self.going.follow(topology.version, &moves, self.own) {
+        for over in self.going.follow(&topology, self.own, incarnation, &moves) {
             self.streams.remove(&over);
         }
         for number in ended {

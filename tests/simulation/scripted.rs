@@ -6,7 +6,7 @@ use starling::base::identity::{ClusterId, Incarnation};
 use starling::base::slot::Slot;
 use starling::base::slot_ranges::SlotRanges;
 use starling::cluster::duties;
-use starling::cluster::topology::{Applied, NodeState, Topology, TopologyChange};
+use starling::cluster::topology::{Applied, NodeState, Phase, Topology, TopologyChange};
 use starling::moves::coming::{Action, Event, Outcome, PullFailure, Step};
 
 const SOURCE: usize = 0;
@@ -217,6 +217,25 @@ fn what_an_abandoned_move_brought_is_not_taken_for_a_slot_that_begins_anew() {
     pair.agree(TopologyChange::Revive { slots: Slot::all().collect(), to });
     pair.target_learns();
     assert_eq!(pair.at_target(), vec![(true, Vec::new()); 4]);
+}
+
+/// Seed 14 of the simulation.
+#[test]
+fn a_source_that_came_back_with_nothing_is_not_taken_for_one_that_has_sent_everything() {
+    let mut pair = Pair::new();
+    // It crashes and is back before anybody knows: what is agreed still means its former life.
+    pair.source = Keeper::new(node_id(SOURCE), Default::default());
+    let news = pair.news(&pair.source);
+    pair.source.learn(&news);
+    pair.source.follow(None);
+    pair.target_learns();
+    pair.wait();
+    assert!(pair.given_up.is_empty() && pair.at_target().iter().all(|(serves, _)| !serves), "nothing was handed over");
+    pair.agree(TopologyChange::RegisterNode { node: description(SOURCE, 2) });
+    pair.target_learns();
+    let slots: Vec<Slot> = moving().slots().collect();
+    let record = pair.target.topology.slot(slots[0]);
+    assert_eq!((record.primary, record.phase), (Some(node_id(SOURCE)), Phase::Normal));
 }
 
 #[test]
