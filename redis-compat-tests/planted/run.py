@@ -50,6 +50,13 @@ MISTAKES = [
         "(current || one.from == node) && one.from == node",
     ),
     (
+        "a leader that was believed down and never says that it is alive",
+        "clusters_survive",
+        "src/cluster/watching.rs",
+        "BTreeMap::from([(own, Hint::Alive { start_ms: members.own.life.start_ms })])",
+        "BTreeMap::new()",
+    ),
+    (
         "a source that serves while its slots are handed over",
         "clusters_survive",
         "src/moves/ownership.rs",

@@ -36,7 +36,8 @@ struct Gathering {
 }
 
 impl Watching {
-    /// What gossip and links say of the members.
+    /// What gossip and links say of the members. The leader itself is alive, whatever another leader believed of it: nobody
+    /// else would say so while it leads.
     pub fn hints(
         &mut self,
         own: NodeId,
@@ -47,7 +48,7 @@ impl Watching {
     ) -> BTreeMap<NodeId, Hint> {
         // Who is forgotten and comes back is new.
         self.absent.retain(|node, _| topology.nodes.contains_key(node));
-        let mut found = BTreeMap::new();
+        let mut found = BTreeMap::from([(own, Hint::Alive { start_ms: members.own.life.start_ms })]);
         for node in topology.nodes.values().filter(|node| node.id != own) {
             let member = members.member(node.id);
             let absent_us = match member {
@@ -184,6 +185,19 @@ mod tests {
         };
         let member = |health| MemberView { identity: identity(OTHER), health, topology_version: 0, since_us: 0 };
         MembersView { own: identity(OWN), connected: true, members: gossip.map(member).into_iter().collect() }
+    }
+
+    #[test]
+    fn a_leader_that_another_leader_believed_down_says_that_it_is_alive() {
+        let mut pair = Pair::new();
+        let (node, incarnation) = (OWN, pair.topology.nodes[&OWN].incarnation);
+        let state = |state| TopologyChange::SetMemberState { node, incarnation, state };
+        pair.agree(state(NodeState::Down));
+        let slots = Slot::all().collect();
+        pair.agree(TopologyChange::MarkDead { slots, node, incarnation });
+        let view = view(Some(MemberHealth::Alive));
+        let hints = pair.watching.hints(OWN, &pair.topology, &view, &pair.heard, 0);
+        assert_eq!(duties::leader_duties(&pair.topology, &hints, false), [state(NodeState::Active)]);
     }
 
     #[test]
