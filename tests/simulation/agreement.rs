@@ -2,7 +2,7 @@
 
 use crate::consensus::{VOTERS, leader};
 use crate::invariants::Observation;
-use crate::node::{CLUSTER, node_id};
+use crate::node::{CLUSTER, Node, node_id};
 use crate::world::{Happening, NODES, World};
 use rand::RngExt;
 use starling::base::identity::{Incarnation, NodeId};
@@ -260,6 +260,20 @@ impl World {
         if node.state == NodeState::Down {
             changes.push(TopologyChange::ForgetNode { node: id, incarnation });
         }
+    }
+
+    /// What keeps the cluster from being whole, for whoever reads of a failure.
+    pub(crate) fn shares(&self) -> String {
+        let of_node = |node: &Node| {
+            let member = self.agreed.nodes.get(&node.id()).map(|member| (member.state, member.leaving));
+            let known = node
+                .process
+                .as_ref()
+                .map(|process| (process.keeper.topology.version, process.is_current(), process.keeper.owned));
+            format!("node {}: state, leaving: {member:?}; knows, is current, owns: {known:?}\n", node.number)
+        };
+        let nodes: String = self.nodes[..NODES].iter().map(of_node).collect();
+        format!("{nodes}agreed: {}; moves: {:?}", self.consensus.length(), duties::moves(&self.agreed))
     }
 
     /// Whether the cluster is whole: every node knows all that is agreed, is registered in this life, owns its share, and

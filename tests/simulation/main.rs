@@ -27,7 +27,8 @@ const CHAOS_US: u64 = 60 * SECOND_US;
 /// and a suspicion (3 s). 3,000 runs took 4.8 s at most.
 const HEAL_LIMIT_US: u64 = 15 * SECOND_US;
 /// Then the topology must be whole after this long: stuck moves are given up (6 s), some of them twice, and balanced anew.
-const SETTLE_LIMIT_US: u64 = 40 * SECOND_US;
+/// One node may have had all slots: 52 moves, two at a time and the last ones singly, whose five changes take 1.4 s here.
+const SETTLE_LIMIT_US: u64 = 70 * SECOND_US;
 /// They must still agree so much later: longer than the latest datagram of the time before is underway.
 const STAY_US: u64 = 15 * SECOND_US;
 /// In the default test run; `RUNS` overrides it.
@@ -56,12 +57,12 @@ fn run(seed: u64) -> World {
     }
     world.healed_us = world.now_us - world.ended_us;
     if !world.run_until(SETTLE_LIMIT_US, World::is_settled) {
-        world.fail("the cluster is not whole 40 s after the nodes agreed who is alive");
+        world.fail(&format!("the cluster is not whole 70 s after the nodes agreed who is alive:\n{}", world.shares()));
     }
     world.settled_us = world.now_us - world.ended_us;
     world.run_until(STAY_US, |_| false);
     if !world.all_agree() || !world.is_settled() {
-        world.fail("the nodes agreed after the faults ended, and later no longer");
+        world.fail(&format!("the nodes agreed after the faults ended, and later no longer:\n{}", world.shares()));
     }
     world
 }
