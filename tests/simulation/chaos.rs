@@ -1,14 +1,14 @@
 //! What goes wrong next: crashes, restarts, goodbyes, cuts in one or both directions, pauses, wrong clocks.
 
 use crate::network::Faults;
-use crate::world::{NODES, World};
+use crate::world::{NODES, SEEDS, World};
 use rand::RngExt;
 
 /// One fault, or the end of one. Gives how long until the next, in microseconds.
 pub(crate) fn strike(world: &mut World) -> u64 {
     let node = world.random.random_range(0..NODES);
     let other = world.random.random_range(0..NODES);
-    match world.random.random_range(0..15) {
+    match world.random.random_range(0..16) {
         0 | 1 => down(world, node),
         2 | 3 => up(world, node),
         4 => {
@@ -29,6 +29,7 @@ pub(crate) fn strike(world: &mut World) -> u64 {
         }
         12 => drain(world, node),
         13 => forget(world, node),
+        14 => elsewhere(world, node),
         _ => weather(world),
     }
     world.random.random_range(200_000..4_000_000)
@@ -68,6 +69,15 @@ fn forget(world: &mut World, node: usize) {
 fn restart(world: &mut World, node: usize) {
     if world.nodes[node].process.is_some() {
         world.crash(node);
+        world.start_node(node);
+    }
+}
+
+/// Down and up again at another address, as where addresses are given out.
+fn elsewhere(world: &mut World, node: usize) {
+    if !SEEDS.contains(&node) {
+        world.crash(node);
+        world.move_away(node);
         world.start_node(node);
     }
 }

@@ -78,11 +78,7 @@ impl Network {
     }
 }
 
-/// The address of a node, and back.
+/// The address at which a node starts for the first time; numbers beyond the nodes' are free addresses.
 pub(crate) fn address_of(node: usize) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 10_000 + node as u16))
-}
-
-pub(crate) fn node_at(address: SocketAddr) -> usize {
-    usize::from(address.port()) - 10_000
 }

@@ -12,6 +12,7 @@ use starling::cluster::registration::Registration;
 use starling::cluster::topology::{self, NodeState, Topology};
 use starling::cluster::view::is_current;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// The wall clock at the start of every run, ms since 1970.
 pub(crate) const RUN_STARTS_UNIX_MS: u64 = 1_800_000_000_000;
@@ -52,6 +53,8 @@ pub(crate) struct Process {
 
 pub(crate) struct Node {
     pub(crate) number: usize,
+    /// Where it is, or was last.
+    pub(crate) address: SocketAddr,
     pub(crate) disk: Disk,
     pub(crate) process: Option<Process>,
     /// How many lives it has had.
@@ -71,7 +74,15 @@ impl Process {
 
 impl Node {
     pub(crate) fn new(number: usize) -> Node {
-        Node { number, disk: Disk::default(), process: None, lives: 0, clock_offset_ms: 0, paused_until_us: 0 }
+        Node {
+            number,
+            address: address_of(number),
+            disk: Disk::default(),
+            process: None,
+            lives: 0,
+            clock_offset_ms: 0,
+            paused_until_us: 0,
+        }
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -96,7 +107,7 @@ impl Node {
         self.lives += 1;
         let identity = MemberIdentity {
             node: self.id(),
-            address: address_of(self.number),
+            address: self.address,
             life: Life { start_ms: self.disk.start_ms, renewals: 0 },
             metadata: MemberMetadata { client_port: 6379, weight_percent: 100, ..MemberMetadata::default() },
         };
@@ -113,7 +124,7 @@ impl Node {
             membership: Membership::new(options, now_us),
             hybrid_clock: HybridClock::restore(self.disk.mark_ms),
             keeper: Keeper::new(self.id(), topology),
-            registration: Registration::new(description(self.number, self.disk.start_ms)),
+            registration: Registration::new(description(self.number, self.address, self.disk.start_ms)),
             leading: Leading::default(),
             proposals: BTreeMap::new(),
             draining: None,
@@ -140,8 +151,7 @@ pub(crate) fn node_id(number: usize) -> NodeId {
 }
 
 /// How a life of a node describes itself.
-pub(crate) fn description(number: usize, start_ms: u64) -> topology::Node {
-    let address = address_of(number);
+pub(crate) fn description(number: usize, address: SocketAddr, start_ms: u64) -> topology::Node {
     topology::Node {
         id: node_id(number),
         incarnation: Incarnation(0),

@@ -1,6 +1,7 @@
 //! Small courses of events, written down: each once lost keys.
 
 use crate::keeper::{Keeper, Question, Reply};
+use crate::network::address_of;
 use crate::node::{description, node_id};
 use starling::base::identity::{ClusterId, Incarnation};
 use starling::base::slot::Slot;
@@ -52,8 +53,8 @@ impl Pair {
             is_cut: false,
         };
         pair.agree(TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
-        pair.agree(TopologyChange::RegisterNode { node: description(SOURCE, 1) });
-        pair.agree(TopologyChange::RegisterNode { node: description(TARGET, 1) });
+        pair.agree(TopologyChange::RegisterNode { node: description(SOURCE, address_of(SOURCE), 1) });
+        pair.agree(TopologyChange::RegisterNode { node: description(TARGET, address_of(TARGET), 1) });
         pair.agree(TopologyChange::Revive { slots: Slot::all().collect(), to: node_id(SOURCE) });
         pair.source_learns();
         for slot in moving().slots() {
@@ -219,7 +220,7 @@ fn what_an_abandoned_move_brought_is_not_taken_for_a_slot_that_begins_anew() {
     assert_eq!(pair.at_target(), vec![(true, Vec::new()); 4]);
 }
 
-/// Seed 14 of the simulation.
+/// As a seed of the simulation once did.
 #[test]
 fn a_source_that_came_back_with_nothing_is_not_taken_for_one_that_has_sent_everything() {
     let mut pair = Pair::new();
@@ -231,7 +232,7 @@ fn a_source_that_came_back_with_nothing_is_not_taken_for_one_that_has_sent_every
     pair.target_learns();
     pair.wait();
     assert!(pair.given_up.is_empty() && pair.at_target().iter().all(|(serves, _)| !serves), "nothing was handed over");
-    pair.agree(TopologyChange::RegisterNode { node: description(SOURCE, 2) });
+    pair.agree(TopologyChange::RegisterNode { node: description(SOURCE, address_of(SOURCE), 2) });
     pair.target_learns();
     let slots: Vec<Slot> = moving().slots().collect();
     let record = pair.target.topology.slot(slots[0]);

@@ -6,7 +6,7 @@
 use crate::consensus::{Consensus, VOTERS};
 use crate::duty::Message;
 use crate::invariants::{Invariants, Observation};
-use crate::network::{Faults, Network, address_of, node_at};
+use crate::network::{Faults, Network, address_of};
 use crate::node::{CLUSTER, Node, OTHER_CLUSTER};
 use crate::trace::Trace;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -17,10 +17,15 @@ use starling::cluster::membership::{Input, MembershipEvent, Outputs};
 use starling::cluster::topology::{Applied, Topology, TopologyChange};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::net::SocketAddr;
 
 /// The nodes of the cluster; one more stands beside them, in another cluster and with their addresses as seeds.
 pub(crate) const NODES: usize = 5;
 const STRANGER: usize = NODES;
+/// These stay where they are: their addresses are what every node is told to begin with.
+pub(crate) const SEEDS: [usize; 2] = [0, 1];
+/// The addresses of the others, and as many free ones.
+const ADDRESSES: [usize; 6] = [2, 3, 4, 6, 7, 8];
 /// Datagrams kept to be replayed.
 const RECORDED: usize = 50;
 /// How long the disk takes to make a mark durable.
@@ -29,9 +34,11 @@ const DISK_US: u64 = 5_000;
 /// Everything that can happen.
 #[derive(Clone, Debug)]
 pub(crate) enum Happening {
+    /// `sender`: who sent it, for whom the network may be cut.
     Datagram {
-        from: usize,
-        to: usize,
+        sender: usize,
+        from: SocketAddr,
+        to: SocketAddr,
         bytes: Vec<u8>,
     },
     Timers {
@@ -136,7 +143,7 @@ pub(crate) struct World {
     pub(crate) written: u64,
     invariants: Invariants,
     /// Some of the datagrams sent so far, from any time.
-    recorded: Vec<(usize, usize, Vec<u8>)>,
+    recorded: Vec<(usize, SocketAddr, SocketAddr, Vec<u8>)>,
     queue: BinaryHeap<Queued>,
     queued: u64,
     chaos: bool,
@@ -213,14 +220,31 @@ impl World {
     pub(crate) fn start_node(&mut self, number: usize) {
         let random_seed = self.random.random();
         let (cluster, seeds): (_, Vec<usize>) =
-            if number == STRANGER { (OTHER_CLUSTER, (0..NODES).collect()) } else { (CLUSTER, vec![0, 1]) };
+            if number == STRANGER { (OTHER_CLUSTER, (0..NODES).collect()) } else { (CLUSTER, SEEDS.to_vec()) };
         // A voter finds on its disk what it had applied; the others begin with nothing.
         let agreed = if VOTERS.contains(&number) { self.nodes[number].disk.agreed } else { 0 };
         let topology = self.recover(agreed);
+        if self.holder(self.nodes[number].address).is_some() {
+            self.move_away(number);
+        }
         self.nodes[number].start(cluster, &seeds, random_seed, self.now_us, topology);
         self.trace.line(self.now_us, format_args!("node {number} starts life {}", self.nodes[number].lives));
         self.write_mark(number);
         self.arm(number);
+    }
+
+    /// The node whose process is at this address.
+    fn holder(&self, address: SocketAddr) -> Option<usize> {
+        self.nodes.iter().position(|node| node.process.is_some() && node.address == address)
+    }
+
+    /// A node that is down will start at another address, at which others may have been before.
+    pub(crate) fn move_away(&mut self, number: usize) {
+        let others = ADDRESSES.map(address_of).into_iter().filter(|address| *address != self.nodes[number].address);
+        let free: Vec<SocketAddr> = others.filter(|address| self.holder(*address).is_none()).collect();
+        let address = free[self.random.random_range(0..free.len())];
+        self.trace.line(self.now_us, format_args!("node {number} moves to {address}"));
+        self.nodes[number].address = address;
     }
 
     /// The process ends without a word.
@@ -239,9 +263,14 @@ impl World {
     /// Datagrams of any time before come again, from wherever they came, to whomever.
     pub(crate) fn replay(&mut self) {
         self.trace.line(self.now_us, format_args!("datagrams of before come again"));
-        for (from, to, bytes) in self.recorded.clone() {
-            let to = if self.random.random_bool(0.8) { to } else { self.random.random_range(0..NODES) };
-            self.after(0, Happening::Datagram { from, to, bytes });
+        for (sender, from, to, bytes) in self.recorded.clone() {
+            let to = if self.random.random_bool(0.8) {
+                to
+            } else {
+                let node = self.random.random_range(0..NODES);
+                self.nodes[node].address
+            };
+            self.after(0, Happening::Datagram { sender, from, to, bytes });
         }
     }
 
@@ -301,7 +330,7 @@ impl World {
     }
 
     fn happen(&mut self, happening: Happening) {
-        if let Some(node) = acting_node(&happening) {
+        if let Some(node) = self.acting_node(&happening) {
             let paused_until_us = self.nodes[node].paused_until_us;
             if paused_until_us > self.now_us {
                 // Not lost: it waits in the machine, in order.
@@ -310,7 +339,7 @@ impl World {
             }
         }
         match happening {
-            Happening::Datagram { from, to, bytes } => self.deliver(from, to, &bytes),
+            Happening::Datagram { sender, from, to, bytes } => self.deliver(sender, from, to, &bytes),
             Happening::Timers { node } => {
                 let due = self.nodes[node].process.as_ref().is_some_and(|process| process.wake_us <= self.now_us);
                 if due {
@@ -340,10 +369,9 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, from: usize, to: usize, bytes: &[u8]) {
-        if self.nodes[to].process.is_some() && !self.network.is_cut(from, to) {
-            let input = Input::Datagram { from: address_of(from), bytes };
-            self.step(to, input, Some(bytes));
+    fn deliver(&mut self, sender: usize, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        if let Some(to) = self.holder(to).filter(|to| !self.network.is_cut(sender, *to)) {
+            self.step(to, Input::Datagram { from, bytes }, Some(bytes));
         }
     }
 
@@ -364,22 +392,24 @@ impl World {
             self.on_event(number, &event);
         }
         for (to, bytes) in outputs.datagrams {
-            let to = node_at(to);
-            self.record(number, to, &bytes);
-            for delay_us in self.network.arrivals(number, to, &mut self.random) {
-                self.after(delay_us, Happening::Datagram { from: number, to, bytes: bytes.clone() });
+            let from = self.nodes[number].address;
+            self.record(number, from, to, &bytes);
+            // Nobody may be there by now, and somebody when it arrives.
+            let receiver = self.holder(to).unwrap_or(number);
+            for delay_us in self.network.arrivals(number, receiver, &mut self.random) {
+                self.after(delay_us, Happening::Datagram { sender: number, from, to, bytes: bytes.clone() });
             }
         }
     }
 
     /// Keeps one datagram in ten, in place of any other.
-    fn record(&mut self, from: usize, to: usize, bytes: &[u8]) {
+    fn record(&mut self, sender: usize, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         if self.random.random_bool(0.1) {
             if self.recorded.len() < RECORDED {
-                self.recorded.push((from, to, bytes.to_vec()));
+                self.recorded.push((sender, from, to, bytes.to_vec()));
             } else {
                 let at = self.random.random_range(0..RECORDED);
-                self.recorded[at] = (from, to, bytes.to_vec());
+                self.recorded[at] = (sender, from, to, bytes.to_vec());
             }
         }
     }
@@ -457,21 +487,22 @@ impl World {
             self.seed
         )
     }
-}
 
-/// The node in whose process this happens.
-fn acting_node(happening: &Happening) -> Option<usize> {
-    match happening {
-        Happening::Datagram { to, .. } | Happening::Stamped { to, .. } | Happening::Message { to, .. } => Some(*to),
-        Happening::Timers { node }
-        | Happening::Stamp { node }
-        | Happening::MarkDurable { node, .. }
-        | Happening::Duty { node }
-        | Happening::Outcome { node, .. }
-        | Happening::Tick { node, .. }
-        | Happening::Unanswered { node, .. }
-        | Happening::Look { node }
-        | Happening::Pull { node } => Some(*node),
-        Happening::Proposed { .. } | Happening::Lead | Happening::Write | Happening::Chaos => None,
+    /// The node in whose process this happens.
+    fn acting_node(&self, happening: &Happening) -> Option<usize> {
+        match happening {
+            Happening::Datagram { to, .. } => self.holder(*to),
+            Happening::Stamped { to, .. } | Happening::Message { to, .. } => Some(*to),
+            Happening::Timers { node }
+            | Happening::Stamp { node }
+            | Happening::MarkDurable { node, .. }
+            | Happening::Duty { node }
+            | Happening::Outcome { node, .. }
+            | Happening::Tick { node, .. }
+            | Happening::Unanswered { node, .. }
+            | Happening::Look { node }
+            | Happening::Pull { node } => Some(*node),
+            Happening::Proposed { .. } | Happening::Lead | Happening::Write | Happening::Chaos => None,
+        }
     }
 }
