@@ -18,8 +18,9 @@ use std::collections::BTreeMap;
 
 /// Slots that move together at most: all of them stand still for the moment of their hand-off.
 const SLOTS_PER_MOVE: usize = 256;
-/// Moves that one node may be an end of at a time, at either end.
-const MOVES_PER_NODE: usize = 2;
+/// Moves that bring slots to one node at a time; and moves from one node, which with many newcomers has them all.
+const MOVES_TO_NODE: usize = 2;
+const MOVES_FROM_NODE: usize = 4;
 
 /// What gossip and links say of a member: a hint, which never gives its slots to anybody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,13 +206,14 @@ fn givers(topology: &Topology) -> Option<Vec<NodeId>> {
 
 /// The next steps towards the plan: ownerless slots begin anew, others move a few at a time.
 fn next_moves(topology: &Topology, moves: &[SlotMove], gathering: bool) -> Vec<TopologyChange> {
-    let mut busy: BTreeMap<NodeId, usize> = BTreeMap::new();
+    let (mut giving, mut taking): (BTreeMap<NodeId, usize>, BTreeMap<NodeId, usize>) = Default::default();
     for one in moves {
-        *busy.entry(one.from).or_default() += 1;
-        *busy.entry(one.to).or_default() += 1;
+        *giving.entry(one.from).or_default() += 1;
+        *taking.entry(one.to).or_default() += 1;
     }
-    let free = |busy: &BTreeMap<NodeId, usize>, node| busy.get(&node).is_none_or(|count| *count < MOVES_PER_NODE);
-    if givers(topology).is_some_and(|givers| gathering || !givers.iter().any(|giver| free(&busy, *giver))) {
+    let is_below = |counts: &BTreeMap<NodeId, usize>, node, most| counts.get(&node).is_none_or(|count| *count < most);
+    let can_give = |giving: &BTreeMap<NodeId, usize>, node| is_below(giving, node, MOVES_FROM_NODE);
+    if givers(topology).is_some_and(|givers| gathering || !givers.iter().any(|giver| can_give(&giving, *giver))) {
         return Vec::new();
     }
     let planned = planner::plan(&plan_input(topology));
@@ -238,9 +240,10 @@ fn next_moves(topology: &Topology, moves: &[SlotMove], gathering: bool) -> Vec<T
         }
         let slots: SlotRanges = slots.take(SLOTS_PER_MOVE).collect();
         let underway = moves.iter().any(|other| other.from == from && other.to == one.to);
-        if !slots.is_empty() && !underway && free(&busy, from) && free(&busy, one.to) {
-            *busy.entry(from).or_default() += 1;
-            *busy.entry(one.to).or_default() += 1;
+        let is_room = can_give(&giving, from) && is_below(&taking, one.to, MOVES_TO_NODE);
+        if !slots.is_empty() && !underway && is_room {
+            *giving.entry(from).or_default() += 1;
+            *taking.entry(one.to).or_default() += 1;
             changes.push(TopologyChange::CopyAdd { slots, from, to: one.to });
         }
     }

@@ -434,7 +434,7 @@ impl Connection {
     /// Answers bytes that are no request; the connection closes.
     fn refuse(&mut self, error: ProtocolError, shared: &mut Vec<u8>) {
         let text = [b"ERR Protocol error: ", error.text().as_slice()].concat();
-        self.worker.services.statistics.count_error("ERR");
+        self.worker.counters.count_error("ERR");
         ReplyWriter::new(shared, self.session.protocol).error(text);
         self.stage = Stage::Closing;
     }

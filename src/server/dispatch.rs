@@ -257,7 +257,7 @@ fn refuse(
     if let Some(command) = command {
         bump(&batch.counters.commands[command.index as usize].rejected, 1);
     }
-    batch.services.statistics.count_error(&error.to_string());
+    batch.counters.count_error(&error.to_string());
     error.write(reply);
     Flow::Continue
 }
@@ -318,7 +318,7 @@ fn execute(
     bump(&counters.calls, 1);
     if let Err(error) = &result {
         bump(&counters.failed, 1);
-        batch.services.statistics.count_error(&error.to_string());
+        batch.counters.count_error(&error.to_string());
     }
     let is_tracked = !batch.services.statistics.latency_untracked.load(Ordering::Relaxed);
     if let Some(took_us) = batch.timing.end(begun, counters, is_tracked, reply.len()) {
@@ -365,7 +365,7 @@ fn redirect(
         transaction.aborted = true;
     }
     bump(&batch.counters.commands[command.index as usize].rejected, 1);
-    batch.services.statistics.count_error(&error.to_string());
+    batch.counters.count_error(&error.to_string());
     error.write(reply);
     Flow::Continue
 }

@@ -89,9 +89,19 @@ pub struct ThreadCounters {
     pub reads: AtomicU64,
     pub writes: AtomicU64,
     pub connections: AtomicU64,
+    error_replies: AtomicU64,
+    /// Errors by their first word. Only the thread itself waits for its lock, and only while somebody adds up.
+    errors: Mutex<BTreeMap<String, u64>>,
 }
 
 impl ThreadCounters {
+    /// Counts an error reply by its code, the first word of its text.
+    pub fn count_error(&self, text: &str) {
+        self.error_replies.fetch_add(1, Ordering::Relaxed);
+        let code = text.split_ascii_whitespace().next().unwrap_or("ERR");
+        count_code(&mut self.errors.lock(), code, 1);
+    }
+
     /// Counts what was received at once. The calling thread must be the only writer, here and below.
     #[inline]
     pub fn received(&self, bytes: usize) {
@@ -113,15 +123,12 @@ pub struct Statistics {
     threads: Mutex<Vec<Arc<CachePadded<ThreadCounters>>>>,
     /// What many threads count in, because it happens too rarely to have a counter in each.
     shared: OnceLock<Arc<CachePadded<ThreadCounters>>>,
-    /// Errors by their first word.
-    errors: Mutex<BTreeMap<String, u64>>,
     pub connections_received: AtomicU64,
     pub connections_rejected: AtomicU64,
     /// Clients that wait now, and are not read from meanwhile.
     pub blocked_clients: AtomicU64,
     pub output_limit_disconnections: AtomicU64,
     pub input_limit_disconnections: AtomicU64,
-    pub error_replies: AtomicU64,
     /// Commands a second over the last seconds, measured by the node's timer.
     pub operations_per_second: AtomicU64,
     pub input_bytes_per_second: AtomicU64,
@@ -144,6 +151,8 @@ impl Statistics {
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            error_replies: AtomicU64::new(0),
+            errors: Mutex::default(),
         }));
         self.threads.lock().push(Arc::clone(&counters));
         counters
@@ -199,24 +208,23 @@ impl Statistics {
         sum
     }
 
-    /// Counts an error reply by its code, the first word of its text.
-    pub fn count_error(&self, text: &str) {
-        self.error_replies.fetch_add(1, Ordering::Relaxed);
-        let code = text.split_ascii_whitespace().next().unwrap_or("ERR");
-        let mut errors = self.errors.lock();
-        let room = errors.len() < ERROR_KINDS_MAX;
-        match errors.get_mut(code) {
-            Some(count) => *count += 1,
-            None if room => {
-                errors.insert(code.to_owned(), 1);
-            }
-            None => *errors.entry("ERRORSTATS_OVERFLOW".to_owned()).or_default() += 1,
-        }
+    /// Counts the error of a call that does not come by a thread's dispatcher. `commands`: as for `count_call`.
+    pub fn count_error(&self, commands: usize, text: &str) {
+        self.shared.get_or_init(|| self.add_thread(commands)).count_error(text);
     }
 
     /// Errors by code.
     pub fn errors(&self) -> Vec<(String, u64)> {
-        self.errors.lock().iter().map(|(code, count)| (code.clone(), *count)).collect()
+        let mut sum = BTreeMap::new();
+        for thread in self.threads.lock().iter() {
+            thread.errors.lock().iter().for_each(|(code, count)| count_code(&mut sum, code, *count));
+        }
+        sum.into_iter().collect()
+    }
+
+    /// Error replies, of all codes.
+    pub fn error_replies(&self) -> u64 {
+        self.sum(|thread| thread.error_replies.load(Ordering::Relaxed))
     }
 
     /// Sets everything to zero (CONFIG RESETSTAT). Counts of this very moment may survive.
@@ -233,19 +241,43 @@ impl Statistics {
             thread.output_bytes.store(0, Ordering::Relaxed);
             thread.reads.store(0, Ordering::Relaxed);
             thread.writes.store(0, Ordering::Relaxed);
+            thread.error_replies.store(0, Ordering::Relaxed);
+            thread.errors.lock().clear();
         }
-        self.errors.lock().clear();
         self.connections_received.store(0, Ordering::Relaxed);
         self.connections_rejected.store(0, Ordering::Relaxed);
         self.output_limit_disconnections.store(0, Ordering::Relaxed);
         self.input_limit_disconnections.store(0, Ordering::Relaxed);
-        self.error_replies.store(0, Ordering::Relaxed);
+    }
+}
+
+fn count_code(errors: &mut BTreeMap<String, u64>, code: &str, by: u64) {
+    let room = errors.len() < ERROR_KINDS_MAX;
+    match errors.get_mut(code) {
+        Some(count) => *count += by,
+        None if room => drop(errors.insert(code.to_owned(), by)),
+        None => *errors.entry("ERRORSTATS_OVERFLOW".to_owned()).or_default() += by,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_of_all_threads_are_added_up_by_code() {
+        let statistics = Statistics::default();
+        let threads = [statistics.add_thread(1), statistics.add_thread(1)];
+        threads.iter().for_each(|thread| thread.count_error("MOVED 1 127.0.0.1:1"));
+        threads[0].count_error("ERR no");
+        statistics.count_error(1, "ERR in a transaction");
+        assert_eq!(statistics.errors(), [("ERR".to_owned(), 2), ("MOVED".to_owned(), 2)]);
+        assert_eq!(statistics.error_replies(), 4);
+        (0..2 * ERROR_KINDS_MAX).for_each(|number| threads[1].count_error(&format!("E{number}")));
+        assert!(statistics.errors().len() <= ERROR_KINDS_MAX + 1);
+        statistics.reset();
+        assert_eq!((statistics.errors(), statistics.error_replies()), (Vec::new(), 0));
+    }
 
     #[test]
     fn classes_double() {

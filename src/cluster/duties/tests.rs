@@ -200,7 +200,7 @@ fn few_slots_stand_still_at_a_time() {
     let mut cluster = Cluster::of(3);
     cluster.start(4);
     let changes = leader_duties(&cluster.topology, &cluster.hints, false);
-    assert!(changes.len() <= MOVES_PER_NODE, "{changes:?}");
+    assert!(changes.len() <= MOVES_TO_NODE, "{changes:?}");
     for change in changes {
         let TopologyChange::CopyAdd { slots, .. } = &change else { panic!("{change:?}") };
         assert!(slots.len() <= SLOTS_PER_MOVE);

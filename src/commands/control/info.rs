@@ -258,7 +258,7 @@ fn stats(section: &mut Section<'_>) {
     section.zeros(&["active_defrag_key_misses", "total_active_defrag_time", "current_active_defrag_time"]);
     section.zeros(&["tracking_total_keys", "tracking_total_items", "tracking_total_prefixes"]);
     section.zeros(&["unexpected_error_replies"]);
-    section.field("total_error_replies", load(&statistics.error_replies));
+    section.field("total_error_replies", statistics.error_replies());
     section.zeros(&["dump_payload_sanitizations"]);
     section.field("total_reads_processed", statistics.sum(|thread| load(&thread.reads)));
     section.field("total_writes_processed", statistics.sum(|thread| load(&thread.writes)));

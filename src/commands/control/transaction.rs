@@ -204,7 +204,7 @@ fn run(control: &mut Control<'_>, queued: &Queued, keyspace: &mut Keyspace<'_>, 
     let statistics = &control.services.statistics;
     statistics.count_call(table::all().len(), command.index as usize, took_ns, result.is_err());
     if let Err(error) = result {
-        statistics.count_error(&error.to_string());
+        statistics.count_error(table::all().len(), &error.to_string());
     }
     execution::observe(control.services, control.session, command, arguments, control.now_ms, took_ns / 1000);
 }
