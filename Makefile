@@ -40,10 +40,11 @@ sim-long: ## the same with optimization: RUNS=10000 seeds, unless told otherwise
 sim-planted: ## plants mistakes in a copy of the sources; the simulation must find each
 	redis-compat-tests/planted/run.py
 
-compat-long: build test-tools ## the long forms: 1,000,000 compared commands, 100,000 malformed requests, 100,000 keys moved, 100,000 races
+compat-long: build test-tools ## the long forms: 1,000,000 compared commands, 100,000 malformed requests, 100,000 keys moved, processes that stand still, 100,000 races
 	python3 redis-compat-tests/differential/run.py --commands 1000000
 	python3 redis-compat-tests/malformed/run.py --inputs 100000
 	python3 redis-compat-tests/moves/run.py --keys 100000
+	python3 redis-compat-tests/moves/pauses.py
 	STARLING_ORDER_ROUNDS=100000 python3 redis-compat-tests/faults/run.py --only answers
 
 bench: build test-tools ## throughput and server CPU per request beside redis-server
