@@ -125,7 +125,7 @@ def join(cluster, model, number, options, generator):
     """A trial of the first show: (keys lost, problems, a line about it)."""
     voters, pause = list(cluster.servers), generator.uniform(0, JOIN_PAUSE_MAX)
     led_by = info(voters[0].port).get("starling_raft_leader", "")
-    leader = next((server for server in voters if led_by.endswith(":%d" % server.port)), None)
+    leader = next((server for server in voters if call(server.port, "CLUSTER", "MYID").decode() == led_by), None)
     if leader is None:
         raise RuntimeError("CLUSTER INFO names no raft leader: %r" % led_by)
     # Whoever leads goes on alone in one trial, and stands still with another voter in the next.

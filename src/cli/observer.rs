@@ -27,7 +27,7 @@ pub(super) struct OwnReport {
     pub(super) used_memory: u64,
     pub(super) uptime_seconds: u64,
     pub(super) is_ok: bool,
-    /// The nodes that it hears over TCP and not over UDP.
+    /// The ids of the nodes that it hears over TCP and not over UDP.
     pub(super) without_udp: Vec<String>,
 }
 
@@ -91,7 +91,11 @@ impl ClusterReport {
         let unserved = SLOT_COUNT - self.served().min(SLOT_COUNT);
         match (unserved, silent.is_empty()) {
             (0, true) if !without_udp.is_empty() => {
-                let named: Vec<&str> = without_udp.into_iter().collect();
+                let address = |id: &str| match self.nodes.iter().find(|node| node.id == id) {
+                    Some(node) => node.address.to_string(),
+                    None => id.to_owned(),
+                };
+                let named: Vec<String> = without_udp.into_iter().map(address).collect();
                 ("degraded", format!("no gossip from {}: is the UDP port blocked?", named.join(", ")))
             }
             (0, true) => ("ok", "all slots are served".to_owned()),
@@ -195,15 +199,14 @@ mod tests {
 
     #[test]
     fn a_blocked_udp_port_is_named() {
-        let without_udp =
-            without_udp("cluster_state:ok\r\nstarling_nodes_without_udp:127.0.0.1:7001,127.0.0.1:7002\r\n");
+        let without_udp = without_udp("cluster_state:ok\r\nstarling_nodes_without_udp:a,b\r\n");
         let own = OwnReport { is_ok: true, without_udp, ..OwnReport::default() };
         let slots = Slot::all().collect();
         let address = ([127, 0, 0, 1], 7000).into();
         let node = NodeReport { id: "a".into(), address, flags: "master".into(), slots, own: Some(own) };
         let (word, reason) = ClusterReport { nodes: vec![node] }.health();
         assert_eq!(word, "degraded");
-        assert_eq!(reason, "no gossip from 127.0.0.1:7001, 127.0.0.1:7002: is the UDP port blocked?");
+        assert_eq!(reason, "no gossip from 127.0.0.1:7000, b: is the UDP port blocked?");
     }
 
     #[test]

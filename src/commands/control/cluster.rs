@@ -259,8 +259,8 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     let group = cluster.consensus().group();
     let leader: Vec<NodeId> = group.leader.into_iter().collect();
     let voters: Vec<NodeId> = group.voters.iter().map(|voter| voter.node).collect();
-    field("starling_raft_leader", &addresses(topology, &leader));
-    field("starling_raft_voters", &addresses(topology, &voters));
+    field("starling_raft_leader", &names(&leader));
+    field("starling_raft_voters", &names(&voters));
     field("starling_raft_write_failures", &cluster.consensus().write_failures());
     field("starling_nodes_without_udp", &without_udp(&cluster, topology, &members));
     field("starling_links_refused", &cluster.transport().refusals());
@@ -269,17 +269,17 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     Ok(())
 }
 
-/// The addresses of the nodes that this one hears over TCP only.
+/// The nodes that this one hears over TCP only.
 fn without_udp(cluster: &Cluster, topology: &Topology, members: &MembersView) -> String {
     let heard = cluster.consensus().links_heard();
     let unheard = heard_by_links_only(topology, members, &heard, clock::unix_us() / 1000);
-    addresses(topology, &unheard)
+    names(&unheard)
 }
 
-/// Where clients reach these nodes.
-fn addresses(topology: &Topology, nodes: &[NodeId]) -> String {
-    let nodes = nodes.iter().filter_map(|node| topology.nodes.get(node));
-    nodes.map(|node| format!("{}:{}", node.ip, node.port)).collect::<Vec<_>>().join(",")
+/// Nodes as CLUSTER NODES names them: clients (redis-py) split every line of CLUSTER INFO at each colon, so no value may
+/// have one, and addresses do.
+fn names(nodes: &[NodeId]) -> String {
+    nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",")
 }
 
 // ---- LINKS ----
