@@ -159,17 +159,23 @@ fn nothing_is_lost_or_done_twice_while_a_node_comes_and_goes() {
             // Each has its own counters, so that it knows every reply: none may be missing, doubled or out of order.
             scope.spawn(move || {
                 let mut client = Client::connect(*proxy);
-                let mut round = 0;
+                let mut counts = [0u64; COUNTERS];
                 while !done.load(Ordering::Relaxed) {
-                    round += 1;
                     let requests: Vec<String> = (0..COUNTERS)
                         .flat_map(|number| [format!("INCR c:{writer}:{number}"), format!("GET c:{writer}:{number}")])
                         .collect();
                     client.send(&requests);
-                    for number in 0..COUNTERS {
-                        assert_eq!(client.receive(), format!(":{round}\r\n"), "INCR c:{writer}:{number}");
-                        let text = round.to_string();
-                        assert_eq!(client.receive(), format!("${}\r\n{text}\r\n", text.len()));
+                    for (number, count) in counts.iter_mut().enumerate() {
+                        let increased = client.receive();
+                        // On a busy machine a slot may stand still for longer than requests wait: then nothing was executed.
+                        if !increased.starts_with("-TRYAGAIN") {
+                            *count += 1;
+                            assert_eq!(increased, format!(":{count}\r\n"), "INCR c:{writer}:{number}");
+                        }
+                        let (text, read) = (count.to_string(), client.receive());
+                        if !read.starts_with("-TRYAGAIN") {
+                            assert_eq!(read, format!("${}\r\n{text}\r\n", text.len()));
+                        }
                     }
                     rounds.fetch_add(1, Ordering::Relaxed);
                 }
