@@ -1,10 +1,10 @@
 //! Clients of the Unix socket (`unixsocket`), and what becomes of its file.
 
-use super::server::{LIMIT, Server};
+use super::output::eventually;
+use super::server::Server;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
 
 /// A directory, and the path of a socket in it.
 fn socket_path() -> (tempfile::TempDir, std::path::PathBuf) {
@@ -38,26 +38,18 @@ fn clients_of_the_unix_socket_are_clients_like_others() {
     client.send(&requests);
     assert!(requests.iter().all(|_| client.receive() == "$5 value"));
     // The limit of clients holds here too, once those that only looked have gone.
-    eventually(|| other.ask("CLIENT LIST").matches("id=").count() == 2);
+    eventually("both are listed", || other.ask("CLIENT LIST").matches("id=").count() == 2);
     assert_eq!(other.ask("CONFIG SET maxclients 2"), "+OK");
     assert_eq!(said_at_the_door(&path), "-ERR max number of clients reached\r\n");
     // It waits with input behind it, and is noticed when it goes.
     client.send(&["WAIT 1 0", "PING"]);
     drop(client);
-    eventually(|| !other.ask("CLIENT LIST").contains(" flags=U "));
+    eventually("it has gone", || !other.ask("CLIENT LIST").contains(" flags=U "));
     assert_eq!(other.ask("CONFIG SET maxclients 10"), "+OK");
     let mut client = server.local_client(&path);
     assert_eq!(client.ask("PING"), "+PONG");
     assert_eq!(other.ask(&format!("CLIENT KILL ADDR {address}")), ":1");
     assert_eq!(client.try_receive(), None);
-}
-
-fn eventually(mut condition: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !condition() {
-        assert!(started.elapsed() < LIMIT, "not within {LIMIT:?}");
-        std::thread::yield_now();
-    }
 }
 
 /// What a client is told that is not let in.

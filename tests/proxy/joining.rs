@@ -2,11 +2,10 @@
 
 use crate::client::Client;
 use crate::cluster::{Member, await_balance};
-use crate::nodes::{LIMIT, Node, free_port};
+use crate::nodes::{Node, free_port, until};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 /// A node that never opens its client port, because no cluster takes it.
 struct Stranger(Child);
@@ -31,14 +30,6 @@ impl Stranger {
             .spawn()
             .expect("the server's binary");
         Stranger(process)
-    }
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < LIMIT, "{what}");
-        std::thread::yield_now();
     }
 }
 

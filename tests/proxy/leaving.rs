@@ -2,7 +2,7 @@
 
 use crate::client::Client;
 use crate::cluster::{Member, await_balance, shares, start_with};
-use crate::nodes::LIMIT;
+use crate::nodes::{LIMIT, until};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
@@ -14,14 +14,6 @@ fn write(member: &Member) {
     let requests: Vec<String> = (0..KEYS).map(|number| format!("SET key:{number} v")).collect();
     client.send(&requests);
     requests.iter().for_each(|_| assert_eq!(client.receive(), "+OK\r\n"));
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < LIMIT, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take before a test fails.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// Between looks: who is looked at all the time has no time for what is waited for.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 /// A process that is ended with the test.
 pub(crate) struct Node {
@@ -94,9 +96,18 @@ impl Node {
             if TcpStream::connect(node.peer).is_ok() {
                 return Some(node);
             }
-            std::thread::yield_now();
+            std::thread::sleep(LOOK_PAUSE);
         }
         None
+    }
+}
+
+/// Looks again until it is so, for as long as anything may take.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < LIMIT, "{what}");
+        std::thread::sleep(LOOK_PAUSE);
     }
 }
 

@@ -1,9 +1,8 @@
 //! Nodes that come back: without their raft log, at other addresses.
 
 use crate::client::Client;
-use crate::nodes::{LIMIT, Node, free_port};
+use crate::nodes::{Node, free_port, until};
 use std::path::PathBuf;
-use std::time::Instant;
 
 /// A node that may be ended, moved and started again with what it has on its disk.
 struct Mover {
@@ -69,14 +68,6 @@ impl Mover {
 
     fn knows(&self, what: &str) -> bool {
         self.client().ask("CLUSTER INFO").lines().any(|line| line == what)
-    }
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < LIMIT, "{what}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 
