@@ -182,7 +182,7 @@ fn is_present(shard: &Shard, database: usize, key: &[u8], hash: u64, now_ms: u64
 mod tests {
     use crate::base::slot::Slot;
     use crate::engine::effect::Side;
-    use crate::engine::{Deadline, Engine};
+    use crate::engine::{Deadline, Engine, WrongKind};
 
     /// Bytes of entries and of tables, walked.
     fn walk(engine: &Engine, databases: usize) -> (u64, u64) {
@@ -211,13 +211,13 @@ mod tests {
             let value = vec![b'x'; (bits >> 32) as usize % 6000 / (1 + (bits >> 16) as usize % 50)];
             let mut keyspace = engine.lock_slot(Slot::of_key(&key), (bits >> 60) as usize % DATABASES, 1);
             match (bits >> 48) % 8 {
-                0 | 1 => drop(keyspace.set_string(&key, &value, Deadline::At(1 + bits % 5))),
+                0 | 1 => keyspace.set_string(&key, &value, Deadline::At(1 + bits % 5)),
                 2 => drop(keyspace.append(&key, &value)),
                 3 => drop(keyspace.list_push(&key, Side::Back, std::iter::repeat_n(&value[..], 5))),
                 4 => drop(keyspace.set_add(&key, [&value[..], &key].into_iter())),
                 5 => drop(keyspace.set_deadline(&key, Some(100))),
                 6 => drop(keyspace.delete(&key)),
-                _ => keyspace.set_integer(&key, bits as i64),
+                _ => drop(keyspace.update_integer(&key, |_| Ok::<_, WrongKind>(bits as i64))),
             }
             drop(keyspace);
             if round % 5000 == 4999 {

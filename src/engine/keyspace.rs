@@ -5,14 +5,16 @@
 //! those who watch the key: there is no other way to change a key.
 
 use super::effect::{Cause, Effect};
-use super::entry::{Entry, Kind, StringRef};
-use super::reclaim::{Discarded, Garbage};
+use super::entry::{Entry, Kind};
+use super::lookup::{Lookup, discard};
+use super::reclaim::Discarded;
 use super::shard::{Shard, SlotState, SlotTable, add};
 use super::watches::Watch;
 use super::{Engine, lock::Locks};
 use crate::base::slot::Slot;
-use crate::values::Limits;
 use crate::values::hashing::table_hash;
+use crate::values::segments::Index;
+use crate::values::{Limits, Value};
 
 /// The key holds a value of another kind than the command works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +58,6 @@ pub struct Keyspace<'e> {
     hint: Option<Hint>,
     pub(super) changes: u64,
 }
-
-/// Values smaller than this are freed on the spot.
-const GARBAGE_BYTES_MIN: usize = 4096;
 
 impl<'e> Keyspace<'e> {
     pub(super) fn new(engine: &'e Engine, locks: Locks<'e>, database: usize, now_ms: u64) -> Keyspace<'e> {
@@ -171,14 +170,13 @@ impl<'e> Keyspace<'e> {
     // ---- reading ----
 
     /// The entry of a key, expired ones removed. Counts a hit or a miss and winds the access clock.
+    #[inline]
     pub fn read(&mut self, key: &[u8]) -> Option<&Entry> {
         let place = self.place(key);
-        self.expire_if_due(place, key);
-        let clock = self.engine.access_clock();
-        let database = self.database;
+        let at = self.find(place, key);
+        let (database, clock) = (self.database, self.engine.access_clock());
         let (table, counters) = self.locks.shard(place.shard).split(database, place.slot_in_shard);
-        let entry = table.and_then(|table| table.entries.find_mut(place.hash, |entry| entry.key() == key));
-        match entry {
+        match at.and_then(|at| table?.entries.get_mut(at)) {
             Some(entry) => {
                 add(&counters.hits, 1);
                 entry.set_access(clock);
@@ -195,19 +193,18 @@ impl<'e> Keyspace<'e> {
     /// no access.
     pub fn look(&mut self, key: &[u8]) -> Option<&Entry> {
         let place = self.place(key);
-        self.expire_if_due(place, key);
+        let at = self.find(place, key);
         let database = self.database;
         let (table, counters) = self.locks.shard(place.shard).split(database, place.slot_in_shard);
-        let entry = table.and_then(|table| table.entries.find(place.hash, |entry| entry.key() == key));
-        add(if entry.is_some() { &counters.hits } else { &counters.misses }, 1);
-        entry
+        add(if at.is_some() { &counters.hits } else { &counters.misses }, 1);
+        table?.entries.get(at?)
     }
 
     /// The entry of a key, expired ones removed, without a trace: for EXISTS-like questions and for writers.
     pub fn peek(&mut self, key: &[u8]) -> Option<&Entry> {
         let place = self.place(key);
-        self.expire_if_due(place, key);
-        self.table(place)?.entries.find(place.hash, |entry| entry.key() == key)
+        let at = self.find(place, key)?;
+        self.table(place)?.entries.get(at)
     }
 
     /// Whether the key exists.
@@ -215,146 +212,43 @@ impl<'e> Keyspace<'e> {
         self.peek(key).is_some()
     }
 
-    /// The key's string, for a command that reads it.
+    // ---- finding ----
+
+    /// Where the entry of a key stands. One that has expired is removed first, and is not there.
     #[inline]
-    pub fn read_string(&mut self, key: &[u8]) -> Result<Option<StringRef<'_>>, WrongKind> {
-        match self.read(key) {
-            None => Ok(None),
-            Some(entry) => entry.as_string().map(Some).ok_or(WrongKind),
+    fn find(&mut self, place: Place, key: &[u8]) -> Option<Index> {
+        let now_ms = self.now_ms;
+        let entries = &self.table(place)?.entries;
+        let at = entries.find_index(place.hash, |entry| entry.key() == key)?;
+        if entries.get(at)?.is_expired(now_ms) {
+            self.expire(place, key);
+            return None;
         }
+        Some(at)
     }
 
-    /// The key's string, for a command that will write it.
-    pub fn peek_string(&mut self, key: &[u8]) -> Result<Option<StringRef<'_>>, WrongKind> {
-        match self.peek(key) {
-            None => Ok(None),
-            Some(entry) => entry.as_string().map(Some).ok_or(WrongKind),
-        }
+    /// One look for a key that may be written: all changes of single entries begin with it.
+    #[inline]
+    pub(super) fn lookup(&mut self, place: Place, key: &[u8]) -> Lookup<'_, 'e> {
+        let at = self.find(place, key);
+        self.lookup_at(place, at)
+    }
+
+    /// The same for a change of a key that must be there: where there is none, nothing is made for it.
+    #[inline]
+    fn lookup_present(&mut self, place: Place, key: &[u8]) -> Option<Lookup<'_, 'e>> {
+        let at = self.find(place, key)?;
+        Some(self.lookup_at(place, Some(at)))
+    }
+
+    #[inline]
+    fn lookup_at(&mut self, place: Place, at: Option<Index>) -> Lookup<'_, 'e> {
+        let (database, access_clock) = (self.database, self.engine.access_clock());
+        let (table, counters) = self.locks.shard(place.shard).split_for_write(database, place.slot_in_shard);
+        Lookup { table, counters, garbage: &mut self.garbage, database, hash: place.hash, at, access_clock }
     }
 
     // ---- writing ----
-
-    /// Makes the key this string, whatever it was. True where the key is new.
-    pub fn set_string(&mut self, key: &[u8], bytes: &[u8], deadline: Deadline) -> bool {
-        let place = self.place(key);
-        let clock = self.engine.access_clock();
-        let now_ms = self.now_ms;
-        let database = self.database;
-        let shard = self.locks.shard(place.shard);
-        let (table, counters) = shard.split_for_write(database, place.slot_in_shard);
-        let mut is_new = false;
-        let kept = match table.entries.find_mut(place.hash, |entry| entry.key() == key) {
-            Some(entry) => {
-                let was = entry.deadline();
-                let expired = was.is_some_and(|at| at <= now_ms);
-                let set = match deadline {
-                    Deadline::Keep if expired => None,
-                    Deadline::Keep => was,
-                    Deadline::Clear => None,
-                    Deadline::At(at) => Some(at),
-                };
-                let before = entry.memory_bytes();
-                if before >= GARBAGE_BYTES_MIN {
-                    let fresh = Entry::string(key, bytes, set, clock);
-                    self.garbage.push(Garbage::Entry(std::mem::replace(entry, fresh)));
-                } else {
-                    entry.set_string(bytes, set);
-                    entry.set_access(clock);
-                }
-                let now = entry.memory_bytes();
-                table.resize(counters, before, now);
-                table.count_deadline(counters, database, was.is_some(), set.is_some());
-                set
-            }
-            None => {
-                is_new = true;
-                let set = if let Deadline::At(at) = deadline { Some(at) } else { None };
-                let entry = Entry::string(key, bytes, set, clock);
-                table.insert(counters, database, place.hash, entry);
-                set
-            }
-        };
-        self.changed(place, key, |key| Effect::SetString { key, bytes, deadline: kept });
-        is_new
-    }
-
-    /// Makes the key this integer as a string; a deadline it has stays.
-    pub fn set_integer(&mut self, key: &[u8], value: i64) {
-        let place = self.place(key);
-        self.expire_if_due(place, key);
-        let clock = self.engine.access_clock();
-        let database = self.database;
-        let shard = self.locks.shard(place.shard);
-        let (table, counters) = shard.split_for_write(database, place.slot_in_shard);
-        let deadline = match table.entries.find_mut(place.hash, |entry| entry.key() == key) {
-            Some(entry) => {
-                let before = entry.memory_bytes();
-                entry.set_integer(value);
-                entry.set_access(clock);
-                let (now, deadline) = (entry.memory_bytes(), entry.deadline());
-                table.resize(counters, before, now);
-                deadline
-            }
-            None => {
-                table.insert(counters, database, place.hash, Entry::integer(key, value, None, clock));
-                None
-            }
-        };
-        let mut digits = itoa::Buffer::new();
-        let bytes = digits.format(value).as_bytes();
-        self.changed(place, key, |key| Effect::SetString { key, bytes, deadline });
-    }
-
-    /// Appends to the key's string, or creates it. Returns its length.
-    pub fn append(&mut self, key: &[u8], bytes: &[u8]) -> Result<usize, WrongKind> {
-        let length = self.modify_buffer(key, |buffer| {
-            buffer.extend_from_slice(bytes);
-            buffer.len()
-        })?;
-        let place = self.place(key);
-        self.changed(place, key, |key| Effect::Append { key, bytes });
-        Ok(length)
-    }
-
-    /// Overwrites the key's string from `offset` on, filling a gap with zeros. Returns its length.
-    pub fn set_range(&mut self, key: &[u8], offset: usize, bytes: &[u8]) -> Result<usize, WrongKind> {
-        let length = self.modify_buffer(key, |buffer| {
-            if buffer.len() < offset + bytes.len() {
-                buffer.resize(offset + bytes.len(), 0);
-            }
-            buffer[offset..offset + bytes.len()].copy_from_slice(bytes);
-            buffer.len()
-        })?;
-        let place = self.place(key);
-        self.changed(place, key, |key| Effect::SetRange { key, offset: offset as u64, bytes });
-        Ok(length)
-    }
-
-    /// Holds the key's string as a buffer, as a command that modifies strings in place leaves it; its bytes stay.
-    pub fn hold_as_buffer(&mut self, key: &[u8]) -> Result<(), WrongKind> {
-        self.modify_buffer(key, |buffer| buffer.len()).map(|_| ())
-    }
-
-    fn modify_buffer(&mut self, key: &[u8], modify: impl FnOnce(&mut Vec<u8>) -> usize) -> Result<usize, WrongKind> {
-        let place = self.place(key);
-        self.expire_if_due(place, key);
-        let clock = self.engine.access_clock();
-        let database = self.database;
-        let shard = self.locks.shard(place.shard);
-        let (table, counters) = shard.split_for_write(database, place.slot_in_shard);
-        if let Some(entry) = table.entries.find_mut(place.hash, |entry| entry.key() == key) {
-            let before = entry.memory_bytes();
-            let length = modify(entry.as_buffer_mut().ok_or(WrongKind)?);
-            entry.set_access(clock);
-            let now = entry.memory_bytes();
-            table.resize(counters, before, now);
-            return Ok(length);
-        }
-        let mut buffer = Vec::new();
-        let length = modify(&mut buffer);
-        table.insert(counters, database, place.hash, Entry::buffer(key, buffer, None, clock));
-        Ok(length)
-    }
 
     /// Deletes the key. False where there was none.
     pub fn delete(&mut self, key: &[u8]) -> bool {
@@ -364,16 +258,8 @@ impl<'e> Keyspace<'e> {
     /// Sets or clears the key's deadline, in Unix milliseconds. False where there is no such key.
     pub fn set_deadline(&mut self, key: &[u8], deadline: Option<u64>) -> bool {
         let place = self.place(key);
-        self.expire_if_due(place, key);
-        let database = self.database;
-        let shard = self.locks.shard(place.shard);
-        let (Some(table), counters) = shard.split(database, place.slot_in_shard) else { return false };
-        let Some(entry) = table.entries.find_mut(place.hash, |entry| entry.key() == key) else { return false };
-        let (before, had) = (entry.memory_bytes(), entry.deadline().is_some());
-        entry.set_deadline(deadline);
-        let now = entry.memory_bytes();
-        table.resize(counters, before, now);
-        table.count_deadline(counters, database, had, deadline.is_some());
+        let Some(mut found) = self.lookup_present(place, key) else { return false };
+        found.change_unseen(|entry| entry.set_deadline(deadline));
         self.changed(place, key, |key| Effect::SetDeadline { key, deadline });
         true
     }
@@ -381,8 +267,7 @@ impl<'e> Keyspace<'e> {
     /// Takes the key's entry out of the keyspace, as a deletion.
     pub fn take(&mut self, key: &[u8]) -> Option<TakenEntry<'_, 'e>> {
         let place = self.place(key);
-        self.expire_if_due(place, key);
-        let entry = self.remove(place, key)?;
+        let entry = self.lookup_present(place, key)?.take()?;
         self.changed(place, key, |key| Effect::Delete { key });
         Some(TakenEntry { keyspace: self, entry: Some(entry) })
     }
@@ -390,12 +275,7 @@ impl<'e> Keyspace<'e> {
     /// Puts an entry into the keyspace under the key it carries, in place of what was there.
     pub fn put(&mut self, entry: Entry) {
         let place = self.place(entry.key());
-        if let Some(old) = self.remove(place, entry.key()) {
-            self.discard(old);
-        }
-        let database = self.database;
-        let shard = self.locks.shard(place.shard);
-        let read = shard.log.is_slot_read(place.slot);
+        let read = self.shard(place).log.is_slot_read(place.slot);
         let key: Box<[u8]> = entry.key().into();
         let mut image = Vec::new();
         let deadline = entry.deadline();
@@ -407,52 +287,32 @@ impl<'e> Keyspace<'e> {
             None if read => entry.as_string().map(|string| string.to_vec()),
             _ => None,
         };
-        let (table, counters) = shard.split_for_write(database, place.slot_in_shard);
-        table.insert(counters, database, place.hash, entry);
+        let mut found = self.lookup(place, &key);
+        if found.at.is_some() {
+            found.replace(entry);
+        } else {
+            found.insert(entry);
+        }
         self.changed(place, &key, |key| match &string {
             Some(bytes) => Effect::SetString { key, bytes, deadline },
             None => Effect::PutValue { key, image: &image, deadline },
         });
     }
 
-    /// Removes the entry without a word to anybody.
-    fn remove(&mut self, place: Place, key: &[u8]) -> Option<Entry> {
-        let database = self.database;
-        let shard = self.locks.shard(place.shard);
-        let (table, counters) = shard.split(database, place.slot_in_shard);
-        table?.remove(counters, database, place.hash, key)
-    }
-
-    /// Frees an entry that was taken out: a small one now, others when the locks are released.
-    fn discard(&mut self, entry: Entry) {
-        if entry.memory_bytes() >= GARBAGE_BYTES_MIN {
-            self.garbage.push(Garbage::Entry(entry));
-        }
-    }
-
-    /// Removes the key if its deadline has passed.
-    #[inline]
-    pub(super) fn expire_if_due(&mut self, place: Place, key: &[u8]) {
-        let now_ms = self.now_ms;
-        let due = match self.table(place) {
-            Some(table) if table.volatile > 0 => {
-                table.entries.find(place.hash, |entry| entry.key() == key).is_some_and(|entry| entry.is_expired(now_ms))
-            }
-            _ => false,
-        };
-        if due {
-            self.expire(place, key);
-        }
-    }
-
+    /// Removes a key whose deadline has passed.
     #[cold]
     pub(super) fn expire(&mut self, place: Place, key: &[u8]) {
-        if let Some(entry) = self.remove(place, key) {
-            add(&self.shard(place).counters.expired, 1);
+        let database = self.database;
+        let (Some(table), counters) = self.locks.shard(place.shard).split(database, place.slot_in_shard) else {
+            return;
+        };
+        let Some(at) = table.entries.find_index(place.hash, |entry| entry.key() == key) else { return };
+        if let Some(entry) = table.remove(counters, database, at) {
+            add(&counters.expired, 1);
+            discard(&mut self.garbage, entry);
             let cause = std::mem::replace(&mut self.cause, Cause::Expire);
             self.publish(place, key, |key| Effect::Delete { key });
             self.cause = cause;
-            self.discard(entry);
         }
     }
 
@@ -496,49 +356,50 @@ impl<'e> Keyspace<'e> {
         &mut self,
         key: &[u8],
         kind: Kind,
-        create: Option<fn() -> crate::values::Value>,
-        edit: impl FnOnce(&mut crate::values::Value, &Limits) -> R,
-        is_empty: fn(&crate::values::Value) -> bool,
+        create: Option<fn() -> Value>,
+        edit: impl FnOnce(&mut Value, &Limits) -> R,
+        is_empty: fn(&Value) -> bool,
     ) -> Result<Option<R>, WrongKind> {
         let place = self.place(key);
-        self.expire_if_due(place, key);
-        let clock = self.engine.access_clock();
-        let database = self.database;
         let limits = self.engine.limits();
-        let shard = self.locks.shard(place.shard);
-        let (table, counters) = shard.split_for_write(database, place.slot_in_shard);
-        let mut emptied = false;
-        let result = match table.entries.find_mut(place.hash, |entry| entry.key() == key) {
-            Some(entry) => {
-                if entry.kind() != kind {
-                    return Err(WrongKind);
-                }
-                let before = entry.memory_bytes();
-                let value = entry.as_value_mut().ok_or(WrongKind)?;
-                let result = edit(value, &limits);
-                emptied = is_empty(value);
-                entry.set_access(clock);
-                let now = entry.memory_bytes();
-                table.resize(counters, before, now);
-                Some(result)
-            }
-            None => match create {
-                None => None,
-                Some(create) => {
-                    let mut value = create();
-                    let result = edit(&mut value, &limits);
-                    if !is_empty(&value) {
-                        table.insert(counters, database, place.hash, Entry::value(key, value, None, clock));
-                    }
-                    Some(result)
-                }
-            },
+        let Some(create) = create else {
+            let Some(mut found) = self.lookup_present(place, key) else { return Ok(None) };
+            return edit_found(&mut found, kind, &limits, edit, is_empty);
         };
-        if emptied && let Some(entry) = self.remove(place, key) {
-            self.discard(entry);
+        let mut found = self.lookup(place, key);
+        if found.at.is_some() {
+            return edit_found(&mut found, kind, &limits, edit, is_empty);
         }
-        Ok(result)
+        let mut value = create();
+        let result = edit(&mut value, &limits);
+        if !is_empty(&value) {
+            found.insert(Entry::value(key, value, None, found.access_clock));
+        }
+        Ok(Some(result))
     }
+}
+
+/// Changes the collection that was found; one that becomes empty goes.
+fn edit_found<R>(
+    found: &mut Lookup<'_, '_>,
+    kind: Kind,
+    limits: &Limits,
+    edit: impl FnOnce(&mut Value, &Limits) -> R,
+    is_empty: fn(&Value) -> bool,
+) -> Result<Option<R>, WrongKind> {
+    if found.entry().is_none_or(|entry| entry.kind() != kind) {
+        return Err(WrongKind);
+    }
+    let edited = found.change(|entry| {
+        let value = entry.as_value_mut()?;
+        let result = edit(value, limits);
+        Some((result, is_empty(value)))
+    });
+    let (result, emptied) = edited.flatten().ok_or(WrongKind)?;
+    if emptied {
+        found.remove();
+    }
+    Ok(Some(result))
 }
 
 /// An entry that was taken out; it is freed when the locks have been released, unless somebody keeps it.
@@ -557,7 +418,7 @@ impl TakenEntry<'_, '_> {
 impl Drop for TakenEntry<'_, '_> {
     fn drop(&mut self) {
         if let Some(entry) = self.entry.take() {
-            self.keyspace.discard(entry);
+            discard(&mut self.keyspace.garbage, entry);
         }
     }
 }

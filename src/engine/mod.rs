@@ -11,9 +11,11 @@ pub mod entry;
 pub mod expiry;
 pub mod keyspace;
 mod lock;
+mod lookup;
 mod prefetch;
 mod reclaim;
 pub mod shard;
+mod strings;
 pub mod transfer;
 pub mod watches;
 

@@ -6,7 +6,7 @@ use super::watches::Watches;
 use crate::base::identity::{Epoch, Position};
 use crate::base::slot::Slot;
 use crate::values::hashing::table_hash;
-use crate::values::segments::Segments;
+use crate::values::segments::{Index, Segments};
 use crossbeam::utils::CachePadded;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,11 +39,11 @@ impl SlotTable {
         counters.count_bytes(bytes as i64, table_change);
     }
 
-    /// Takes the entry of a key out, and counts it.
+    /// Takes the entry that stands there out, and counts it.
     #[inline]
-    pub(super) fn remove(&mut self, counters: &Counters, database: usize, hash: u64, key: &[u8]) -> Option<Entry> {
+    pub(super) fn remove(&mut self, counters: &Counters, database: usize, at: Index) -> Option<Entry> {
         let before = self.entries.allocation_bytes();
-        let entry = self.entries.remove(hash, |entry| entry.key() == key, hash_of_entry)?;
+        let entry = self.entries.remove_at(at, hash_of_entry)?;
         let table_change = self.entries.allocation_bytes() as i64 - before as i64;
         let volatile = u32::from(entry.deadline().is_some());
         let bytes = entry.memory_bytes();

@@ -82,6 +82,13 @@ struct Place {
     depth: u8,
 }
 
+/// Where an element stands, as [`Segments::find_index`] has found it; good until something is inserted or removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Index {
+    table: usize,
+    bucket: usize,
+}
+
 /// The place of a hash in hash order, as used by `scan`.
 #[inline]
 pub fn hash_position(hash: u64) -> u32 {
@@ -140,20 +147,57 @@ impl<T> Segments<T> {
         }
     }
 
+    /// Where the element with this hash is for which `eq` holds: to look at it first, and then to change or remove it
+    /// without a second search.
+    #[inline]
+    pub fn find_index(&self, hash: u64, eq: impl FnMut(&T) -> bool) -> Option<Index> {
+        let (number, table) = match &self.shape {
+            Shape::Single(table) => (0, table),
+            Shape::Directory(directory) => {
+                let number = directory.number(hash_position(hash));
+                (number, &directory.tables[number])
+            }
+        };
+        Some(Index { table: number, bucket: table.find_bucket_index(hash, eq)? })
+    }
+
+    /// The element that stands there.
+    #[inline]
+    pub fn get(&self, at: Index) -> Option<&T> {
+        match &self.shape {
+            Shape::Single(table) => table.get_bucket(at.bucket),
+            Shape::Directory(directory) => directory.tables.get(at.table)?.get_bucket(at.bucket),
+        }
+    }
+
+    /// As `get`; what its hash looks at must not be changed through the reference.
+    #[inline]
+    pub fn get_mut(&mut self, at: Index) -> Option<&mut T> {
+        match &mut self.shape {
+            Shape::Single(table) => table.get_bucket_mut(at.bucket),
+            Shape::Directory(directory) => directory.tables.get_mut(at.table)?.get_bucket_mut(at.bucket),
+        }
+    }
+
     /// Removes the element with this hash for which `eq` holds; sparse tables shrink and merge.
     #[inline]
     pub fn remove(&mut self, hash: u64, eq: impl FnMut(&T) -> bool, rehash: impl Fn(&T) -> u64) -> Option<T> {
+        self.remove_at(self.find_index(hash, eq)?, rehash)
+    }
+
+    /// Removes the element that stands there; sparse tables shrink and merge.
+    #[inline]
+    pub fn remove_at(&mut self, at: Index, rehash: impl Fn(&T) -> u64) -> Option<T> {
         match &mut self.shape {
             Shape::Single(table) => {
-                let (removed, _) = table.find_entry(hash, eq).ok()?.remove();
+                let (removed, _) = table.get_bucket_entry(at.bucket).ok()?.remove();
                 shrink(table, &rehash);
                 Some(removed)
             }
             Shape::Directory(directory) => {
-                let number = directory.number(hash_position(hash));
-                let (removed, _) = directory.tables[number].find_entry(hash, eq).ok()?.remove();
+                let (removed, _) = directory.tables.get_mut(at.table)?.get_bucket_entry(at.bucket).ok()?.remove();
                 directory.len -= 1;
-                directory.after_remove(number, &rehash);
+                directory.after_remove(at.table, &rehash);
                 if directory.tables.len() == 1
                     && let Some(table) = directory.tables.pop()
                 {

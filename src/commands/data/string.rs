@@ -7,6 +7,7 @@ use crate::commands::spec::{
     Access, Arity::*, Begin, CommandResult, CommandSpec, DENYOOM, FAST, Find, KeySpec, READONLY, SPREAD, STRING, WRITE,
     data, keys,
 };
+use crate::engine::entry::{Entry, StringRef};
 use crate::engine::{Deadline, Keyspace};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
@@ -194,25 +195,24 @@ fn set(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
     if options.get {
         write_string(keyspace, key, reply)?;
     }
-    if (options.if_absent || options.if_present) && keyspace.exists(key) != options.if_present {
-        if !options.get {
-            reply.null();
-        }
-        return Ok(());
-    }
-    keyspace.set_string(key, value, deadline);
-    if !options.get {
-        reply.ok();
+    let is_wanted = |before: Option<&Entry>| match before {
+        Some(_) => !options.if_absent,
+        None => !options.if_present,
+    };
+    let is_set = keyspace.set_string_if(key, value, deadline, |before| Ok::<_, CommandError>(is_wanted(before)))?;
+    match is_set {
+        _ if options.get => {}
+        true => reply.ok(),
+        false => reply.null(),
     }
     Ok(())
 }
 
 fn setnx(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let absent = !keyspace.exists(arguments.at(1));
-    if absent {
-        keyspace.set_string(arguments.at(1), arguments.at(2), Deadline::Clear);
-    }
-    reply.integer(i64::from(absent));
+    let (key, value) = (arguments.at(1), arguments.at(2));
+    let is_absent = |before: Option<&Entry>| Ok::<_, CommandError>(before.is_none());
+    let is_set = keyspace.set_string_if(key, value, Deadline::Clear, is_absent)?;
+    reply.integer(i64::from(is_set));
     Ok(())
 }
 
@@ -399,13 +399,14 @@ fn decrby(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Rep
 }
 
 fn add(keyspace: &mut Keyspace<'_>, key: &[u8], increment: i64, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let value = match keyspace.peek_string(key)? {
-        None => 0,
-        Some(crate::engine::entry::StringRef::Integer(value)) => value,
-        Some(string) => string.with_bytes(parse::integer)?,
-    };
-    let sum = value.checked_add(increment).ok_or(CommandError::text("ERR increment or decrement would overflow"))?;
-    keyspace.set_integer(key, sum);
+    let sum = keyspace.update_integer(key, |string| {
+        let value = match string {
+            None => 0,
+            Some(StringRef::Integer(value)) => value,
+            Some(string) => string.with_bytes(parse::integer)?,
+        };
+        value.checked_add(increment).ok_or(CommandError::text("ERR increment or decrement would overflow"))
+    })?;
     reply.integer(sum);
     Ok(())
 }

@@ -50,7 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn perform(engine: &Engine, step: &Step) {
     let mut keys = engine.lock_slot(slot(), 0, NOW_MS);
     match step {
-        Step::Set(k, v) => drop(keys.set_string(&key(*k), &[*v], Deadline::Clear)),
+        Step::Set(k, v) => keys.set_string(&key(*k), &[*v], Deadline::Clear),
         Step::Append(k, v) => drop(keys.append(&key(*k), &[*v])),
         Step::Delete(k) => drop(keys.delete(&key(*k))),
         Step::Push(k, v) => drop(keys.list_push(&key(*k), Side::Front, [&[*v][..]].into_iter())),

@@ -1,0 +1,130 @@
+//! Strings in the keyspace: each change is made, counted and published by one function, with one look for the key.
+
+use super::effect::Effect;
+use super::entry::{Entry, StringRef};
+use super::keyspace::{Deadline, Keyspace, WrongKind};
+use std::convert::Infallible;
+
+impl Keyspace<'_> {
+    /// The key's string, for a command that reads it.
+    #[inline]
+    pub fn read_string(&mut self, key: &[u8]) -> Result<Option<StringRef<'_>>, WrongKind> {
+        match self.read(key) {
+            None => Ok(None),
+            Some(entry) => entry.as_string().map(Some).ok_or(WrongKind),
+        }
+    }
+
+    /// The key's string, for a command that will write it.
+    pub fn peek_string(&mut self, key: &[u8]) -> Result<Option<StringRef<'_>>, WrongKind> {
+        match self.peek(key) {
+            None => Ok(None),
+            Some(entry) => entry.as_string().map(Some).ok_or(WrongKind),
+        }
+    }
+
+    /// Makes the key this string, whatever it was.
+    #[inline]
+    pub fn set_string(&mut self, key: &[u8], bytes: &[u8], deadline: Deadline) {
+        let Ok(_) = self.set_string_if(key, bytes, deadline, |_| Ok::<_, Infallible>(true));
+    }
+
+    /// Makes the key this string, whatever it was, where `is_wanted` says so of the entry that is there. Gives what it
+    /// said.
+    #[inline]
+    pub fn set_string_if<E>(
+        &mut self,
+        key: &[u8],
+        bytes: &[u8],
+        deadline: Deadline,
+        is_wanted: impl FnOnce(Option<&Entry>) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let place = self.place(key);
+        let mut found = self.lookup(place, key);
+        let before = found.entry();
+        if !is_wanted(before)? {
+            return Ok(false);
+        }
+        let deadline = match deadline {
+            Deadline::Keep => before.and_then(Entry::deadline),
+            Deadline::Clear => None,
+            Deadline::At(at) => Some(at),
+        };
+        match found.at {
+            Some(_) if found.is_large() => found.replace(Entry::string(key, bytes, deadline, found.access_clock)),
+            Some(_) => {
+                found.change(|entry| entry.set_string(bytes, deadline));
+            }
+            None => found.insert(Entry::string(key, bytes, deadline, found.access_clock)),
+        }
+        self.changed(place, key, |key| Effect::SetString { key, bytes, deadline });
+        Ok(true)
+    }
+
+    /// Makes the key the integer that `update` makes of its string; a deadline it has stays. Gives the integer.
+    pub fn update_integer<E: From<WrongKind>>(
+        &mut self,
+        key: &[u8],
+        update: impl FnOnce(Option<StringRef<'_>>) -> Result<i64, E>,
+    ) -> Result<i64, E> {
+        let place = self.place(key);
+        let mut found = self.lookup(place, key);
+        let string = found.entry().map(|entry| entry.as_string().ok_or(WrongKind)).transpose()?;
+        let value = update(string)?;
+        let deadline = found.entry().and_then(Entry::deadline);
+        match found.at {
+            Some(_) if found.is_large() => found.replace(Entry::integer(key, value, deadline, found.access_clock)),
+            Some(_) => {
+                found.change(|entry| entry.set_integer(value));
+            }
+            None => found.insert(Entry::integer(key, value, None, found.access_clock)),
+        }
+        let mut digits = itoa::Buffer::new();
+        let bytes = digits.format(value).as_bytes();
+        self.changed(place, key, |key| Effect::SetString { key, bytes, deadline });
+        Ok(value)
+    }
+
+    /// Appends to the key's string, or creates it. Returns its length.
+    pub fn append(&mut self, key: &[u8], bytes: &[u8]) -> Result<usize, WrongKind> {
+        let length = self.modify_buffer(key, |buffer| {
+            buffer.extend_from_slice(bytes);
+            buffer.len()
+        })?;
+        let place = self.place(key);
+        self.changed(place, key, |key| Effect::Append { key, bytes });
+        Ok(length)
+    }
+
+    /// Overwrites the key's string from `offset` on, filling a gap with zeros. Returns its length.
+    pub fn set_range(&mut self, key: &[u8], offset: usize, bytes: &[u8]) -> Result<usize, WrongKind> {
+        let length = self.modify_buffer(key, |buffer| {
+            if buffer.len() < offset + bytes.len() {
+                buffer.resize(offset + bytes.len(), 0);
+            }
+            buffer[offset..offset + bytes.len()].copy_from_slice(bytes);
+            buffer.len()
+        })?;
+        let place = self.place(key);
+        self.changed(place, key, |key| Effect::SetRange { key, offset: offset as u64, bytes });
+        Ok(length)
+    }
+
+    /// Holds the key's string as a buffer, as a command that modifies strings in place leaves it; its bytes stay.
+    pub fn hold_as_buffer(&mut self, key: &[u8]) -> Result<(), WrongKind> {
+        self.modify_buffer(key, |buffer| buffer.len()).map(|_| ())
+    }
+
+    fn modify_buffer(&mut self, key: &[u8], modify: impl FnOnce(&mut Vec<u8>) -> usize) -> Result<usize, WrongKind> {
+        let place = self.place(key);
+        let mut found = self.lookup(place, key);
+        if found.at.is_none() {
+            let mut buffer = Vec::new();
+            let length = modify(&mut buffer);
+            found.insert(Entry::buffer(key, buffer, None, found.access_clock));
+            return Ok(length);
+        }
+        let modified = found.change(|entry| entry.as_buffer_mut().map(modify));
+        modified.flatten().ok_or(WrongKind)
+    }
+}
