@@ -50,6 +50,13 @@ MISTAKES = [
         "(current || one.from == node) && one.from == node",
     ),
     (
+        "a move that begins though its slots have moved since it was decided",
+        "scripted",
+        "src/cluster/topology/state.rs",
+        "self.slot(slot).changed <= decided_by",
+        "self.slot(slot).changed.min(decided_by) <= decided_by",
+    ),
+    (
         "a leader that was believed down and never says that it is alive",
         "clusters_survive",
         "src/cluster/watching.rs",

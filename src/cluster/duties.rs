@@ -244,7 +244,7 @@ fn next_moves(topology: &Topology, moves: &[SlotMove], gathering: bool) -> Vec<T
         if !slots.is_empty() && !underway && is_room {
             *giving.entry(from).or_default() += 1;
             *taking.entry(one.to).or_default() += 1;
-            changes.push(TopologyChange::CopyAdd { slots, from, to: one.to });
+            changes.push(TopologyChange::CopyAdd { slots, from, to: one.to, decided_by: topology.version });
         }
     }
     changes

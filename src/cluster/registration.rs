@@ -178,7 +178,10 @@ mod tests {
         let down =
             TopologyChange::SetMemberState { node: NodeId(1), incarnation: Incarnation(1), state: NodeState::Down };
         topology.apply(3, &down);
-        topology.apply(4, &TopologyChange::ForgetNode { node: NodeId(1), incarnation: Incarnation(1) });
+        topology.apply(
+            4,
+            &TopologyChange::ForgetNode { node: NodeId(1), incarnation: Incarnation(1), decided_by: u64::MAX },
+        );
         assert_eq!(registration.on(Event::Look, &topology, 10_000_000), [Action::Register]);
     }
 

@@ -168,7 +168,8 @@ mod tests {
         /// Begins to move these slots to the other, up to where nobody serves them.
         fn hand_off(&mut self, slots: &SlotRanges) -> u64 {
             let (slots, to) = (slots.clone(), OTHER);
-            let begun = self.agree(TopologyChange::CopyAdd { slots: slots.clone(), from: OWN, to });
+            let begun =
+                self.agree(TopologyChange::CopyAdd { slots: slots.clone(), from: OWN, to, decided_by: u64::MAX });
             let incarnation = self.topology.nodes[&OTHER].incarnation;
             self.agree(TopologyChange::CopyReady { slots: slots.clone(), to, incarnation, begun });
             self.agree(TopologyChange::BeginHandoff { slots, to, begun });
@@ -217,7 +218,7 @@ mod tests {
         assert_eq!(pair.hint(None, 0), None);
         let (node_id, incarnation) = (OTHER, pair.topology.nodes[&OTHER].incarnation);
         pair.agree(TopologyChange::SetMemberState { node: node_id, incarnation, state: NodeState::Down });
-        pair.agree(TopologyChange::ForgetNode { node: node_id, incarnation });
+        pair.agree(TopologyChange::ForgetNode { node: node_id, incarnation, decided_by: u64::MAX });
         assert_eq!(pair.hint(None, 1), None);
         pair.agree(TopologyChange::RegisterNode { node: node(OTHER) });
         assert_eq!(pair.hint(None, 2 * ABSENT_US), None);

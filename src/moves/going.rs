@@ -163,7 +163,7 @@ mod tests {
         let Applied::Registered(former) = agree(life(SOURCE, 1)) else { panic!("it registers") };
         agree(life(TARGET, 1));
         agree(TopologyChange::Revive { slots: Slot::all().collect(), to: SOURCE });
-        agree(TopologyChange::CopyAdd { slots: slots.clone(), from: SOURCE, to: TARGET });
+        agree(TopologyChange::CopyAdd { slots: slots.clone(), from: SOURCE, to: TARGET, decided_by: u64::MAX });
         let (begun, moves) = (topology.version, duties::moves(&topology));
         let later = Incarnation(former.0 + 10);
         let mut going = Going::default();

@@ -184,7 +184,12 @@ impl Pair {
     }
 
     fn begin(&self) {
-        self.agreement.commit(&TopologyChange::CopyAdd { slots: moving(), from: SOURCE, to: TARGET });
+        self.agreement.commit(&TopologyChange::CopyAdd {
+            slots: moving(),
+            from: SOURCE,
+            to: TARGET,
+            decided_by: u64::MAX,
+        });
     }
 
     /// Waits until the target has acted on everything that is agreed.
@@ -237,7 +242,11 @@ async fn an_abort_drops_what_has_arrived_and_a_late_hand_off_does_nothing() {
     // Slots that begin anew have the epoch that the hand-off would have made.
     let change = TopologyChange::SetMemberState { node: SOURCE, incarnation: Incarnation(1), state: NodeState::Down };
     pair.agreement.commit(&change);
-    pair.agreement.commit(&TopologyChange::ForgetNode { node: SOURCE, incarnation: Incarnation(1) });
+    pair.agreement.commit(&TopologyChange::ForgetNode {
+        node: SOURCE,
+        incarnation: Incarnation(1),
+        decided_by: u64::MAX,
+    });
     pair.agreement.commit(&TopologyChange::Revive { slots: moving(), to: TARGET });
     pair.settle().await;
     assert_eq!(count(&pair.target), 0);
@@ -340,6 +349,7 @@ fn arrivals_belong_to_one_move() {
         epoch: Epoch(epoch),
         phase: Phase::Normal,
         moved,
+        changed: 0,
     };
     let takes = |now: SlotRecord| {
         let mut arrivals = Arrivals::default();

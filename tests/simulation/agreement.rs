@@ -258,7 +258,7 @@ impl World {
         };
         let (id, incarnation) = (node.id, node.incarnation);
         if node.state == NodeState::Down {
-            changes.push(TopologyChange::ForgetNode { node: id, incarnation });
+            changes.push(TopologyChange::ForgetNode { node: id, incarnation, decided_by: topology.version });
         }
     }
 
@@ -299,7 +299,7 @@ pub(crate) fn incarnation_in(change: &TopologyChange) -> Option<(NodeId, Incarna
         TopologyChange::MarkDead { node, incarnation, .. } => Some((*node, *incarnation)),
         TopologyChange::RemoveNode { node, incarnation }
         | TopologyChange::Leaving { node, incarnation }
-        | TopologyChange::ForgetNode { node, incarnation } => Some((*node, *incarnation)),
+        | TopologyChange::ForgetNode { node, incarnation, .. } => Some((*node, *incarnation)),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! Small courses of events, written down: each once lost keys.
+//! Small courses of events, written down: each once lost keys, or moved them for nothing.
 
 use crate::keeper::{Keeper, Question, Reply};
 use crate::network::address_of;
@@ -61,7 +61,8 @@ impl Pair {
             pair.source.content(slot).extend(WRITES);
         }
         let (from, to) = (node_id(SOURCE), node_id(TARGET));
-        pair.begun = pair.agree(TopologyChange::CopyAdd { slots: moving(), from, to });
+        let decided_by = pair.log.len() as u64;
+        pair.begun = pair.agree(TopologyChange::CopyAdd { slots: moving(), from, to, decided_by });
         pair
     }
 
@@ -214,10 +215,36 @@ fn what_an_abandoned_move_brought_is_not_taken_for_a_slot_that_begins_anew() {
     pair.agree(TopologyChange::AbortHandoff { slots: moving(), to, begun });
     pair.agree(TopologyChange::SetMemberState { node, incarnation, state: NodeState::Down });
     pair.agree(TopologyChange::MarkDead { slots: Slot::all().collect(), node, incarnation });
-    pair.agree(TopologyChange::ForgetNode { node, incarnation });
+    pair.agree(TopologyChange::ForgetNode { node, incarnation, decided_by: u64::MAX });
     pair.agree(TopologyChange::Revive { slots: Slot::all().collect(), to });
     pair.target_learns();
     assert_eq!(pair.at_target(), vec![(true, Vec::new()); 4]);
+}
+
+#[test]
+fn a_copy_add_that_is_agreed_late_moves_nothing() {
+    let mut pair = Pair::new();
+    let first = pair.log[pair.begun as usize - 1].clone();
+    // The move is done, and its slots go back: then what began it is agreed once more.
+    pair.source_learns();
+    pair.target_learns();
+    pair.wait();
+    pair.target_learns();
+    assert_eq!(pair.target.topology.owned_by(node_id(TARGET)), moving());
+    pair.agree(TopologyChange::CopyRemove { slots: moving(), node: node_id(SOURCE), begun: pair.begun });
+    let (from, to, incarnation) = (node_id(TARGET), node_id(SOURCE), incarnation(SOURCE));
+    let decided_by = pair.log.len() as u64;
+    let begun = pair.agree(TopologyChange::CopyAdd { slots: moving(), from, to, decided_by });
+    pair.agree(TopologyChange::CopyReady { slots: moving(), to, incarnation, begun });
+    pair.agree(TopologyChange::BeginHandoff { slots: moving(), to, begun });
+    pair.agree(TopologyChange::Handoff { slots: moving(), to, incarnation, begun });
+    pair.agree(TopologyChange::CopyRemove { slots: moving(), node: from, begun });
+    pair.agree(first);
+    pair.source_learns();
+    pair.target_learns();
+    let topology = &pair.target.topology;
+    assert_eq!(topology.owned_by(node_id(TARGET)), SlotRanges::default());
+    assert_eq!(duties::moves(topology), []);
 }
 
 /// As a seed of the simulation once did.

@@ -131,7 +131,7 @@ fn it_goes_when_it_holds_nothing() {
     cluster.look();
     let slots: SlotRanges = Slot::all().collect();
     let (from, to) = (NodeId(1), NodeId(2));
-    cluster.agree(TopologyChange::CopyAdd { slots: slots.clone(), from, to });
+    cluster.agree(TopologyChange::CopyAdd { slots: slots.clone(), from, to, decided_by: u64::MAX });
     let begun = cluster.topology.version;
     let incarnation = Incarnation(2);
     cluster.agree(TopologyChange::CopyReady { slots: slots.clone(), to, incarnation, begun });
@@ -153,7 +153,7 @@ fn it_ends_though_a_late_registration_brings_it_back() {
     let (slots, node, incarnation) = (Slot::all().collect::<SlotRanges>(), NodeId(1), Incarnation(1));
     cluster.look();
     cluster.goes_down(1);
-    cluster.agree(TopologyChange::ForgetNode { node, incarnation });
+    cluster.agree(TopologyChange::ForgetNode { node, incarnation, decided_by: u64::MAX });
     cluster.agree(TopologyChange::RegisterNode { node: own });
     assert_eq!(cluster.look(), Next::End(Drained::Left { slots, reason: Reason::Forgotten }));
 }
@@ -164,7 +164,7 @@ fn it_is_told_when_it_was_forgotten_with_its_slots() {
     cluster.leaves(1);
     cluster.look();
     cluster.goes_down(1);
-    cluster.agree(TopologyChange::ForgetNode { node: NodeId(1), incarnation: Incarnation(1) });
+    cluster.agree(TopologyChange::ForgetNode { node: NodeId(1), incarnation: Incarnation(1), decided_by: u64::MAX });
     let slots = Slot::all().collect();
     assert_eq!(cluster.look(), Next::End(Drained::Left { slots, reason: Reason::Forgotten }));
 }

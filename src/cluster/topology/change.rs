@@ -1,7 +1,17 @@
 //! Changes of the topology: what the raft log holds.
 //!
 //! Each is typed, idempotent, and checked when it is applied: a change whose check fails is a no-op with a reason, the
-//! same on every node. The order of variants is the encoding: new ones go to the end.
+//! same on every node. The order of variants is the encoding: new ones go to the end, and a change of their shape is a new
+//! format of the raft log (`raft_storage`) and of the links.
+//!
+//! A change may be committed long after it was decided, whatever has happened meanwhile, so each names what it was decided
+//! by, and is refused where that is over:
+//!
+//! - what concerns a life of a member (its state, its leaving, its steps of a move): the incarnation;
+//! - what concerns a move: its number, so that a step does nothing to a later move of the same slots;
+//! - what begins a move, or ends what somebody owns for good (`CopyAdd`, `ForgetNode`): the version of the topology, and
+//!   the records of those slots must be the same since;
+//! - what gives away what is nobody's (`Revive`): nothing. No keys are lost, and the next plan sets the shares right.
 
 use super::state::{Node, NodeState};
 use crate::base::identity::{ClusterId, Incarnation, NodeId};
@@ -20,8 +30,9 @@ pub enum TopologyChange {
     /// A member that was only believed to be gone, and is active again, has what it owned.
     SetMemberState { node: NodeId, incarnation: Incarnation, state: NodeState },
     /// A newcomer begins to copy these slots from their primary. The index of this change is the number of the move:
-    /// every later step names it, so that what comes late concerns no other move.
-    CopyAdd { slots: SlotRanges, from: NodeId, to: NodeId },
+    /// every later step names it, so that what comes late concerns no other move. Only slots that have not changed since
+    /// the version that it was decided by: one that has moved since, there and back or part of the way, was planned anew.
+    CopyAdd { slots: SlotRanges, from: NodeId, to: NodeId, decided_by: u64 },
     /// It holds them now, and follows.
     CopyReady { slots: SlotRanges, to: NodeId, incarnation: Incarnation, begun: u64 },
     /// Their primary stops serving them.
@@ -45,8 +56,9 @@ pub enum TopologyChange {
     RemoveNode { node: NodeId, incarnation: Incarnation },
     /// A member gives its slots away from now on, and wants to leave. Stands for the rest of this life.
     Leaving { node: NodeId, incarnation: Incarnation },
-    /// A person gives up a member that is down, and the keys of its slots with it.
-    ForgetNode { node: NodeId, incarnation: Incarnation },
+    /// A person gives up a member that is down, and the keys of its slots with it. Only while its slots are as they were in
+    /// the version that it was decided by: one that was back meanwhile has keys that nobody has given up.
+    ForgetNode { node: NodeId, incarnation: Incarnation, decided_by: u64 },
 }
 
 /// Why a change was not made. Nothing was changed.
@@ -75,6 +87,8 @@ pub enum Refused {
     NotDown,
     /// The node has not said that it leaves.
     NotLeaving,
+    /// A slot of it has changed since this was decided.
+    DecidedBefore,
 }
 
 /// What applying a change came to: the same on every node.

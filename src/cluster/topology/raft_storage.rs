@@ -26,7 +26,7 @@ use std::sync::Arc;
 type Result<T> = std::result::Result<T, StorageError<NodeId>>;
 
 /// What entries, records and the topology in snapshots are written in. Raised with every change of their shape.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 /// The raft log of a node as it is on the disk, opened. Nothing votes with it yet.
 pub struct RaftLog {
@@ -416,14 +416,16 @@ mod tests {
     }
 
     #[test]
-    fn another_nodes_raft_log_and_one_of_a_later_version_are_refused() {
+    fn another_nodes_raft_log_and_one_of_another_version_are_refused() {
         let directory = tempfile::tempdir().expect("a directory");
         open(directory.path(), NODE, false).expect("made");
         let error = open(directory.path(), identity::NodeId(8), true).expect_err("another node's");
         assert!(error.contains("is the raft log of node"), "{error}");
-        let later = encode(&(FORMAT + 1, "whatever a later version has here"));
-        let error = check_format(&later, directory.path(), NODE).expect_err("a later version");
-        assert!(error.to_string().contains(&format!("written in format {}", FORMAT + 1)), "{error}");
+        for other in [FORMAT - 1, FORMAT + 1] {
+            let written = encode(&(other, "whatever another version has here"));
+            let error = check_format(&written, directory.path(), NODE).expect_err("another version");
+            assert!(error.to_string().contains(&format!("written in format {other}")), "{error}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn is_moving(record: &SlotRecord) -> bool {
 impl Default for SlotRecords {
     /// Nobody owns anything.
     fn default() -> SlotRecords {
-        let free = SlotRecord { primary: None, epoch: Epoch(0), phase: Phase::Dead, moved: None };
+        let free = SlotRecord { primary: None, epoch: Epoch(0), phase: Phase::Dead, moved: None, changed: 0 };
         let piece = Arc::new(Piece { records: [free; PIECE_SLOTS], moving: 0 });
         SlotRecords { pieces: vec![piece; SLOT_COUNT / PIECE_SLOTS].into_boxed_slice() }
     }

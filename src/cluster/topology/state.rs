@@ -135,6 +135,9 @@ pub struct SlotRecord {
     pub phase: Phase,
     /// The number of the move that brought it to its primary in this epoch; `None`: it began anew there.
     pub moved: Option<u64>,
+    /// The index of the latest change of this record, or of a return of its primary: what was decided before is over.
+    /// That it was marked dead is no change in this sense: whoever saw its primary down had decided the same.
+    pub changed: u64,
 }
 
 /// Something that happened, in the same order everywhere.
@@ -236,7 +239,9 @@ impl Topology {
             TopologyChange::SetMemberState { node, incarnation, state } => {
                 self.set_member_state(*node, *incarnation, *state)?;
             }
-            TopologyChange::CopyAdd { slots, from, to } => self.copy_add(slots, *from, *to)?,
+            TopologyChange::CopyAdd { slots, from, to, decided_by } => {
+                self.copy_add(slots, *from, *to, *decided_by)?;
+            }
             TopologyChange::CopyReady { slots, to, incarnation, begun } => {
                 let (to, begun) = (*to, *begun);
                 self.current(to, *incarnation)?;
@@ -267,7 +272,9 @@ impl Topology {
             TopologyChange::SetConfig { name, value } => self.set_config(name, value)?,
             TopologyChange::RemoveNode { node, incarnation } => self.remove(*node, *incarnation)?,
             TopologyChange::Leaving { node, incarnation } => self.leave(*node, *incarnation)?,
-            TopologyChange::ForgetNode { node, incarnation } => self.forget(*node, *incarnation)?,
+            TopologyChange::ForgetNode { node, incarnation, decided_by } => {
+                self.forget(*node, *incarnation, *decided_by)?;
+            }
         }
         Ok(Applied::Done)
     }
@@ -323,7 +330,10 @@ impl Topology {
     fn begin_anew(&mut self, slots: &SlotRanges, node: NodeId) {
         for slot in slots.slots() {
             let epoch = Epoch(self.slot(slot).epoch.0.saturating_add(1));
-            self.slots.set(slot, SlotRecord { primary: Some(node), epoch, phase: Phase::Normal, moved: None });
+            self.set_record(
+                slot,
+                SlotRecord { primary: Some(node), epoch, phase: Phase::Normal, moved: None, changed: 0 },
+            );
         }
     }
 
@@ -359,9 +369,13 @@ impl Topology {
     fn wake(&mut self, id: NodeId) {
         let mut woken = SlotRanges::default();
         for slot in Slot::all() {
-            let record = self.slot(slot);
-            if record.primary == Some(id) && record.phase == Phase::Dead {
-                self.set_phase(slot, Phase::Normal);
+            let SlotRecord { primary, phase, .. } = *self.slot(slot);
+            if primary != Some(id) {
+                continue;
+            }
+            // Those too that nobody had marked yet: they have changed.
+            self.set_phase(slot, if phase == Phase::Dead { Phase::Normal } else { phase });
+            if phase == Phase::Dead {
                 woken.extend([slot]);
             }
         }
@@ -370,13 +384,16 @@ impl Topology {
         }
     }
 
-    fn copy_add(&mut self, slots: &SlotRanges, from: NodeId, to: NodeId) -> Result<(), Refused> {
+    fn copy_add(&mut self, slots: &SlotRanges, from: NodeId, to: NodeId, decided_by: u64) -> Result<(), Refused> {
         let target = self.nodes.get(&to).ok_or(Refused::UnknownNode)?;
         if !target.takes_slots() {
             return Err(Refused::NotActive);
         }
         if from == to || slots.slots().any(|slot| self.slot(slot).primary != Some(from)) {
             return Err(Refused::NotThePrimary);
+        }
+        if slots.slots().any(|slot| !self.is_unchanged(slot, decided_by)) {
+            return Err(Refused::DecidedBefore);
         }
         let begun = self.version;
         self.step(slots, |phase| (phase == Phase::Normal).then_some(Phase::Copying { to, begun }))?;
@@ -399,7 +416,7 @@ impl Topology {
             let record = self.slot(slot);
             let phase = record.primary.map_or(Phase::Normal, |from| Phase::Releasing { from, begun });
             let epoch = Epoch(record.epoch.0.saturating_add(1));
-            self.slots.set(slot, SlotRecord { primary: Some(to), epoch, phase, moved: Some(begun) });
+            self.set_record(slot, SlotRecord { primary: Some(to), epoch, phase, moved: Some(begun), changed: 0 });
         }
         self.record(EventKind::MoveDone, Some(to), slots.clone());
         Ok(())
@@ -417,7 +434,7 @@ impl Topology {
             return Err(Refused::NoChange);
         }
         for slot in slots.slots() {
-            self.set_phase(slot, Phase::Dead);
+            self.slots.set(slot, SlotRecord { phase: Phase::Dead, ..*self.slot(slot) });
         }
         self.record(EventKind::SlotsDead, Some(node), slots.clone());
         Ok(())
@@ -464,10 +481,13 @@ impl Topology {
         Ok(())
     }
 
-    fn forget(&mut self, id: NodeId, incarnation: Incarnation) -> Result<(), Refused> {
+    fn forget(&mut self, id: NodeId, incarnation: Incarnation, decided_by: u64) -> Result<(), Refused> {
         self.current(id, incarnation)?;
         if self.nodes.get(&id).ok_or(Refused::UnknownNode)?.state != NodeState::Down {
             return Err(Refused::NotDown);
+        }
+        if Slot::all().any(|slot| self.slot(slot).primary == Some(id) && !self.is_unchanged(slot, decided_by)) {
+            return Err(Refused::DecidedBefore);
         }
         self.take_out(id);
         Ok(())
@@ -479,7 +499,7 @@ impl Topology {
         for slot in Slot::all() {
             let SlotRecord { primary, epoch, phase, .. } = *self.slot(slot);
             if primary == Some(id) {
-                self.slots.set(slot, SlotRecord { primary: None, epoch, phase: Phase::Dead, moved: None });
+                self.set_record(slot, SlotRecord { primary: None, epoch, phase: Phase::Dead, moved: None, changed: 0 });
             } else if phase.target() == Some(id) || phase.releasing_from() == Some(id) {
                 self.set_phase(slot, Phase::Normal);
             }
@@ -506,7 +526,17 @@ impl Topology {
     }
 
     fn set_phase(&mut self, slot: Slot, phase: Phase) {
-        self.slots.set(slot, SlotRecord { phase, ..*self.slot(slot) });
+        self.set_record(slot, SlotRecord { phase, ..*self.slot(slot) });
+    }
+
+    /// Changes a record, which says since when it is so.
+    fn set_record(&mut self, slot: Slot, record: SlotRecord) {
+        self.slots.set(slot, SlotRecord { changed: self.version, ..record });
+    }
+
+    /// Whether a slot is still what somebody saw in that version.
+    fn is_unchanged(&self, slot: Slot, decided_by: u64) -> bool {
+        self.slot(slot).changed <= decided_by
     }
 
     /// Where a slot is moving to.

@@ -333,9 +333,10 @@ fn forget(control: &mut Control<'_>, arguments: Arguments<'_>, _: &mut ReplyWrit
     control.flow = Flow::Later(Box::pin(async move {
         let mut bytes = Vec::new();
         let mut reply = ReplyWriter::new(&mut bytes, Protocol::Resp2);
-        // Where the outcome is unknown the client is told, and may say it again: the change names the life that was seen, and
-        // does nothing twice.
-        let change = TopologyChange::ForgetNode { node: agreed.id, incarnation: agreed.incarnation };
+        // Where the outcome is unknown the client is told, and may say it again: the change names the life and the version
+        // that were seen, does nothing twice, and nothing to a node that was back before it was agreed.
+        let (node, incarnation, decided_by) = (agreed.id, agreed.incarnation, view.topology.version);
+        let change = TopologyChange::ForgetNode { node, incarnation, decided_by };
         match cluster.consensus().propose(change).await.map(|proposal| proposal.applied) {
             Ok(Applied::Refused(reason)) if reason != Refused::UnknownNode => {
                 reply.error(format!("ERR The cluster did not forget the node: {reason:?}"));

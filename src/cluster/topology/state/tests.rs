@@ -93,7 +93,10 @@ fn slots_move_step_by_step_and_in_a_new_epoch() {
     let (mut log, _, second) = Log::of_two();
     let (from, to, moving) = (NodeId(1), NodeId(2), slots(0, 99));
     let epoch = log.topology.slot(Slot::default()).epoch;
-    assert_eq!(log.apply(TopologyChange::CopyAdd { slots: moving.clone(), from, to }), Applied::Done);
+    assert_eq!(
+        log.apply(TopologyChange::CopyAdd { slots: moving.clone(), from, to, decided_by: u64::MAX }),
+        Applied::Done
+    );
     let begun = log.index;
     let early = TopologyChange::BeginHandoff { slots: moving.clone(), to, begun };
     assert_eq!(log.apply(early.clone()), Applied::Refused(Refused::WrongPhase));
@@ -113,7 +116,7 @@ fn slots_move_step_by_step_and_in_a_new_epoch() {
 fn a_restarted_node_begins_its_slots_anew_and_stale_messages_do_nothing() {
     let (mut log, first, second) = Log::of_two();
     let (from, to) = (NodeId(1), NodeId(2));
-    log.apply(TopologyChange::CopyAdd { slots: slots(0, 9), from, to });
+    log.apply(TopologyChange::CopyAdd { slots: slots(0, 9), from, to, decided_by: u64::MAX });
     let begun = log.index;
     log.register(2);
     assert_eq!(log.topology.slot(Slot::default()).phase, Phase::Normal, "the move to it is off");
@@ -135,7 +138,7 @@ fn slots_of_a_member_that_may_come_back_are_given_to_nobody_else() {
     assert_eq!(log.topology.slot(Slot::default()).phase, Phase::Dead);
     let revive = TopologyChange::Revive { slots: slots(0, 9), to: NodeId(2) };
     assert_eq!(log.apply(revive.clone()), Applied::Refused(Refused::NotThePrimary), "it may be alive, with its keys");
-    assert_eq!(log.apply(TopologyChange::ForgetNode { node, incarnation }), Applied::Done);
+    assert_eq!(log.apply(TopologyChange::ForgetNode { node, incarnation, decided_by: u64::MAX }), Applied::Done);
     assert_eq!(log.apply(revive.clone()), Applied::Done);
     assert_eq!(log.topology.owned_by(NodeId(2)), slots(0, 9));
     assert_eq!(log.apply(revive), Applied::Refused(Refused::NotThePrimary), "said twice it would empty them");
@@ -160,11 +163,14 @@ fn a_late_word_of_its_death_does_nothing_to_a_node_that_is_back() {
 fn a_member_that_owns_slots_is_not_forgotten_by_mistake() {
     let (mut log, first, _) = Log::of_two();
     assert_eq!(
-        log.apply(TopologyChange::ForgetNode { node: NodeId(1), incarnation: first }),
+        log.apply(TopologyChange::ForgetNode { node: NodeId(1), incarnation: first, decided_by: u64::MAX }),
         Applied::Refused(Refused::NotDown)
     );
     log.apply(TopologyChange::SetMemberState { node: NodeId(1), incarnation: first, state: NodeState::Down });
-    assert_eq!(log.apply(TopologyChange::ForgetNode { node: NodeId(1), incarnation: first }), Applied::Done);
+    assert_eq!(
+        log.apply(TopologyChange::ForgetNode { node: NodeId(1), incarnation: first, decided_by: u64::MAX }),
+        Applied::Done
+    );
     assert_eq!(log.topology.slot(Slot::default()).primary, None);
 }
 
@@ -184,7 +190,10 @@ fn what_comes_late_from_one_move_does_nothing_to_the_next() {
     let (mut log, _, second) = Log::of_two();
     let (from, to, moving) = (NodeId(1), NodeId(2), slots(0, 9));
     let begin = |log: &mut Log| {
-        assert_eq!(log.apply(TopologyChange::CopyAdd { slots: moving.clone(), from, to }), Applied::Done);
+        assert_eq!(
+            log.apply(TopologyChange::CopyAdd { slots: moving.clone(), from, to, decided_by: u64::MAX }),
+            Applied::Done
+        );
         let begun = log.index;
         log.apply(TopologyChange::CopyReady { slots: moving.clone(), to, incarnation: second, begun });
         assert_eq!(log.apply(TopologyChange::BeginHandoff { slots: moving.clone(), to, begun }), Applied::Done);
@@ -200,6 +209,71 @@ fn what_comes_late_from_one_move_does_nothing_to_the_next() {
     for change in late {
         assert_eq!(log.apply(change.clone()), Applied::Refused(Refused::WrongPhase), "{change:?}");
     }
+}
+
+#[test]
+fn a_move_that_was_decided_before_its_slots_changed_does_not_begin() {
+    let (from, to, moving) = (NodeId(1), NodeId(2), slots(0, 9));
+    let handed_over = |log: &mut Log, from: NodeId, to: NodeId| {
+        let (slots, incarnation) = (moving.clone(), log.topology.nodes[&to].incarnation);
+        log.apply(TopologyChange::CopyAdd { slots: slots.clone(), from, to, decided_by: log.index });
+        let begun = log.index;
+        log.apply(TopologyChange::CopyReady { slots: slots.clone(), to, incarnation, begun });
+        log.apply(TopologyChange::BeginHandoff { slots: slots.clone(), to, begun });
+        log.apply(TopologyChange::Handoff { slots: slots.clone(), to, incarnation, begun });
+        assert_eq!(log.apply(TopologyChange::CopyRemove { slots, node: from, begun }), Applied::Done);
+    };
+    let abandoned = |log: &mut Log| {
+        log.apply(TopologyChange::CopyAdd { slots: moving.clone(), from, to, decided_by: log.index });
+        let begun = log.index;
+        let applied = log.apply(TopologyChange::AbortHandoff { slots: moving.clone(), to, begun });
+        assert_eq!(applied, Applied::Done);
+    };
+    let back = |log: &mut Log| {
+        let incarnation = log.topology.nodes[&from].incarnation;
+        for state in [NodeState::Down, NodeState::Active] {
+            log.apply(TopologyChange::SetMemberState { node: from, incarnation, state });
+        }
+    };
+    // What happened meanwhile, and whether the late change still begins a move.
+    type Meanwhile<'a> = &'a dyn Fn(&mut Log);
+    let cases: [(&str, Meanwhile, Applied); 6] = [
+        ("nothing", &|_| {}, Applied::Done),
+        ("another member came", &|log| assert!(log.register(3) > Incarnation(0)), Applied::Done),
+        (
+            "there and back",
+            &|log| [(from, to), (to, from)].into_iter().for_each(|(from, to)| handed_over(log, from, to)),
+            REFUSED,
+        ),
+        ("a move was called off", &abandoned, REFUSED),
+        ("the source was believed down", &back, REFUSED),
+        ("the source began anew", &|log| assert!(log.register(1) > Incarnation(0)), REFUSED),
+    ];
+    const REFUSED: Applied = Applied::Refused(Refused::DecidedBefore);
+    for (what, meanwhile, expected) in cases {
+        let mut log = Log::of_two().0;
+        let late = TopologyChange::CopyAdd { slots: moving.clone(), from, to, decided_by: log.index };
+        meanwhile(&mut log);
+        assert_eq!(log.apply(late), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_member_that_was_back_meanwhile_is_not_forgotten() {
+    let (mut log, incarnation, _) = Log::of_two();
+    let node = NodeId(1);
+    let state = |state| TopologyChange::SetMemberState { node, incarnation, state };
+    log.apply(state(NodeState::Down));
+    let forget = |decided_by| TopologyChange::ForgetNode { node, incarnation, decided_by };
+    let early = log.index;
+    log.apply(state(NodeState::Active));
+    log.apply(state(NodeState::Down));
+    assert_eq!(log.apply(forget(early)), Applied::Refused(Refused::DecidedBefore));
+    // Its slots are marked after somebody saw it down, and has decided.
+    let now = log.index;
+    log.apply(TopologyChange::MarkDead { slots: SlotRanges::all(), node, incarnation });
+    assert_eq!(log.apply(forget(early)), Applied::Refused(Refused::DecidedBefore));
+    assert_eq!(log.apply(forget(now)), Applied::Done);
 }
 
 #[test]
@@ -226,7 +300,7 @@ fn a_member_that_is_down_and_comes_back_still_wants_to_leave() {
         assert_eq!(log.apply(TopologyChange::SetMemberState { node, incarnation, state }), Applied::Done);
         assert!(log.topology.nodes[&node].leaving && !log.topology.nodes[&node].takes_slots());
     }
-    let to_it = TopologyChange::CopyAdd { slots: slots(0, 9), from: NodeId(2), to: node };
+    let to_it = TopologyChange::CopyAdd { slots: slots(0, 9), from: NodeId(2), to: node, decided_by: u64::MAX };
     assert_eq!(log.apply(to_it), Applied::Refused(Refused::NotActive));
     log.register(1);
     assert!(!log.topology.nodes[&node].leaving, "its next life has not said so");
@@ -272,7 +346,7 @@ fn any_change() -> impl Strategy<Value = TopologyChange> {
         let incarnation = Incarnation(life);
         match kind {
             0 => TopologyChange::RegisterNode { node: Node { start_ms: life, ..node(a) } },
-            1 | 2 => TopologyChange::CopyAdd { slots, from, to },
+            1 | 2 => TopologyChange::CopyAdd { slots, from, to, decided_by: begun },
             3 | 4 => TopologyChange::CopyReady { slots, to, incarnation, begun },
             5 => TopologyChange::BeginHandoff { slots, to, begun },
             6 => TopologyChange::Handoff { slots, to, incarnation, begun },
@@ -286,7 +360,7 @@ fn any_change() -> impl Strategy<Value = TopologyChange> {
                 state: if begun % 2 == 0 { NodeState::Down } else { NodeState::Active },
             },
             12 => TopologyChange::Leaving { node: from, incarnation },
-            13 => TopologyChange::ForgetNode { node: from, incarnation },
+            13 => TopologyChange::ForgetNode { node: from, incarnation, decided_by: begun },
             _ => TopologyChange::RemoveNode { node: from, incarnation },
         }
     })
