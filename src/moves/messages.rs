@@ -8,7 +8,8 @@ use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
 use crate::engine::effect_log::Record;
 use crate::transport::Blob;
-use serde::{Deserialize, Serialize};
+use bytes::{BufMut, BytesMut};
+use serde::{Deserialize, Serialize, Serializer};
 
 const HEADER_BYTES: usize = 18;
 
@@ -24,11 +25,13 @@ pub(super) enum SlotRequest {
     Look { version: u64 },
 }
 
-/// What the source answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum SlotAnswer {
+/// What the source answers. The bytes of a piece are borrowed at both ends: they may be long, and are copied into the
+/// message once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum SlotAnswer<'a> {
     Piece {
-        bytes: Blob,
+        #[serde(serialize_with = "whole")]
+        bytes: &'a [u8],
         /// All entries have been read; little follows, mostly effects.
         is_copied: bool,
         /// The slots are frozen for this move, and this is the end of the stream.
@@ -41,17 +44,23 @@ pub(super) enum SlotAnswer {
     Seen,
 }
 
+/// Bytes are encoded as one piece, not byte by byte.
+fn whole<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}
+
 pub(super) fn encode<T: Serialize>(message: &T) -> Blob {
     Blob(postcard::to_stdvec(message).expect("plain values are encoded"))
 }
 
 /// Appends a record to a stream.
-pub(super) fn write_record(stream: &mut Vec<u8>, record: &Record) {
-    stream.extend_from_slice(&record.slot.number().to_le_bytes());
-    stream.extend_from_slice(&record.position.epoch.0.to_le_bytes());
-    stream.extend_from_slice(&record.position.seq.to_le_bytes());
-    stream.extend_from_slice(&(record.effect.len() as u32).to_le_bytes());
-    stream.extend_from_slice(&record.effect);
+pub(super) fn write_record(stream: &mut BytesMut, record: &Record) {
+    stream.reserve(HEADER_BYTES + record.effect.len());
+    stream.put_u16_le(record.slot.number());
+    stream.put_u32_le(record.position.epoch.0);
+    stream.put_u64_le(record.position.seq);
+    stream.put_u32_le(record.effect.len() as u32);
+    stream.put_slice(&record.effect);
 }
 
 /// One record of a stream, borrowed.
@@ -94,7 +103,7 @@ mod tests {
             effect: effect.into(),
         };
         let records = [record(16383, b""), record(0, b"effect"), record(258, &[7; 300])];
-        let mut stream = Vec::new();
+        let mut stream = BytesMut::new();
         records.iter().for_each(|record| write_record(&mut stream, record));
         for cut in 0..stream.len() {
             let (mut at, mut seen) = (0, 0);
@@ -109,5 +118,15 @@ mod tests {
             assert!(at <= cut);
         }
         assert_eq!(read_record(&[0xff; 40]), Err(Malformed));
+    }
+
+    /// Nodes of an older build send and understand the same bytes.
+    #[test]
+    fn a_piece_is_its_length_its_bytes_and_two_marks() {
+        let answer = SlotAnswer::Piece { bytes: &[7; 200], is_copied: true, is_stopped: false };
+        let encoded = encode(&answer).0;
+        let expected = [&[0, 200, 1][..], &[7; 200], &[1, 0]].concat();
+        assert_eq!(encoded, expected);
+        assert_eq!(postcard::from_bytes::<SlotAnswer<'_>>(&encoded), Ok(answer));
     }
 }

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! One task looks at every new version of the topology, says which slots this node serves, and keeps the copying tasks
-//! that the topology asks for. It runs on a thread of its own: freeing and copying many keys must not delay the links
-//! or heartbeats. Only committed changes start and stop anything; there is no timer that gives a slot back.
+//! that the topology asks for. It runs on a thread of its own, with the links of slots: freeing, copying and sending many
+//! keys must not delay raft or heartbeats. Only committed changes start and stop anything; there is no timer that gives a slot back.
 
 pub mod coming;
 pub mod going;

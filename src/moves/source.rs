@@ -12,6 +12,7 @@ use crate::cluster::topology::Topology;
 use crate::engine::Engine;
 use crate::engine::effect_log::{BACKLOG_BYTES_MAX, Backlog, ExportQueue};
 use crate::transport::{Blob, Response, Sender};
+use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,9 +43,9 @@ struct Export {
     backlog: Arc<Backlog>,
     slots: SlotRanges,
     /// The stream behind what was sent.
-    stream: VecDeque<u8>,
+    stream: BytesMut,
     /// Sent last, in case the answer is lost.
-    last: Vec<u8>,
+    last: Bytes,
 }
 
 /// The slot that is being read, and the hash position to go on from.
@@ -68,7 +69,7 @@ pub(super) fn answer(shared: &Shared, sender: &Sender, Blob(bytes): &Blob) -> Re
     if version > source.going.version() {
         (shared.nudge)(version);
     }
-    let answer = match request {
+    Response::Slot(match request {
         SlotRequest::Begin { begun, attempt, slots, .. } => {
             let answer = source.going.begin(sender.node, begun, attempt, &slots);
             source.answer(&shared.engine, begun, answer)
@@ -77,9 +78,8 @@ pub(super) fn answer(shared: &Shared, sender: &Sender, Blob(bytes): &Blob) -> Re
             let answer = source.going.next(sender.node, begun, attempt, received);
             source.answer(&shared.engine, begun, answer)
         }
-        SlotRequest::Look { .. } => SlotAnswer::Seen,
-    };
-    Response::Slot(encode(&answer))
+        SlotRequest::Look { .. } => encode(&SlotAnswer::Seen),
+    })
 }
 
 impl Source {
@@ -100,13 +100,14 @@ impl Source {
         }
     }
 
-    fn answer(&mut self, engine: &Engine, begun: u64, answer: Answer) -> SlotAnswer {
+    /// The answer, encoded.
+    fn answer(&mut self, engine: &Engine, begun: u64, answer: Answer) -> Blob {
         let (is_first, is_frozen) = match answer {
-            Answer::NotYet => return SlotAnswer::NotYet,
-            Answer::Again => return SlotAnswer::Again,
+            Answer::NotYet => return encode(&SlotAnswer::NotYet),
+            Answer::Again => return encode(&SlotAnswer::Again),
             Answer::Same => {
-                let bytes = self.exports.get(&begun).map_or_else(Vec::new, |export| export.last.clone());
-                return SlotAnswer::Piece { bytes: Blob(bytes), is_copied: false, is_stopped: false };
+                let bytes = self.exports.get(&begun).map_or(&[][..], |export| &export.last);
+                return encode(&SlotAnswer::Piece { bytes, is_copied: false, is_stopped: false });
             }
             Answer::Next { is_first, is_frozen } => (is_first, is_frozen),
         };
@@ -116,14 +117,13 @@ impl Source {
                 before.end(engine);
             }
         }
-        let Some(export) = self.exports.get_mut(&begun) else { return SlotAnswer::Again };
+        let Some(export) = self.exports.get_mut(&begun) else { return encode(&SlotAnswer::Again) };
         export.read(engine);
         let length = export.stream.len().min(MESSAGE_BYTES_MAX);
-        let bytes: Vec<u8> = export.stream.drain(..length).collect();
-        export.last.clone_from(&bytes);
+        export.last = export.stream.split_to(length).freeze();
         let (is_copied, is_stopped) = (export.is_copied(), is_frozen && export.is_sent());
         self.going.sent(begun, length as u64);
-        SlotAnswer::Piece { bytes: Blob(bytes), is_copied, is_stopped }
+        encode(&SlotAnswer::Piece { bytes: &export.last, is_copied, is_stopped })
     }
 }
 
@@ -135,8 +135,8 @@ impl Export {
             queues: VecDeque::new(),
             backlog: Arc::default(),
             slots,
-            stream: VecDeque::new(),
-            last: Vec::new(),
+            stream: BytesMut::new(),
+            last: Bytes::new(),
         }
     }
 
@@ -184,11 +184,13 @@ impl Export {
 
     fn take(&mut self, queue: &ExportQueue) {
         let room = PIECE_BYTES.saturating_sub(self.stream.len());
-        let mut bytes = Vec::new();
         for record in queue.take(room) {
-            write_record(&mut bytes, &record);
+            if self.stream.is_empty() {
+                // The buffer before went with what was sent; this one grows only for a long record.
+                self.stream.reserve(PIECE_BYTES);
+            }
+            write_record(&mut self.stream, &record);
         }
-        self.stream.extend(bytes);
     }
 
     /// Whether all entries have been published.

@@ -55,7 +55,8 @@ struct Target {
 
 /// What has come to an end.
 enum Finished {
-    Pull(Result<SlotAnswer, String>),
+    /// The source's answer, encoded.
+    Pull(Result<Vec<u8>, String>),
     Proposal(Step, Result<Proposal, ProposeError>),
 }
 
@@ -144,9 +145,19 @@ impl Target {
     fn take(&mut self, finished: Finished) -> Event {
         match finished {
             Finished::Proposal(step, outcome) => Event::Proposed(step, self.outcome(outcome)),
-            Finished::Pull(Ok(SlotAnswer::Piece { bytes: Blob(bytes), is_copied, is_stopped })) => {
+            Finished::Pull(Ok(encoded)) => match postcard::from_bytes(&encoded) {
+                Ok(answer) => self.take_answer(answer),
+                Err(_) => self.lost("a malformed answer"),
+            },
+            Finished::Pull(Err(reason)) => self.lost(&reason),
+        }
+    }
+
+    fn take_answer(&mut self, answer: SlotAnswer<'_>) -> Event {
+        match answer {
+            SlotAnswer::Piece { bytes, is_copied, is_stopped } => {
                 self.received += bytes.len() as u64;
-                match self.apply(&bytes) {
+                match self.apply(bytes) {
                     Ok(()) if is_stopped && !self.partial.is_empty() => {
                         self.broken("the stream ended in the middle of a record")
                     }
@@ -154,13 +165,14 @@ impl Target {
                     Err(reason) => self.broken(&reason),
                 }
             }
-            Finished::Pull(Ok(SlotAnswer::NotYet)) => Event::PullFailed(PullFailure::NotYet),
-            Finished::Pull(Ok(SlotAnswer::Again | SlotAnswer::Seen)) => self.broken("the source has begun again"),
-            Finished::Pull(Err(reason)) => {
-                tracing::debug!(begun = self.one.begun, slots = %self.one.slots, reason, "no piece, asking again");
-                Event::PullFailed(PullFailure::Lost)
-            }
+            SlotAnswer::NotYet => Event::PullFailed(PullFailure::NotYet),
+            SlotAnswer::Again | SlotAnswer::Seen => self.broken("the source has begun again"),
         }
+    }
+
+    fn lost(&self, reason: &str) -> Event {
+        tracing::debug!(begun = self.one.begun, slots = %self.one.slots, reason, "no piece, asking again");
+        Event::PullFailed(PullFailure::Lost)
     }
 
     fn broken(&self, reason: &str) -> Event {
@@ -187,10 +199,18 @@ impl Target {
 
     /// Applies the complete records of the stream so far.
     fn apply(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.partial.extend_from_slice(bytes);
-        let partial = std::mem::take(&mut self.partial);
-        let applied = apply_stream(&self.shared.engine, &self.one.slots, &partial)?;
-        self.partial.extend_from_slice(&partial[applied..]);
+        let mut partial = std::mem::take(&mut self.partial);
+        let stream = if partial.is_empty() {
+            bytes
+        } else {
+            partial.extend_from_slice(bytes);
+            &partial
+        };
+        match apply_stream(&self.shared.engine, &self.one.slots, stream)? {
+            // A long record: its beginning is not copied again with each of its pieces.
+            0 if !partial.is_empty() => self.partial = partial,
+            applied => self.partial.extend_from_slice(&stream[applied..]),
+        }
         Ok(())
     }
 }
@@ -202,14 +222,14 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Asks the source of a move once.
-async fn request(shared: &Shared, source: NodeId, request: SlotRequest) -> Result<SlotAnswer, String> {
+/// Asks the source of a move once. Gives its answer, encoded.
+async fn request(shared: &Shared, source: NodeId, request: SlotRequest) -> Result<Vec<u8>, String> {
     let topology = Arc::clone(&shared.consensus.subscribe().borrow());
     let node = topology.nodes.get(&source).ok_or("the source is unknown")?;
     let peer = Peer { node: Some(source), address: SocketAddr::new(node.ip, node.cluster_port) };
     let request = Request::Slot(encode(&request));
     match shared.transport.request(peer, Purpose::Slots, request, PIECE_TIMEOUT).await {
-        Ok(Response::Slot(Blob(bytes))) => postcard::from_bytes(&bytes).map_err(|_| String::from("a malformed answer")),
+        Ok(Response::Slot(Blob(bytes))) => Ok(bytes),
         Ok(Response::Failed(reason)) => Err(reason),
         Ok(_) => Err("not an answer about slots".into()),
         Err(error) => Err(error.to_string()),

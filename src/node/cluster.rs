@@ -52,6 +52,7 @@ pub(super) struct Joined {
     config: Config,
     store: IdentityStore,
     control: ControlThread,
+    slots: ControlThread,
     transport: Arc<TcpTransport>,
     handler: Arc<NodeHandler>,
     raft: RaftTopology,
@@ -105,6 +106,7 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
         tracing::warn!("no 'cluster-secret': links and gossip are accepted from this machine only");
     }
     let control = ControlThread::start("control")?;
+    let slots = ControlThread::start("slots")?;
     let mut identity = LocalIdentity {
         node: stored.node,
         cluster: stored.cluster,
@@ -117,6 +119,7 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
         clock: Arc::new(SystemClock),
         nonces: system_nonces(),
         runtime: control.handle().clone(),
+        slots: slots.handle().clone(),
     }));
     let announced_port = if own.announce_bus_port == 0 { own.port } else { own.announce_bus_port };
     let address = SocketAddr::new(announced_ip(config, addresses), announced_port);
@@ -164,7 +167,19 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
     handler.topology.set(raft.clone()).map_err(|_| ended())?;
     control.handle().spawn(resolve_again(named, raft.clone(), address));
     until_known(&raft).await;
-    Ok(Joined { config: config.clone(), store, control, transport, handler, raft, identity, address, seeds, start_ms })
+    Ok(Joined {
+        config: config.clone(),
+        store,
+        control,
+        slots,
+        transport,
+        handler,
+        raft,
+        identity,
+        address,
+        seeds,
+        start_ms,
+    })
 }
 
 impl Joined {
@@ -175,7 +190,8 @@ impl Joined {
 
     /// Starts gossip, moves and registration.
     pub(super) fn serve(self, engine: &Arc<Engine>) -> io::Result<ClusterSide> {
-        let Joined { config, store, control, transport, handler, raft, identity, address, seeds, start_ms } = self;
+        let Joined { config, store, control, slots, transport, handler, raft, identity, address, seeds, start_ms } =
+            self;
         let consensus: Arc<dyn Consensus> = Arc::new(raft.clone());
         let (membership, events) = start_membership(&config, &raft, &identity, address, &seeds, start_ms)?;
         let membership = Arc::new(membership);
@@ -189,7 +205,6 @@ impl Joined {
         let cluster = Arc::new(Cluster::new(parts, raft.published().current()).map_err(io::Error::other)?);
         let (given, incarnation) = watch::channel(None);
         let leaving = Arc::new(AtomicBool::new(false));
-        let slots = ControlThread::start("slots")?;
         let moves = Moves::start(
             MovesOptions {
                 node: identity.node,

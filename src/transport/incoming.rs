@@ -14,6 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// Connections of other nodes, greeted or not.
@@ -60,7 +61,7 @@ pub(super) async fn accept(shared: Arc<Shared>, socket: TcpListener, handler: Ar
 }
 
 async fn connection(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     number: u64,
     stream: TcpStream,
     address: SocketAddr,
@@ -70,17 +71,35 @@ async fn connection(
     let (read, write) = stream.into_split();
     let greeting = greet(shared, FrameReader::for_greeting(read), write, address, handler.as_ref());
     let greeted = timeout(GREETING_TIMEOUT, greeting).await?;
-    let (sender, mut reader, writer) = match greeted? {
+    let (sender, reader, writer) = match greeted? {
         Ok(link) => link,
         Err(refusal) => {
             shared.on_refused(Direction::Incoming, address, refusal);
             return Ok(());
         }
     };
-    reader.allow_long_frames();
     let state = Arc::new(LinkState::new(Direction::Incoming, Some(sender.node), address, sender.purpose));
     state.on_connected(shared.clock.unix_ms());
     shared.incoming.lock().insert(number, Arc::clone(&state));
+    // Ends with this connection, wherever it runs.
+    let mut link = JoinSet::new();
+    link.spawn_on(converse(state, sender, reader, writer, handler), shared.runtime(sender.purpose));
+    match link.join_next().await {
+        Some(Ok(ended)) => ended,
+        _ => Err(io::Error::other("its thread has ended")),
+    }
+}
+
+/// Answers requests until the link ends, on the runtime of its purpose.
+async fn converse(
+    state: Arc<LinkState>,
+    sender: Sender,
+    reader: FrameReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    handler: Arc<dyn Handler>,
+) -> io::Result<()> {
+    let (mut reader, writer) = reader.adopt(writer)?;
+    reader.allow_long_frames();
     let (answers, waiting) = mpsc::channel(HANDLED_MAX);
     tokio::select! {
         ended = write_answers(&state, writer, waiting) => ended,

@@ -6,7 +6,8 @@
 //!
 //! A link proves at its start that both ends belong to the same cluster and know its secret (`handshake`). Messages are
 //! in `messages`; what they carry of upper layers is opaque here. Everything is bounded: frames, queues, links,
-//! requests under way, time. The trait [`Transport`] is what a simulation replaces.
+//! requests under way, time. Links of slots have a runtime of their own. The trait [`Transport`] is what a simulation
+//! replaces.
 
 pub mod frame;
 pub mod handshake;

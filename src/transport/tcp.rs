@@ -1,8 +1,9 @@
 //! The transport over TCP: one connection per peer and purpose, opened when it is first needed and kept.
 //!
 //! A link that cannot be made fails its requests at once and waits before it is tried again: 50 ms, doubling to 2 s.
-//! Requests are pipelined; answers find their request by its id. Tasks run on the runtime given at creation, so that
-//! callers on other threads may come and go.
+//! Requests are pipelined; answers find their request by its id. Tasks run on the runtimes given at creation, so that
+//! callers on other threads may come and go; links for slots on one of their own: a piece of 8 MB is read, copied and
+//! written for milliseconds, in which a heartbeat would wait.
 
 use super::handshake::{self, LinkSecret, LocalIdentity, Nonce};
 use super::messages::Frame;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 
 /// Links to other nodes; more are refused. A hundred nodes and four purposes make 400.
@@ -45,6 +47,8 @@ pub struct TcpOptions {
     pub nonces: NonceSource,
     /// Where its tasks run.
     pub runtime: tokio::runtime::Handle,
+    /// Where links of [`Purpose::Slots`] run, from the end of their greeting on, and their requests are handled.
+    pub slots: tokio::runtime::Handle,
 }
 
 /// Nonces from the system's random source.
@@ -60,7 +64,6 @@ pub fn system_nonces() -> NonceSource {
 pub struct TcpTransport {
     shared: Arc<Shared>,
     links: Mutex<HashMap<(Peer, Purpose), Arc<link::Link>>>,
-    runtime: tokio::runtime::Handle,
     stop: watch::Sender<bool>,
 }
 
@@ -73,9 +76,16 @@ pub(super) struct Shared {
     pub(super) incoming: Mutex<HashMap<u64, Arc<LinkState>>>,
     pub(super) stopped: watch::Receiver<bool>,
     pub(super) refusals: Refusals,
+    runtime: tokio::runtime::Handle,
+    slots: tokio::runtime::Handle,
 }
 
 impl Shared {
+    /// Where links for this purpose run.
+    pub(super) fn runtime(&self, purpose: Purpose) -> &tokio::runtime::Handle {
+        if purpose == Purpose::Slots { &self.slots } else { &self.runtime }
+    }
+
     /// A link with this peer was refused by either end.
     pub(super) fn on_refused(&self, direction: Direction, peer: SocketAddr, refusal: Refusal) {
         // The other end of an incoming link has another port each time.
@@ -114,8 +124,10 @@ impl TcpTransport {
             incoming: Mutex::default(),
             stopped,
             refusals: Refusals::default(),
+            runtime: options.runtime,
+            slots: options.slots,
         };
-        TcpTransport { shared: Arc::new(shared), links: Mutex::default(), runtime: options.runtime, stop }
+        TcpTransport { shared: Arc::new(shared), links: Mutex::default(), stop }
     }
 
     /// What this node says of itself on links that begin from now on: after it has joined, or registered.
@@ -132,9 +144,9 @@ impl TcpTransport {
     pub fn listen(&self, socket: std::net::TcpListener, handler: Arc<dyn Handler>) -> io::Result<SocketAddr> {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
-        let _guard = self.runtime.enter();
+        let _guard = self.shared.runtime.enter();
         let socket = tokio::net::TcpListener::from_std(socket)?;
-        self.runtime.spawn(incoming::accept(Arc::clone(&self.shared), socket, handler));
+        self.shared.runtime.spawn(incoming::accept(Arc::clone(&self.shared), socket, handler));
         Ok(address)
     }
 
@@ -161,7 +173,7 @@ impl TcpTransport {
         let state = Arc::new(LinkState::new(Direction::Outgoing, peer.node, peer.address, purpose));
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
         let driver = link::drive(Arc::clone(&self.shared), Arc::clone(&state), peer, waiting);
-        self.runtime.spawn(driver);
+        self.shared.runtime(purpose).spawn(driver);
         let link = Arc::new(link::Link { queue, state, next_id: AtomicU64::new(1) });
         links.insert((peer, purpose), Arc::clone(&link));
         Ok(link)
@@ -288,6 +300,16 @@ pub(super) struct FrameReader<R> {
     stream: R,
     buffer: BytesMut,
     length_max: usize,
+}
+
+impl FrameReader<OwnedReadHalf> {
+    /// The same connection, on the runtime that calls this: until then it was on the one that accepted it.
+    pub(super) fn adopt(self, writer: OwnedWriteHalf) -> io::Result<(FrameReader<OwnedReadHalf>, OwnedWriteHalf)> {
+        let FrameReader { stream, buffer, length_max } = self;
+        let whole = stream.reunite(writer).map_err(io::Error::other)?;
+        let (stream, writer) = tokio::net::TcpStream::from_std(whole.into_std()?)?.into_split();
+        Ok((FrameReader { stream, buffer, length_max }, writer))
+    }
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {

@@ -3,6 +3,7 @@ use crate::base::clock::SystemClock;
 use crate::base::identity::{ClusterId, Incarnation};
 use crate::transport::{Blob, Refusal, Sender};
 use tokio::io::AsyncWriteExt;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -24,6 +25,11 @@ impl Handler for Echo {
 }
 
 fn transport(node: u128, secret: &str) -> TcpTransport {
+    let here = Handle::current();
+    transport_on(node, secret, here.clone(), here)
+}
+
+fn transport_on(node: u128, secret: &str, runtime: Handle, slots: Handle) -> TcpTransport {
     TcpTransport::new(TcpOptions {
         identity: LocalIdentity {
             node: NodeId(node),
@@ -34,7 +40,8 @@ fn transport(node: u128, secret: &str) -> TcpTransport {
         secret: LinkSecret::new(secret.as_bytes()),
         clock: Arc::new(SystemClock),
         nonces: system_nonces(),
-        runtime: tokio::runtime::Handle::current(),
+        runtime,
+        slots,
     })
 }
 
@@ -145,4 +152,77 @@ async fn a_link_comes_back_after_its_peer_did() {
     }
     assert_eq!(answer, Ok(Response::Slot(Blob(vec![2]))));
     assert_eq!(a.links()[0].connections, 2);
+}
+
+/// A runtime whose only thread has this name.
+fn thread(name: &str) -> Runtime {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(1).thread_name(name).enable_all().build().expect("a runtime")
+}
+
+/// Says on which thread it is asked.
+struct WhereAmI;
+
+#[async_trait]
+impl Handler for WhereAmI {
+    async fn handle(&self, _: &Sender, _: Request) -> Response {
+        Response::Failed(std::thread::current().name().unwrap_or_default().to_owned())
+    }
+}
+
+#[test]
+fn requests_about_slots_are_handled_on_a_thread_of_their_own() {
+    let (control, slots) = (thread("control"), thread("slots"));
+    let new = |node| transport_on(node, "", control.handle().clone(), slots.handle().clone());
+    let (a, b) = (new(1), new(2));
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let to = Peer { node: Some(NodeId(2)), address: b.listen(socket, Arc::new(WhereAmI)).expect("listening") };
+    let handled_on = |purpose, request| {
+        let answer = thread("caller").block_on(a.request(to, purpose, request, LONG));
+        let Ok(Response::Failed(name)) = answer else { panic!("{answer:?}") };
+        name
+    };
+    for _ in 0..2 {
+        assert_eq!(handled_on(Purpose::Slots, Request::Slot(Blob::default())), "slots");
+        assert_eq!(handled_on(Purpose::Control, Request::Event(Blob::default())), "control");
+    }
+    // A node that ends takes its links with it.
+    drop(slots);
+    assert!(thread("caller").block_on(echo(&a, to, vec![1])).is_err());
+    assert_eq!(handled_on(Purpose::Control, Request::Event(Blob::default())), "control");
+}
+
+/// The longest time for which a thread was held up, while another one asks over and over for long pieces of slots.
+fn longest_hold(a: &TcpTransport, to: Peer, control: &Handle) -> Duration {
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let watching = control.spawn(async move {
+        const TURN: Duration = Duration::from_millis(1);
+        let (mut longest, mut stopped) = (Duration::ZERO, stopped);
+        while stopped.try_recv().is_err() {
+            let began = std::time::Instant::now();
+            tokio::time::sleep(TURN).await;
+            longest = longest.max(began.elapsed().saturating_sub(TURN));
+        }
+        longest
+    });
+    let caller = thread("caller");
+    for _ in 0..25 {
+        caller.block_on(echo(a, to, vec![7; 8 << 20])).expect("an answer");
+    }
+    stop.send(()).expect("it watches");
+    caller.block_on(watching).expect("it has watched")
+}
+
+/// A measure: `cargo test --release --lib -- --ignored --nocapture slots_hold`.
+#[test]
+#[ignore = "a measure, not a check"]
+fn how_long_slots_hold_up_the_other_links() {
+    let (control, slots) = (thread("control"), thread("slots"));
+    for (name, of_slots) in [("together", control.handle()), ("apart", slots.handle())] {
+        let new = |node| transport_on(node, "", control.handle().clone(), of_slots.clone());
+        let (a, b) = (new(1), new(2));
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let to = Peer { node: Some(NodeId(2)), address: b.listen(socket, Arc::new(Echo)).expect("listening") };
+        println!("{name}: {:?} at most, in 200 MB there and back", longest_hold(&a, to, control.handle()));
+    }
 }

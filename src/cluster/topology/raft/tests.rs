@@ -35,6 +35,7 @@ impl TestNode {
             clock: Arc::new(SystemClock),
             nonces: system_nonces(),
             runtime: control.handle().clone(),
+            slots: control.handle().clone(),
         }));
         let path = directory.path().join(format!("node-{:x}", id.0));
         std::fs::create_dir_all(&path).expect("a directory");
