@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 use source::Source;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -193,12 +193,17 @@ impl Follower {
 /// Proposes the end of a move from here. Aborted as soon as the topology shows it: until then the outcome may be unknown,
 /// and proposed twice it does nothing.
 async fn release(shared: Arc<Shared>, one: SlotMove) {
-    let change = TopologyChange::CopyRemove { slots: one.slots, node: shared.node, begun: one.begun };
+    let SlotMove { begun, to, slots, .. } = one;
+    let change = TopologyChange::CopyRemove { slots: slots.clone(), node: shared.node, begun };
+    let since = Instant::now();
     let mut pause = RELEASE_PAUSE_MIN;
     loop {
         match shared.consensus.propose(change.clone()).await {
             Ok(proposal) => (shared.nudge)(proposal.index),
-            Err(error) => tracing::info!(begun = one.begun, %error, "the end of a move has no outcome yet"),
+            Err(error) => {
+                let for_ms = since.elapsed().as_millis() as u64;
+                tracing::info!(for_ms, begun, %slots, %to, %error, "the end of a move has no outcome yet");
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RELEASE_PAUSE_MAX);

@@ -33,6 +33,7 @@ pub(super) async fn copy(shared: Arc<Shared>, one: SlotMove, epochs: Vec<(Slot, 
         partial: Vec::new(),
         tasks: JoinSet::new(),
         began: Instant::now(),
+        proposed: None,
     };
     target.run().await;
 }
@@ -51,6 +52,8 @@ struct Target {
     /// A question and proposals that are under way; they end with this.
     tasks: JoinSet<Finished>,
     began: Instant,
+    /// The step that was proposed last, and when for the first time.
+    proposed: Option<(Step, Instant)>,
 }
 
 /// What has come to an end.
@@ -113,6 +116,9 @@ impl Target {
             Action::Complete => self.shared.arrivals.lock().add(self.one.begun, &self.epochs),
             Action::Propose(step) => {
                 let (consensus, change) = (Arc::clone(&self.shared.consensus), self.change(step));
+                if self.proposed.is_none_or(|(before, _)| before != step) {
+                    self.proposed = Some((step, Instant::now()));
+                }
                 self.tasks.spawn(async move { Finished::Proposal(step, consensus.propose(change).await) });
             }
             Action::Tell { version } => self.tell(version),
@@ -144,7 +150,7 @@ impl Target {
 
     fn take(&mut self, finished: Finished) -> Event {
         match finished {
-            Finished::Proposal(step, outcome) => Event::Proposed(step, self.outcome(outcome)),
+            Finished::Proposal(step, outcome) => Event::Proposed(step, self.outcome(step, outcome)),
             Finished::Pull(Ok(encoded)) => match postcard::from_bytes(&encoded) {
                 Ok(answer) => self.take_answer(answer),
                 Err(_) => self.lost("a malformed answer"),
@@ -180,8 +186,8 @@ impl Target {
         Event::PullFailed(PullFailure::Broken)
     }
 
-    fn outcome(&self, proposed: Result<Proposal, ProposeError>) -> Outcome {
-        match proposed {
+    fn outcome(&self, step: Step, outcome: Result<Proposal, ProposeError>) -> Outcome {
+        match outcome {
             Ok(Proposal { index: version, applied }) => {
                 (self.shared.nudge)(version);
                 match applied {
@@ -191,7 +197,11 @@ impl Target {
             }
             // Without a raft leader it was not proposed, as far as this node knows: no reason to believe more.
             Err(error) => {
-                tracing::debug!(begun = self.one.begun, slots = %self.one.slots, %error, "a step has no outcome yet");
+                let SlotMove { begun, from, ref slots, .. } = self.one;
+                let since = self.proposed.filter(|(proposed, _)| *proposed == step).map(|(_, since)| since);
+                // Since it was proposed for the first time.
+                let for_ms = since.map_or(0, |since| since.elapsed().as_millis() as u64);
+                tracing::debug!(?step, for_ms, begun, %slots, %from, %error, "a step has no outcome yet");
                 Outcome::Unknown
             }
         }
