@@ -296,6 +296,34 @@ fn transactions_are_executed_by_the_owner() {
     }
 }
 
+/// A message goes to who has subscribed on the node that executes PUBLISH, and to nobody on another node.
+#[test]
+fn a_message_stays_within_the_node_that_executes_publish() {
+    let trio = Trio::start();
+    let (mut here, mut there) = (trio.client(), Client::connect(trio.others[0].peer));
+    for subscriber in [&mut here, &mut there] {
+        subscriber.check("SUBSCRIBE news", "*3 $9 subscribe $4 news :1");
+    }
+    let mut client = trio.client();
+    client.check("PUBLISH news near", ":1");
+    client.check("PUBSUB NUMSUB news", "*2 $4 news :1");
+    // A transaction is executed, and publishes, where its keys are.
+    let [a, b, _] = keys_of_thirds("k");
+    for (key, message) in [(a, "home"), (b, "away")] {
+        client.check("MULTI", "+OK");
+        client.check(&format!("SET {key} 1"), "+QUEUED");
+        client.check(&format!("PUBLISH news {message}"), "+QUEUED");
+        client.check("EXEC", "*2 +OK :1");
+    }
+    Client::connect(trio.others[0].peer).check("PUBLISH news far", ":1");
+    for (subscriber, messages) in [(&mut here, ["near", "home"]), (&mut there, ["away", "far"])] {
+        for message in messages {
+            let expected = format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n${}\r\n{message}\r\n", message.len());
+            assert_eq!(subscriber.receive(), expected);
+        }
+    }
+}
+
 #[test]
 fn order_is_kept_while_slots_change_hands() {
     let trio = Trio::start();

@@ -1,4 +1,8 @@
 //! Channels and patterns.
+//!
+//! Within the node, also in a cluster: a message reaches those who have subscribed on the node that executes PUBLISH, and
+//! PUBLISH and PUBSUB count only these. Redis Cluster sends it to every node. COMMAND DOCS says what Redis says of PUBLISH,
+//! which leaves this open.
 
 use crate::commands::context::Control;
 use crate::commands::error::CommandError;
@@ -106,6 +110,8 @@ fn confirm(control: &Control<'_>, kind: &str, channel: Option<&[u8]>, reply: &mu
     reply.count(control.session.subscriptions.count());
 }
 
+/// To the subscribers on this node. In a transaction that the proxy has sent on, that is the node that has its keys, not
+/// the one that the client is connected to.
 fn publish(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let limit = control.services.settings.load().output_limit_pubsub;
     let over_limit = |_: &Client, waiting: usize| limit.hard != 0 && waiting as u64 >= limit.hard;
