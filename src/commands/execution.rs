@@ -73,6 +73,9 @@ pub enum Executed {
     Frozen,
     /// A slot of it is no longer here; nothing was executed.
     Elsewhere,
+    /// Readers of the log are behind, and writers wait for them; nothing was executed. There may be room when the log has
+    /// told so more often than this.
+    Full(u64),
 }
 
 /// Locks what a data command needs; `None` where that is busy for longer than `wait`.
@@ -112,6 +115,8 @@ pub fn execute_data(
     reply: &mut ReplyWriter<'_>,
 ) -> Executed {
     let slots = &keys.slots[..];
+    // Counted before it is asked whether there is room, so that no word of it is missed.
+    let rooms = services.engine.log.rooms();
     let Some(mut keyspace) = lock(command, slots, database, &services.engine, now_ms, wait) else {
         return Executed::Busy;
     };
@@ -120,9 +125,13 @@ pub fn execute_data(
         SlotState::Frozen => return Executed::Frozen,
         SlotState::Elsewhere => return Executed::Elsewhere,
     }
-    if command.spec.has(WRITE) && (keyspace.is_congested(slots) || command.spec.has(ALL_KEYS) && keyspace.has_frozen())
-    {
-        return Executed::Frozen;
+    if command.spec.has(WRITE) {
+        if keyspace.is_congested(slots) {
+            return Executed::Full(rooms);
+        }
+        if command.spec.has(ALL_KEYS) && keyspace.has_frozen() {
+            return Executed::Frozen;
+        }
     }
     if let ([slot], Some(hash)) = (slots, keys.first_hash) {
         keyspace.hint(arguments.at(1), *slot, hash);
@@ -131,6 +140,13 @@ pub fn execute_data(
         Ok(()) => Executed::Done,
         Err(error) => Executed::Failed(error),
     }
+}
+
+/// The request comes again when readers of the log have caught up. It has no other end: its client may leave.
+#[cold]
+pub fn until_room(services: &Arc<Services>, rooms: u64) -> Flow {
+    let services = Arc::clone(services);
+    Flow::Retry(Box::pin(async move { services.engine.log.until_room(rooms).await }))
 }
 
 /// Runs a data handler on locked keys; an error replaces what it wrote.

@@ -2,7 +2,7 @@
 //!
 //! A collection that becomes empty takes its key with it; one that is not there is created by what adds to it.
 
-use super::effect::{Effect, Side};
+use super::effect::{Side, encode};
 use super::entry::Kind;
 use super::keyspace::{Keyspace, WrongKind};
 use crate::values::hash::{Hash, Stored};
@@ -117,9 +117,8 @@ impl Keyspace<'_> {
             list.len()
         })?;
         let place = self.place(key);
-        for element in elements {
-            self.changed(place, key, |key| Effect::ListPush { key, side, element });
-        }
+        let count = elements.clone().count();
+        self.changed_by(count, place, key, |out| encode::list_push(out, key, side, elements));
         Ok(length)
     }
 
@@ -140,7 +139,7 @@ impl Keyspace<'_> {
         })?;
         if let Some(count @ 1..) = popped {
             let place = self.place(key);
-            self.changed(place, key, |key| Effect::ListPop { key, side, count: count as u64 });
+            self.changed_by(count, place, key, |out| encode::list_pop(out, key, side, count as u64));
         }
         Ok(popped)
     }
@@ -156,9 +155,8 @@ impl Keyspace<'_> {
             set.filter(|(field, value)| matches!(hash.set(field, value, limits), Stored::Added)).count()
         })?;
         let place = self.place(key);
-        for (field, value) in pairs {
-            self.changed(place, key, |key| Effect::HashSet { key, field, value });
-        }
+        let count = pairs.clone().count();
+        self.changed_by(count, place, key, |out| encode::hash_set(out, key, pairs));
         Ok(added)
     }
 
@@ -168,8 +166,8 @@ impl Keyspace<'_> {
             .edit::<Hash, _>(key, |hash, _| fields.filter(|field| hash.remove(field)).collect())?
             .unwrap_or_default();
         let place = self.place(key);
-        for field in &removed {
-            self.changed(place, key, |key| Effect::HashRemove { key, field });
+        if !removed.is_empty() {
+            self.changed_by(removed.len(), place, key, |out| encode::hash_remove(out, key, removed.iter().copied()));
         }
         Ok(removed.len())
     }
@@ -183,8 +181,8 @@ impl Keyspace<'_> {
         let added: smallvec::SmallVec<[&[u8]; 8]> = self
             .edit_or_create::<Set, _>(key, |set, limits| members.filter(|member| set.add(member, limits)).collect())?;
         let place = self.place(key);
-        for member in &added {
-            self.changed(place, key, |key| Effect::SetAdd { key, member });
+        if !added.is_empty() {
+            self.changed_by(added.len(), place, key, |out| encode::set_add(out, key, added.iter().copied()));
         }
         Ok(added.len())
     }
@@ -195,8 +193,8 @@ impl Keyspace<'_> {
             .edit::<Set, _>(key, |set, _| members.filter(|member| set.remove(member)).collect())?
             .unwrap_or_default();
         let place = self.place(key);
-        for member in &removed {
-            self.changed(place, key, |key| Effect::SetRemove { key, member });
+        if !removed.is_empty() {
+            self.changed_by(removed.len(), place, key, |out| encode::set_remove(out, key, removed.iter().copied()));
         }
         Ok(removed.len())
     }
@@ -208,8 +206,10 @@ impl Keyspace<'_> {
             (0..count.min(set.len())).filter_map(|_| set.pop_random(engine.random())).collect::<Vec<_>>()
         })?;
         let place = self.place(key);
-        for member in popped.iter().flatten() {
-            self.changed(place, key, |key| Effect::SetRemove { key, member });
+        if let Some(popped) = popped.as_ref().filter(|popped| !popped.is_empty()) {
+            self.changed_by(popped.len(), place, key, |out| {
+                encode::set_remove(out, key, popped.iter().map(Vec::as_slice))
+            });
         }
         Ok(popped)
     }
@@ -222,8 +222,8 @@ impl Keyspace<'_> {
             }
         })?;
         let place = self.place(key);
-        for (member, score) in members {
-            self.changed(place, key, |key| Effect::SortedSetPut { key, member, score: *score });
+        if !members.is_empty() {
+            self.changed_by(members.len(), place, key, |out| encode::sorted_set_put(out, key, members.iter().copied()));
         }
         Ok(())
     }
@@ -238,8 +238,10 @@ impl Keyspace<'_> {
             .edit::<SortedSet, _>(key, |sorted, _| members.filter(|member| sorted.remove(member).is_some()).collect())?
             .unwrap_or_default();
         let place = self.place(key);
-        for member in &removed {
-            self.changed(place, key, |key| Effect::SortedSetRemove { key, member });
+        if !removed.is_empty() {
+            self.changed_by(removed.len(), place, key, |out| {
+                encode::sorted_set_remove(out, key, removed.iter().copied())
+            });
         }
         Ok(removed.len())
     }
@@ -258,8 +260,9 @@ impl Keyspace<'_> {
             })?
             .unwrap_or_default();
         let place = self.place(key);
-        for (member, _) in &popped {
-            self.changed(place, key, |key| Effect::SortedSetRemove { key, member });
+        if !popped.is_empty() {
+            let members = popped.iter().map(|(member, _)| member.as_slice());
+            self.changed_by(popped.len(), place, key, |out| encode::sorted_set_remove(out, key, members));
         }
         Ok(popped)
     }

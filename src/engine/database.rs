@@ -1,37 +1,55 @@
 //! Whole databases and whole slots: counting, walking, emptying, exchanging them.
 
-use super::effect::Effect;
+use super::effect::encode;
 use super::entry::Entry;
 use super::keyspace::Keyspace;
 use super::reclaim::Garbage;
 use super::shard::{Placement, Shard, SlotTable, add, hash_of_entry};
 use crate::base::slot::Slot;
+use crate::base::slot_ranges::SlotRanges;
 use std::sync::atomic::Ordering;
 
 impl Keyspace<'_> {
-    /// Deletes every key of a database in the locked shards. Returns how many.
-    pub fn flush(&mut self, database: usize) -> u64 {
-        let now_ms = self.now_ms;
+    /// Deletes every key of a database, or of all, in the slots of the locked shards that are held. Returns how many.
+    pub fn flush(&mut self, database: Option<usize>) -> u64 {
+        let placement = self.engine.placement();
+        let mut locked = vec![false; self.engine.shard_count()];
+        self.locks.indexes().for_each(|index| locked[index] = true);
+        let locks = &mut self.locks;
+        let is_held = |slot: &Slot| {
+            let index = placement.shard(*slot);
+            locked[index] && locks.shard(index).is_held(placement.slot_in_shard(*slot))
+        };
+        let held: SlotRanges = Slot::all().filter(is_held).collect();
+        self.flush_slots(database, &held)
+    }
+
+    /// Deletes every key of a database, or of all, in these slots of locked shards. Returns how many.
+    pub(super) fn flush_slots(&mut self, database: Option<usize>, slots: &SlotRanges) -> u64 {
+        let (now_ms, placement) = (self.now_ms, self.engine.placement());
+        let databases = database.map_or(0..self.engine.database_count(), |database| database..database + 1);
         let mut count = 0;
         for index in self.locks.indexes() {
-            let placement = self.engine.placement();
-            let cause = self.cause;
             let shard = self.locks.shard(index);
-            raise_present(shard, now_ms, placement, |watched_in| watched_in as usize == database, &[database]);
-            for slot_in_shard in 0..shard.slot_count() {
-                if !shard.is_held(slot_in_shard) {
-                    continue;
-                }
+            for database in databases.clone() {
+                raise_present(shard, now_ms, placement, |watched_in| watched_in as usize == database, &[database]);
+            }
+        }
+        for slot in slots.slots() {
+            let slot_in_shard = placement.slot_in_shard(slot);
+            let shard = self.locks.shard(placement.shard(slot));
+            shard.advance(slot_in_shard);
+            for database in databases.clone() {
                 let Some(taken) = shard.take_slot(database, slot_in_shard) else { continue };
                 add(&shard.counters.changes, taken.entries.len() as i64);
                 count += taken.entries.len() as u64;
-                let slot = placement.slot(index, slot_in_shard);
-                let position = shard.advance(slot_in_shard);
-                shard.log.publish(slot, position, cause, database as u32, None, &Effect::FlushSlot);
                 self.garbage.push(Garbage::Slot(taken));
             }
         }
-        self.changes += count;
+        if self.engine.log.is_read() {
+            let database = database.map(|database| database as u32);
+            self.record(None, |out| encode::flush(out, database, slots));
+        }
         count
     }
 
@@ -52,7 +70,9 @@ impl Keyspace<'_> {
             shard.swap(first, second);
             add(&shard.counters.changes, 1);
         }
-        self.changes += 1;
+        if self.engine.log.is_read() {
+            self.record(None, |out| encode::swap_databases(out, first as u32, second as u32));
+        }
     }
 
     /// How many keys the selected database has in the locked shards.
@@ -182,7 +202,7 @@ fn is_present(shard: &Shard, database: usize, key: &[u8], hash: u64, now_ms: u64
 mod tests {
     use crate::base::slot::Slot;
     use crate::engine::effect::Side;
-    use crate::engine::{Deadline, Engine, WrongKind};
+    use crate::engine::{Deadline, Engine, Increment, WrongKind};
 
     /// Bytes of entries and of tables, walked.
     fn walk(engine: &Engine, databases: usize) -> (u64, u64) {
@@ -217,7 +237,9 @@ mod tests {
                 4 => drop(keyspace.set_add(&key, [&value[..], &key].into_iter())),
                 5 => drop(keyspace.set_deadline(&key, Some(100))),
                 6 => drop(keyspace.delete(&key)),
-                _ => drop(keyspace.update_integer(&key, |_| Ok::<_, WrongKind>(bits as i64))),
+                _ => drop(
+                    keyspace.update_integer(&key, |_| Ok::<_, WrongKind>(Increment { change: 0, result: bits as i64 })),
+                ),
             }
             drop(keyspace);
             if round % 5000 == 4999 {
@@ -227,9 +249,7 @@ mod tests {
                 assert!(engine.memory_bytes().abs_diff(all) <= 2 << 20, "{} of {all}", engine.memory_bytes());
             }
         }
-        for database in 0..DATABASES {
-            engine.lock_all(0, 1).flush(database);
-        }
+        engine.lock_all(0, 1).flush(None);
         let counted = engine.statistics();
         assert_eq!((counted.entry_bytes, counted.table_bytes), walk(&engine, DATABASES), "after the flush");
         assert_eq!(counted.entry_bytes, 0);

@@ -1,11 +1,18 @@
-//! Effects: what a command did to a key, typed and deterministic.
+//! Effects: what a command did to keys, typed and deterministic.
 //!
 //! Whoever applies the effects of a slot in their order, beginning with an empty slot, ends with the same keys: a slot's
-//! new owner, later a copy or a log on disk. Deadlines are absolute, popped and random members are named, floating point
-//! increments are their results.
+//! new owner, a copy, a log on disk. Deadlines are absolute, popped and random members are named, floating point
+//! increments are their results. What a command does to many members of one key is one effect.
 //!
-//! The encoded form is a tag, then fields; byte strings have their length in front, integers are LEB128. Tags are
-//! stable: a number is never given twice.
+//! The encoded form is a tag, then fields; byte strings have their length in front, lists their count, integers are
+//! LEB128. Tags are stable: a number is never given twice. A command writes the encoded form directly ([`encode`]); it is
+//! read back as an [`Effect`], which borrows from it.
+
+pub mod encode;
+
+use crate::base::identity::{Epoch, Position};
+use crate::base::slot::Slot;
+use crate::base::slot_ranges::SlotRanges;
 
 /// Which end of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +32,23 @@ pub enum Cause {
     Move,
 }
 
-/// One change of one key, or of a whole slot.
+impl Cause {
+    /// Its number in the log; a number is never given twice.
+    pub(super) fn tag(self) -> u8 {
+        match self {
+            Cause::Client => 0,
+            Cause::Expire => 1,
+            Cause::Evict => 2,
+            Cause::Move => 3,
+        }
+    }
+
+    pub(super) fn from_tag(tag: u8) -> Option<Cause> {
+        [Cause::Client, Cause::Expire, Cause::Evict, Cause::Move].into_iter().find(|cause| cause.tag() == tag)
+    }
+}
+
+/// One change: of a key, of two, of a slot, or of the node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect<'a> {
     /// The key holds this string and nothing else.
@@ -33,6 +56,12 @@ pub enum Effect<'a> {
         key: &'a [u8],
         bytes: &'a [u8],
         deadline: Option<u64>,
+    },
+    /// The key holds the decimal form of `result`, which `change` has made of what was there; its deadline stays.
+    Increment {
+        key: &'a [u8],
+        change: i64,
+        result: i64,
     },
     Append {
         key: &'a [u8],
@@ -50,41 +79,41 @@ pub enum Effect<'a> {
     Delete {
         key: &'a [u8],
     },
+    /// One after the other.
     ListPush {
         key: &'a [u8],
         side: Side,
-        element: &'a [u8],
+        elements: Items<'a>,
     },
     ListPop {
         key: &'a [u8],
         side: Side,
         count: u64,
     },
+    /// Field, value, field, value, ...
     HashSet {
         key: &'a [u8],
-        field: &'a [u8],
-        value: &'a [u8],
+        pairs: Items<'a>,
     },
     HashRemove {
         key: &'a [u8],
-        field: &'a [u8],
+        fields: Items<'a>,
     },
     SetAdd {
         key: &'a [u8],
-        member: &'a [u8],
+        members: Items<'a>,
     },
     SetRemove {
         key: &'a [u8],
-        member: &'a [u8],
+        members: Items<'a>,
     },
     SortedSetPut {
         key: &'a [u8],
-        member: &'a [u8],
-        score: f64,
+        members: Scored<'a>,
     },
     SortedSetRemove {
         key: &'a [u8],
-        member: &'a [u8],
+        members: Items<'a>,
     },
     /// The key holds this collection and nothing else; `image` is what [`crate::values::Value::write_image`] writes.
     PutValue {
@@ -92,31 +121,144 @@ pub enum Effect<'a> {
         image: &'a [u8],
         deadline: Option<u64>,
     },
+    /// What the key holds goes to `to`, in place of what is there.
+    Rename {
+        key: &'a [u8],
+        to: &'a [u8],
+    },
+    /// `to` in another database, or another key in this one, holds what the key holds.
+    Copy {
+        key: &'a [u8],
+        to: &'a [u8],
+        database: u32,
+    },
+    /// What the key holds goes to another database, where there is no such key.
+    Move {
+        key: &'a [u8],
+        database: u32,
+    },
     /// The slot is empty in this database.
     FlushSlot,
+    /// These slots are empty in this database, or in all. Of the node; numbered in each of the slots.
+    Flush {
+        database: Option<u32>,
+        slots: SlotRanges,
+    },
+    /// Two databases have changed places. Of the node; numbered in no slot.
+    SwapDatabases {
+        first: u32,
+        second: u32,
+    },
+    /// The slot is no longer here, and none of its keys. The number is that of the next effect, if there is one.
+    ClearSlot,
+    /// The slot's history goes on after this position.
+    BeginEpoch {
+        after: Position,
+    },
 }
 
-const SET_STRING: u8 = 1;
-const APPEND: u8 = 2;
-const SET_RANGE: u8 = 3;
-const SET_DEADLINE: u8 = 4;
-const DELETE: u8 = 5;
-const LIST_PUSH: u8 = 6;
-const LIST_POP: u8 = 7;
-const HASH_SET: u8 = 8;
-const HASH_REMOVE: u8 = 9;
-const SET_ADD: u8 = 10;
-const SET_REMOVE: u8 = 11;
-const SORTED_SET_PUT: u8 = 12;
-const SORTED_SET_REMOVE: u8 = 13;
-const PUT_VALUE: u8 = 14;
-const FLUSH_SLOT: u8 = 15;
+/// Byte strings that lie in an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Items<'a> {
+    count: usize,
+    /// Whole strings, each with its length in front.
+    bytes: &'a [u8],
+}
+
+impl<'a> Items<'a> {
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + Clone {
+        let mut rest = self.bytes;
+        std::iter::repeat_with(move || take_bytes(&mut rest).unwrap_or_default()).take(self.count)
+    }
+
+    /// Two at a time.
+    pub fn pairs(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone {
+        let mut rest = self.bytes;
+        let mut next = move || take_bytes(&mut rest).unwrap_or_default();
+        std::iter::repeat_with(move || (next(), next())).take(self.count / 2)
+    }
+
+    fn read(bytes: &mut &'a [u8]) -> Option<Items<'a>> {
+        let count = usize::try_from(take_integer(bytes)?).ok()?;
+        let all = *bytes;
+        for _ in 0..count {
+            take_bytes(bytes)?;
+        }
+        Some(Items { count, bytes: &all[..all.len() - bytes.len()] })
+    }
+
+    fn read_pairs(bytes: &mut &'a [u8]) -> Option<Items<'a>> {
+        Items::read(bytes).filter(|items| items.count.is_multiple_of(2))
+    }
+}
+
+/// Members and their scores that lie in an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scored<'a> {
+    count: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Scored<'a> {
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], f64)> + Clone {
+        let mut rest = self.bytes;
+        std::iter::repeat_with(move || take_scored(&mut rest).unwrap_or_default()).take(self.count)
+    }
+
+    fn read(bytes: &mut &'a [u8]) -> Option<Scored<'a>> {
+        let count = usize::try_from(take_integer(bytes)?).ok()?;
+        let all = *bytes;
+        for _ in 0..count {
+            // A sorted set cannot order what is not a number.
+            take_scored(bytes).filter(|(_, score)| !score.is_nan())?;
+        }
+        Some(Scored { count, bytes: &all[..all.len() - bytes.len()] })
+    }
+}
+
+mod tags {
+    // 6 and 8 to 13 were effects with one member.
+    pub(super) const SET_STRING: u8 = 1;
+    pub(super) const APPEND: u8 = 2;
+    pub(super) const SET_RANGE: u8 = 3;
+    pub(super) const SET_DEADLINE: u8 = 4;
+    pub(super) const DELETE: u8 = 5;
+    pub(super) const LIST_POP: u8 = 7;
+    pub(super) const PUT_VALUE: u8 = 14;
+    pub(super) const FLUSH_SLOT: u8 = 15;
+    pub(super) const INCREMENT: u8 = 16;
+    pub(super) const LIST_PUSH: u8 = 17;
+    pub(super) const HASH_SET: u8 = 18;
+    pub(super) const HASH_REMOVE: u8 = 19;
+    pub(super) const SET_ADD: u8 = 20;
+    pub(super) const SET_REMOVE: u8 = 21;
+    pub(super) const SORTED_SET_PUT: u8 = 22;
+    pub(super) const SORTED_SET_REMOVE: u8 = 23;
+    pub(super) const RENAME: u8 = 24;
+    pub(super) const COPY: u8 = 25;
+    pub(super) const MOVE: u8 = 26;
+    pub(super) const FLUSH: u8 = 27;
+    pub(super) const SWAP_DATABASES: u8 = 28;
+    pub(super) const CLEAR_SLOT: u8 = 29;
+    pub(super) const BEGIN_EPOCH: u8 = 30;
+}
 
 impl<'a> Effect<'a> {
-    /// The key it changes; `None` for the whole slot.
+    /// The key it changes, or takes what it changes another one to; `None` for slots and the node.
     pub fn key(&self) -> Option<&'a [u8]> {
         match self {
             Effect::SetString { key, .. }
+            | Effect::Increment { key, .. }
             | Effect::Append { key, .. }
             | Effect::SetRange { key, .. }
             | Effect::SetDeadline { key, .. }
@@ -129,101 +271,76 @@ impl<'a> Effect<'a> {
             | Effect::SetRemove { key, .. }
             | Effect::SortedSetPut { key, .. }
             | Effect::SortedSetRemove { key, .. }
-            | Effect::PutValue { key, .. } => Some(key),
-            Effect::FlushSlot => None,
+            | Effect::PutValue { key, .. }
+            | Effect::Rename { key, .. }
+            | Effect::Copy { key, .. }
+            | Effect::Move { key, .. } => Some(key),
+            Effect::FlushSlot
+            | Effect::Flush { .. }
+            | Effect::SwapDatabases { .. }
+            | Effect::ClearSlot
+            | Effect::BeginEpoch { .. } => None,
         }
     }
 
-    /// Appends the encoded form.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    /// The second key of those that have two.
+    pub fn second_key(&self) -> Option<&'a [u8]> {
         match self {
-            Effect::SetString { key, bytes, deadline } => {
-                put(out, SET_STRING, &[key, bytes]);
-                put_deadline(out, *deadline);
-            }
-            Effect::Append { key, bytes } => put(out, APPEND, &[key, bytes]),
-            Effect::SetRange { key, offset, bytes } => {
-                put(out, SET_RANGE, &[key, bytes]);
-                put_integer(out, *offset);
-            }
-            Effect::SetDeadline { key, deadline } => {
-                put(out, SET_DEADLINE, &[key]);
-                put_deadline(out, *deadline);
-            }
-            Effect::Delete { key } => put(out, DELETE, &[key]),
-            Effect::ListPush { key, side, element } => {
-                put(out, LIST_PUSH, &[key, element]);
-                out.push(side_tag(*side));
-            }
-            Effect::ListPop { key, side, count } => {
-                put(out, LIST_POP, &[key]);
-                out.push(side_tag(*side));
-                put_integer(out, *count);
-            }
-            Effect::HashSet { key, field, value } => put(out, HASH_SET, &[key, field, value]),
-            Effect::HashRemove { key, field } => put(out, HASH_REMOVE, &[key, field]),
-            Effect::SetAdd { key, member } => put(out, SET_ADD, &[key, member]),
-            Effect::SetRemove { key, member } => put(out, SET_REMOVE, &[key, member]),
-            Effect::SortedSetPut { key, member, score } => {
-                put(out, SORTED_SET_PUT, &[key, member]);
-                out.extend_from_slice(&score.to_bits().to_le_bytes());
-            }
-            Effect::SortedSetRemove { key, member } => put(out, SORTED_SET_REMOVE, &[key, member]),
-            Effect::PutValue { key, image, deadline } => {
-                put(out, PUT_VALUE, &[key, image]);
-                put_deadline(out, *deadline);
-            }
-            Effect::FlushSlot => out.push(FLUSH_SLOT),
+            Effect::Rename { to, .. } | Effect::Copy { to, .. } => Some(to),
+            _ => None,
         }
     }
 
     /// Reads one effect off the front of `bytes`; `None` where they are not one.
     pub fn decode(bytes: &mut &'a [u8]) -> Option<Effect<'a>> {
-        let tag = take(bytes, 1)?[0];
-        if tag == FLUSH_SLOT {
-            return Some(Effect::FlushSlot);
+        match take(bytes, 1)?[0] {
+            tags::FLUSH_SLOT => Some(Effect::FlushSlot),
+            tags::CLEAR_SLOT => Some(Effect::ClearSlot),
+            tags::BEGIN_EPOCH => {
+                let epoch = Epoch(take_u32(bytes)?);
+                Some(Effect::BeginEpoch { after: Position { epoch, seq: take_integer(bytes)? } })
+            }
+            tags::SWAP_DATABASES => Some(Effect::SwapDatabases { first: take_u32(bytes)?, second: take_u32(bytes)? }),
+            tags::FLUSH => {
+                let database = u32::try_from(take_integer(bytes)?).ok()?.checked_sub(1);
+                Some(Effect::Flush { database, slots: take_slots(bytes)? })
+            }
+            tag => Effect::decode_with_key(tag, bytes),
         }
+    }
+
+    fn decode_with_key(tag: u8, bytes: &mut &'a [u8]) -> Option<Effect<'a>> {
         let key = take_bytes(bytes)?;
         Some(match tag {
-            SET_STRING => Effect::SetString { key, bytes: take_bytes(bytes)?, deadline: take_deadline(bytes)? },
-            APPEND => Effect::Append { key, bytes: take_bytes(bytes)? },
-            SET_RANGE => {
+            tags::SET_STRING => Effect::SetString { key, bytes: take_bytes(bytes)?, deadline: take_deadline(bytes)? },
+            tags::INCREMENT => Effect::Increment { key, change: take_signed(bytes)?, result: take_signed(bytes)? },
+            tags::APPEND => Effect::Append { key, bytes: take_bytes(bytes)? },
+            tags::SET_RANGE => {
                 let written = take_bytes(bytes)?;
                 Effect::SetRange { key, offset: take_integer(bytes)?, bytes: written }
             }
-            SET_DEADLINE => Effect::SetDeadline { key, deadline: take_deadline(bytes)? },
-            DELETE => Effect::Delete { key },
-            LIST_PUSH => {
-                let element = take_bytes(bytes)?;
-                Effect::ListPush { key, side: take_side(bytes)?, element }
-            }
-            LIST_POP => Effect::ListPop { key, side: take_side(bytes)?, count: take_integer(bytes)? },
-            HASH_SET => Effect::HashSet { key, field: take_bytes(bytes)?, value: take_bytes(bytes)? },
-            HASH_REMOVE => Effect::HashRemove { key, field: take_bytes(bytes)? },
-            SET_ADD => Effect::SetAdd { key, member: take_bytes(bytes)? },
-            SET_REMOVE => Effect::SetRemove { key, member: take_bytes(bytes)? },
-            SORTED_SET_PUT => Effect::SortedSetPut { key, member: take_bytes(bytes)?, score: take_double(bytes)? },
-            SORTED_SET_REMOVE => Effect::SortedSetRemove { key, member: take_bytes(bytes)? },
-            PUT_VALUE => Effect::PutValue { key, image: take_bytes(bytes)?, deadline: take_deadline(bytes)? },
+            tags::SET_DEADLINE => Effect::SetDeadline { key, deadline: take_deadline(bytes)? },
+            tags::DELETE => Effect::Delete { key },
+            tags::LIST_PUSH => Effect::ListPush { key, side: take_side(bytes)?, elements: Items::read(bytes)? },
+            tags::LIST_POP => Effect::ListPop { key, side: take_side(bytes)?, count: take_integer(bytes)? },
+            tags::HASH_SET => Effect::HashSet { key, pairs: Items::read_pairs(bytes)? },
+            tags::HASH_REMOVE => Effect::HashRemove { key, fields: Items::read(bytes)? },
+            tags::SET_ADD => Effect::SetAdd { key, members: Items::read(bytes)? },
+            tags::SET_REMOVE => Effect::SetRemove { key, members: Items::read(bytes)? },
+            tags::SORTED_SET_PUT => Effect::SortedSetPut { key, members: Scored::read(bytes)? },
+            tags::SORTED_SET_REMOVE => Effect::SortedSetRemove { key, members: Items::read(bytes)? },
+            tags::PUT_VALUE => Effect::PutValue { key, image: take_bytes(bytes)?, deadline: take_deadline(bytes)? },
+            tags::RENAME => Effect::Rename { key, to: take_bytes(bytes)? },
+            tags::COPY => Effect::Copy { key, to: take_bytes(bytes)?, database: take_u32(bytes)? },
+            tags::MOVE => Effect::Move { key, database: take_u32(bytes)? },
             _ => return None,
         })
     }
 }
 
-fn put(out: &mut Vec<u8>, tag: u8, fields: &[&[u8]]) {
-    out.push(tag);
-    for field in fields {
-        put_bytes(out, field);
-    }
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_integer(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-/// LEB128.
-fn put_integer(out: &mut Vec<u8>, mut value: u64) {
+/// Appends in LEB128.
+#[inline]
+pub(super) fn put_integer(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -231,25 +348,15 @@ fn put_integer(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// 0 for none, else one more than the deadline.
-fn put_deadline(out: &mut Vec<u8>, deadline: Option<u64>) {
-    put_integer(out, deadline.map_or(0, |deadline| deadline.saturating_add(1)));
-}
-
-fn side_tag(side: Side) -> u8 {
-    match side {
-        Side::Front => 0,
-        Side::Back => 1,
-    }
-}
-
-fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+/// Takes so many bytes off the front.
+pub(super) fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     let (taken, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
     Some(taken)
 }
 
-fn take_integer(bytes: &mut &[u8]) -> Option<u64> {
+/// Takes LEB128 off the front.
+pub(super) fn take_integer(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let byte = take(bytes, 1)?[0];
@@ -259,6 +366,16 @@ fn take_integer(bytes: &mut &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
+    u32::try_from(take_integer(bytes)?).ok()
+}
+
+/// Small numbers of either sign are short (zigzag).
+fn take_signed(bytes: &mut &[u8]) -> Option<i64> {
+    let bits = take_integer(bytes)?;
+    Some((bits >> 1).cast_signed() ^ -((bits & 1).cast_signed()))
 }
 
 fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
@@ -278,7 +395,24 @@ fn take_side(bytes: &mut &[u8]) -> Option<Side> {
     }
 }
 
-fn take_double(bytes: &mut &[u8]) -> Option<f64> {
+fn take_scored<'a>(bytes: &mut &'a [u8]) -> Option<(&'a [u8], f64)> {
+    let member = take_bytes(bytes)?;
     let bits = take(bytes, 8)?.try_into().ok()?;
-    Some(f64::from_bits(u64::from_le_bytes(bits)))
+    Some((member, f64::from_bits(u64::from_le_bytes(bits))))
 }
+
+/// Ranges in ascending order.
+fn take_slots(bytes: &mut &[u8]) -> Option<SlotRanges> {
+    let mut slots = Vec::new();
+    for _ in 0..take_integer(bytes)? {
+        let (first, last) = (Slot::new(take_integer(bytes)?)?, Slot::new(take_integer(bytes)?)?);
+        if slots.last().is_some_and(|before| *before >= first) {
+            return None;
+        }
+        slots.extend(Slot::all().skip(first.index()).take_while(|slot| *slot <= last));
+    }
+    Some(slots.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,17 +4,21 @@
 //! handler reads and changes keys only through it, and every change is counted, published to the effect log and told to
 //! those who watch the key: there is no other way to change a key.
 
-use super::effect::{Cause, Effect};
+use super::effect::{Cause, encode};
 use super::entry::{Entry, Kind};
+use super::group::Draft;
+use super::log::Log;
 use super::lookup::{Lookup, discard};
 use super::reclaim::Discarded;
 use super::shard::{Shard, SlotState, SlotTable, add};
 use super::watches::Watch;
 use super::{Engine, lock::Locks};
+use crate::base::identity::Position;
 use crate::base::slot::Slot;
 use crate::values::hashing::table_hash;
 use crate::values::segments::Index;
 use crate::values::{Limits, Value};
+use std::cell::Cell;
 
 /// The key holds a value of another kind than the command works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,13 +60,52 @@ pub struct Keyspace<'e> {
     pub(super) now_ms: u64,
     pub(super) cause: Cause,
     hint: Option<Hint>,
-    pub(super) changes: u64,
+    /// The effects of what has changed, if somebody reads them.
+    draft: Option<Box<Draft>>,
+    /// Stands behind `locks`: nobody is told anything under a lock.
+    bell: Bell<'e>,
+}
+
+thread_local! {
+    /// The buffers of the thread's last group.
+    static SCRATCH: Cell<Option<Box<Draft>>> = const { Cell::new(None) };
+}
+
+/// Tells the readers of the log, when it is dropped, that there is much to read.
+struct Bell<'e> {
+    log: &'e Log,
+    is_rung: bool,
+}
+
+impl Bell<'_> {
+    fn ring(&mut self) {
+        self.is_rung = true;
+    }
+}
+
+impl Drop for Bell<'_> {
+    fn drop(&mut self) {
+        if self.is_rung {
+            self.log.tell_sealed();
+        }
+    }
+}
+
+impl Drop for Keyspace<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Also while a panic unwinds: the memory has changed.
+        if self.draft.is_some() {
+            self.commit();
+        }
+    }
 }
 
 impl<'e> Keyspace<'e> {
     pub(super) fn new(engine: &'e Engine, locks: Locks<'e>, database: usize, now_ms: u64) -> Keyspace<'e> {
         let garbage = Discarded::new(&engine.reclaimer);
-        Keyspace { engine, locks, garbage, database, now_ms, cause: Cause::Client, hint: None, changes: 0 }
+        let bell = Bell { log: &engine.log, is_rung: false };
+        Keyspace { engine, locks, garbage, database, now_ms, cause: Cause::Client, hint: None, draft: None, bell }
     }
 
     /// The moment of this command, in Unix milliseconds: the same for all its keys.
@@ -84,11 +127,6 @@ impl<'e> Keyspace<'e> {
     pub fn select(&mut self, database: usize) {
         debug_assert!(database < self.engine.database_count());
         self.database = database;
-    }
-
-    /// Changes since the locks were taken.
-    pub fn changes(&self) -> u64 {
-        self.changes
     }
 
     /// Random bits.
@@ -152,14 +190,14 @@ impl<'e> Keyspace<'e> {
         state
     }
 
-    /// Whether so much of these slots waits to be sent elsewhere that their writers have to wait too.
+    /// Whether writers of these slots have to wait: so much of them waits to be sent elsewhere, or the log is full.
     #[inline]
     pub fn is_congested(&mut self, slots: &[Slot]) -> bool {
         let placement = self.engine.placement();
-        slots.iter().any(|slot| {
-            let log = &self.locks.shard(placement.shard(*slot)).log;
-            log.is_read() && log.is_congested(*slot)
-        })
+        self.engine.log.is_full()
+            || slots
+                .iter()
+                .any(|slot| self.locks.shard(placement.shard(*slot)).is_throttled(placement.slot_in_shard(*slot)))
     }
 
     /// Whether a slot of the locked shards is being handed over: what may change any key has to wait.
@@ -252,7 +290,11 @@ impl<'e> Keyspace<'e> {
 
     /// Deletes the key. False where there was none.
     pub fn delete(&mut self, key: &[u8]) -> bool {
-        self.take(key).is_some()
+        let place = self.place(key);
+        let Some(mut found) = self.lookup_present(place, key) else { return false };
+        found.remove();
+        self.changed(place, key, |out| encode::delete(out, key));
+        true
     }
 
     /// Sets or clears the key's deadline, in Unix milliseconds. False where there is no such key.
@@ -260,43 +302,68 @@ impl<'e> Keyspace<'e> {
         let place = self.place(key);
         let Some(mut found) = self.lookup_present(place, key) else { return false };
         found.change_unseen(|entry| entry.set_deadline(deadline));
-        self.changed(place, key, |key| Effect::SetDeadline { key, deadline });
+        self.changed(place, key, |out| encode::set_deadline(out, key, deadline));
         true
     }
 
-    /// Takes the key's entry out of the keyspace, as a deletion.
-    pub fn take(&mut self, key: &[u8]) -> Option<TakenEntry<'_, 'e>> {
+    /// Puts a collection into the keyspace, in place of what was there.
+    pub(super) fn put_value(&mut self, key: &[u8], value: Value, deadline: Option<u64>) {
         let place = self.place(key);
-        let entry = self.lookup_present(place, key)?.take()?;
-        self.changed(place, key, |key| Effect::Delete { key });
-        Some(TakenEntry { keyspace: self, entry: Some(entry) })
+        let entry = Entry::value(key, value, deadline, self.engine.access_clock());
+        self.lookup(place, key).put(entry);
+        // Encoded from where it lies, and only if somebody reads it.
+        if self.engine.log.is_read()
+            && let Some(at) = self.find(place, key)
+        {
+            let mut encoded = Vec::new();
+            let entry = self.table(place).and_then(|table| table.entries.get(at));
+            if let Some(value) = entry.and_then(Entry::as_value) {
+                encode::put_value(&mut encoded, key, deadline, |out| value.write_image(out));
+            }
+            self.changed(place, key, |out| out.extend_from_slice(&encoded));
+        } else {
+            self.changed(place, key, |_| {});
+        }
     }
 
-    /// Puts an entry into the keyspace under the key it carries, in place of what was there.
-    pub fn put(&mut self, entry: Entry) {
-        let place = self.place(entry.key());
-        let read = self.shard(place).log.is_slot_read(place.slot);
-        let key: Box<[u8]> = entry.key().into();
-        let mut image = Vec::new();
-        let deadline = entry.deadline();
-        let string = match entry.as_value() {
-            Some(value) if read => {
-                value.write_image(&mut image);
-                None
-            }
-            None if read => entry.as_string().map(|string| string.to_vec()),
-            _ => None,
-        };
-        let mut found = self.lookup(place, &key);
-        if found.at.is_some() {
-            found.replace(entry);
-        } else {
-            found.insert(entry);
-        }
-        self.changed(place, &key, |key| match &string {
-            Some(bytes) => Effect::SetString { key, bytes, deadline },
-            None => Effect::PutValue { key, image: &image, deadline },
-        });
+    /// Gives what a key holds another name, in place of what has it. False where there is no such key.
+    pub fn rename(&mut self, key: &[u8], to: &[u8]) -> bool {
+        let (place, to_place) = (self.place(key), self.place(to));
+        let taken = self.lookup_present(place, key).and_then(|mut found| found.take());
+        let Some(entry) = taken else { return false };
+        self.lookup(to_place, to).put(entry.renamed(to));
+        let database = self.database;
+        self.changed_two((place, key, database), (to_place, to, database), |out| encode::rename(out, key, to));
+        true
+    }
+
+    /// Copies what a key holds to another name, or to another database, in place of what is there. False where there is
+    /// no such key.
+    pub fn copy(&mut self, key: &[u8], to: &[u8], database: usize) -> bool {
+        let (here, place, to_place) = (self.database, self.place(key), self.place(to));
+        let at = self.find(place, key);
+        let Some(copied) = at.and_then(|at| Some(self.table(place)?.entries.get(at)?.copied(to))) else { return false };
+        self.database = database;
+        self.lookup(to_place, to).put(copied);
+        self.database = here;
+        // What was read has not changed.
+        add(&self.shard(to_place).counters.changes, 1);
+        self.raise_watches(to_place, to, database);
+        self.publish_two(place, to_place, |out| encode::copy(out, key, to, database as u32));
+        true
+    }
+
+    /// Takes what a key holds to another database, where there is no such key. False where there is none here.
+    pub fn move_to(&mut self, key: &[u8], database: usize) -> bool {
+        let (here, place) = (self.database, self.place(key));
+        let taken = self.lookup_present(place, key).and_then(|mut found| found.take());
+        let Some(entry) = taken else { return false };
+        self.database = database;
+        self.lookup(place, key).put(entry);
+        self.database = here;
+        let (from, to) = ((place, key, here), (place, key, database));
+        self.changed_two(from, to, |out| encode::move_to(out, key, database as u32));
+        true
     }
 
     /// Removes a key whose deadline has passed.
@@ -311,30 +378,100 @@ impl<'e> Keyspace<'e> {
             add(&counters.expired, 1);
             discard(&mut self.garbage, entry);
             let cause = std::mem::replace(&mut self.cause, Cause::Expire);
-            self.publish(place, key, |key| Effect::Delete { key });
+            self.raise_watches(place, key, database);
+            self.publish(place, |out| encode::delete(out, key));
             self.cause = cause;
         }
     }
 
-    /// Everything that follows a change of a key.
+    // ---- what follows a change ----
+
+    /// Everything that follows a change of a key. `encode` appends the effect; it is called where somebody reads.
     #[inline]
-    pub(super) fn changed<'k>(&mut self, place: Place, key: &'k [u8], effect: impl FnOnce(&'k [u8]) -> Effect<'k>) {
-        self.changes += 1;
-        add(&self.shard(place).counters.changes, 1);
-        self.publish(place, key, effect);
+    pub(super) fn changed(&mut self, place: Place, key: &[u8], encode: impl FnOnce(&mut Vec<u8>)) {
+        self.changed_by(1, place, key, encode);
+    }
+
+    /// The same for so many changes, as Redis counts them, that are one effect.
+    #[inline]
+    pub(super) fn changed_by(&mut self, count: usize, place: Place, key: &[u8], encode: impl FnOnce(&mut Vec<u8>)) {
+        add(&self.shard(place).counters.changes, count as i64);
+        self.raise_watches(place, key, self.database);
+        self.publish(place, encode);
+    }
+
+    /// Everything that follows one change of two keys (place, key, database).
+    fn changed_two(
+        &mut self,
+        (place, key, database): (Place, &[u8], usize),
+        (to_place, to, to_database): (Place, &[u8], usize),
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
+        add(&self.shard(to_place).counters.changes, 1);
+        self.raise_watches(place, key, database);
+        self.raise_watches(to_place, to, to_database);
+        self.publish_two(place, to_place, encode);
     }
 
     #[inline]
-    fn publish<'k>(&mut self, place: Place, key: &'k [u8], effect: impl FnOnce(&'k [u8]) -> Effect<'k>) {
-        let (cause, database) = (self.cause, self.database as u32);
+    fn raise_watches(&mut self, place: Place, key: &[u8], database: usize) {
         let shard = self.locks.shard(place.shard);
-        let position = shard.advance(place.slot_in_shard);
-        if shard.log.is_read() && shard.log.is_slot_read(place.slot) {
-            shard.log.publish(place.slot, position, cause, database, Some(place.hash), &effect(key));
-        }
         if shard.is_watched() {
-            shard.watches.raise(place.hash, database, key);
+            shard.watches.raise(place.hash, database as u32, key);
         }
+    }
+
+    /// Gives a change its position in its slot, and adds its effect to the group.
+    #[inline]
+    pub(super) fn publish(&mut self, place: Place, encode: impl FnOnce(&mut Vec<u8>)) {
+        let position = self.locks.shard(place.shard).advance(place.slot_in_shard);
+        if self.engine.log.is_read() {
+            self.record(Some((place.slot, position)), encode);
+        }
+    }
+
+    /// The same for a change that may concern two slots: it has a position in each then, and its effect is the node's.
+    fn publish_two(&mut self, place: Place, to_place: Place, encode: impl FnOnce(&mut Vec<u8>)) {
+        if place.slot == to_place.slot {
+            return self.publish(place, encode);
+        }
+        self.locks.shard(place.shard).advance(place.slot_in_shard);
+        self.locks.shard(to_place.shard).advance(to_place.slot_in_shard);
+        if self.engine.log.is_read() {
+            self.record(None, encode);
+        }
+    }
+
+    /// Adds an effect, of a slot or of the node, to the group of the command.
+    pub(super) fn record(&mut self, slot: Option<(Slot, Position)>, encode: impl FnOnce(&mut Vec<u8>)) {
+        let draft = self.draft.get_or_insert_with(|| SCRATCH.take().unwrap_or_default());
+        let (slot, position) = slot.map_or((None, Position::default()), |(slot, position)| (Some(slot), position));
+        draft.add(slot, position, self.cause, self.database as u32, encode);
+        if self.locks.is_passing() {
+            // The shard will be let go of before the command ends.
+            self.commit();
+        }
+    }
+
+    /// Appends the group of what has changed so far to the log; what changes later is another one. Called when the
+    /// keyspace is dropped, before the locks are released.
+    pub fn commit(&mut self) {
+        let Some(mut draft) = self.draft.take() else { return };
+        let appended = self.engine.log.append(&mut draft, self.now_ms);
+        let placement = self.engine.placement();
+        if draft.has_node_effect() {
+            for index in self.locks.indexes() {
+                self.locks.shard(index).set_all_last(appended.end);
+            }
+        }
+        for slot in draft.slots() {
+            self.locks.shard(placement.shard(slot)).set_last(placement.slot_in_shard(slot), appended.end);
+        }
+        if appended.is_sealed {
+            self.bell.ring();
+        }
+        draft.clear();
+        SCRATCH.set(Some(draft));
     }
 
     /// Raises the flag when the key changes.
@@ -400,25 +537,4 @@ fn edit_found<R>(
         found.remove();
     }
     Ok(Some(result))
-}
-
-/// An entry that was taken out; it is freed when the locks have been released, unless somebody keeps it.
-pub struct TakenEntry<'k, 'e> {
-    keyspace: &'k mut Keyspace<'e>,
-    entry: Option<Entry>,
-}
-
-impl TakenEntry<'_, '_> {
-    /// Keeps it.
-    pub fn keep(mut self) -> Entry {
-        self.entry.take().expect("it is taken only here and on drop")
-    }
-}
-
-impl Drop for TakenEntry<'_, '_> {
-    fn drop(&mut self) {
-        if let Some(entry) = self.entry.take() {
-            discard(&mut self.keyspace.garbage, entry);
-        }
-    }
 }

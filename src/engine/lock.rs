@@ -71,6 +71,12 @@ impl<'e> Locks<'e> {
         }
     }
 
+    /// Whether a shard is let go of when the next one is looked at.
+    #[inline]
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Locks::Each { .. })
+    }
+
     /// Whether a shard is held by somebody else for so long that whoever walks over all of them had better stop here.
     pub(super) fn is_busy(&mut self, index: usize) -> bool {
         let Locks::Each { shards, current } = self else { return false };

@@ -75,6 +75,11 @@ impl Lookup<'_, '_> {
         self.table.insert(self.counters, self.database, self.hash, entry);
     }
 
+    /// Puts an entry there, in place of the one that was found.
+    pub(super) fn put(&mut self, entry: Entry) {
+        if self.at.is_some() { self.replace(entry) } else { self.insert(entry) }
+    }
+
     /// Takes the entry that was found out of the table.
     pub(super) fn take(&mut self) -> Option<Entry> {
         self.table.remove(self.counters, self.database, self.at.take()?)

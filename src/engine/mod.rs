@@ -3,14 +3,18 @@
 //! It knows neither RESP nor the cluster, neither files nor sockets. Any thread may take any shard: a command takes the
 //! locks of the slots of its keys, in order, works through a [`Keyspace`], and lets go. Nothing waits under a lock.
 
+#[cfg(test)]
+mod changes;
 pub mod collections;
 pub mod database;
 pub mod effect;
-pub mod effect_log;
 pub mod entry;
 pub mod expiry;
+pub mod export;
+mod group;
 pub mod keyspace;
 mod lock;
+pub mod log;
 mod lookup;
 mod prefetch;
 mod reclaim;
@@ -19,8 +23,10 @@ mod strings;
 pub mod transfer;
 pub mod watches;
 
+pub use group::{Group, Run};
 pub use keyspace::{Deadline, Keyspace, WrongKind};
 pub use lock::Wait;
+pub use strings::Increment;
 
 use crate::base::clock;
 use crate::base::slot::Slot;
@@ -28,6 +34,7 @@ use crate::values::Limits;
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 use lock::Locks;
+use log::Log;
 use parking_lot::Mutex;
 use reclaim::Reclaimer;
 use shard::{Counters, Placement, Shard, SlotState, TotalBytes};
@@ -46,6 +53,8 @@ pub struct Engine {
     counters: Box<[Arc<CachePadded<Counters>>]>,
     total_bytes: Arc<TotalBytes>,
     reclaimer: Reclaimer,
+    /// What has changed, for whoever reads it.
+    pub log: Log,
     placement: Placement,
     databases: usize,
     limits: ArcSwap<Limits>,
@@ -81,6 +90,7 @@ impl Engine {
             counters,
             total_bytes,
             reclaimer: Reclaimer::start(),
+            log: Log::default(),
             placement,
             databases,
             limits: ArcSwap::from_pointee(Limits::default()),
@@ -163,6 +173,15 @@ impl Engine {
         Keyspace::new(self, Locks::One(index, self.shards[index].lock()), database, now_ms)
     }
 
+    /// Locks the shards of several slots, however long that takes.
+    pub fn lock_slots(&self, slots: impl Iterator<Item = Slot>, database: usize, now_ms: u64) -> Keyspace<'_> {
+        let mut indexes: SmallVec<[usize; 8]> = slots.map(|slot| self.placement.shard(slot)).collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        let locks = Locks::Some(indexes.into_iter().map(|index| (index, self.shards[index].lock())).collect());
+        Keyspace::new(self, locks, database, now_ms)
+    }
+
     /// Locks everything, however long that takes.
     pub fn lock_all(&self, database: usize, now_ms: u64) -> Keyspace<'_> {
         let guards = self.shards.iter().map(|shard| shard.lock()).collect();
@@ -175,6 +194,12 @@ impl Engine {
             let mut shard = self.shards[self.placement.shard(slot)].lock();
             shard.set_state(self.placement.slot_in_shard(slot), state);
         }
+    }
+
+    /// Makes the writers of a slot wait, or lets them go on: they are to be told by the log then.
+    fn set_throttled(&self, slot: Slot, is_throttled: bool) {
+        let mut shard = self.shards[self.placement.shard(slot)].lock();
+        shard.set_throttled(self.placement.slot_in_shard(slot), is_throttled);
     }
 
     /// The counters of all shards, added up. Takes no lock.

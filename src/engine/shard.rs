@@ -1,7 +1,7 @@
 //! A shard: a group of slots under one lock, in all databases.
 
-use super::effect_log::EffectLog;
 use super::entry::Entry;
+use super::log::LogOffset;
 use super::watches::Watches;
 use crate::base::identity::{Epoch, Position};
 use crate::base::slot::Slot;
@@ -104,7 +104,11 @@ pub enum SlotState {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SlotMeta {
     pub position: Position,
+    /// The end of its last group in the log: what a reply that shows any of it may have to wait for.
+    pub last: LogOffset,
     pub state: SlotState,
+    /// So much of it waits to be sent elsewhere that its writers wait.
+    pub is_throttled: bool,
 }
 
 /// Counters that are written under the lock and read without it.
@@ -188,7 +192,7 @@ pub struct Shard {
     /// How many slots are in each state but the usual one.
     frozen: usize,
     elsewhere: usize,
-    pub log: EffectLog,
+    throttled: usize,
     pub(super) watches: Watches,
     pub counters: Arc<CachePadded<Counters>>,
     /// Where the active expiry goes on: database, slot, hash position.
@@ -203,7 +207,7 @@ impl Shard {
             metas: vec![SlotMeta::default(); slots_per_shard].into_boxed_slice(),
             frozen: 0,
             elsewhere: 0,
-            log: EffectLog::default(),
+            throttled: 0,
             watches: Watches::default(),
             counters: Arc::new(CachePadded::new(Counters::new(databases, total_bytes))),
             expiry_cursor: (0, 0, 0),
@@ -298,6 +302,29 @@ impl Shard {
             *count = *count + usize::from(state == counted) - usize::from(before == counted);
         }
         self.counters.elsewhere.store(self.elsewhere as u64, Ordering::Relaxed);
+    }
+
+    /// Whether the writers of a slot have to wait until more of it was sent elsewhere.
+    #[inline]
+    pub fn is_throttled(&self, slot_in_shard: usize) -> bool {
+        self.throttled > 0 && self.metas[slot_in_shard].is_throttled
+    }
+
+    /// Makes the writers of a slot wait, or lets them go on.
+    pub fn set_throttled(&mut self, slot_in_shard: usize, is_throttled: bool) {
+        let before = std::mem::replace(&mut self.metas[slot_in_shard].is_throttled, is_throttled);
+        self.throttled = self.throttled + usize::from(is_throttled) - usize::from(before);
+    }
+
+    /// Says where the slot's last group ends in the log.
+    #[inline]
+    pub fn set_last(&mut self, slot_in_shard: usize, last: LogOffset) {
+        self.metas[slot_in_shard].last = last;
+    }
+
+    /// Says the same of all slots.
+    pub fn set_all_last(&mut self, last: LogOffset) {
+        self.metas.iter_mut().for_each(|meta| meta.last = last);
     }
 
     /// Says where the slot's history stands: it goes on elsewhere, or has come from there.

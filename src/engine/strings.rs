@@ -1,9 +1,16 @@
 //! Strings in the keyspace: each change is made, counted and published by one function, with one look for the key.
 
-use super::effect::Effect;
+use super::effect::encode;
 use super::entry::{Entry, StringRef};
 use super::keyspace::{Deadline, Keyspace, WrongKind};
 use std::convert::Infallible;
+
+/// A number that a key is changed by, and what comes of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Increment {
+    pub change: i64,
+    pub result: i64,
+}
 
 impl Keyspace<'_> {
     /// The key's string, for a command that reads it.
@@ -57,20 +64,21 @@ impl Keyspace<'_> {
             }
             None => found.insert(Entry::string(key, bytes, deadline, found.access_clock)),
         }
-        self.changed(place, key, |key| Effect::SetString { key, bytes, deadline });
+        self.changed(place, key, |out| encode::set_string(out, key, bytes, deadline));
         Ok(true)
     }
 
-    /// Makes the key the integer that `update` makes of its string; a deadline it has stays. Gives the integer.
+    /// Makes the key the integer that `update` makes of its string, by a change that it gives too; a deadline it has stays.
+    /// Gives the integer.
     pub fn update_integer<E: From<WrongKind>>(
         &mut self,
         key: &[u8],
-        update: impl FnOnce(Option<StringRef<'_>>) -> Result<i64, E>,
+        update: impl FnOnce(Option<StringRef<'_>>) -> Result<Increment, E>,
     ) -> Result<i64, E> {
         let place = self.place(key);
         let mut found = self.lookup(place, key);
         let string = found.entry().map(|entry| entry.as_string().ok_or(WrongKind)).transpose()?;
-        let value = update(string)?;
+        let Increment { change, result: value } = update(string)?;
         let deadline = found.entry().and_then(Entry::deadline);
         match found.at {
             Some(_) if found.is_large() => found.replace(Entry::integer(key, value, deadline, found.access_clock)),
@@ -79,9 +87,7 @@ impl Keyspace<'_> {
             }
             None => found.insert(Entry::integer(key, value, None, found.access_clock)),
         }
-        let mut digits = itoa::Buffer::new();
-        let bytes = digits.format(value).as_bytes();
-        self.changed(place, key, |key| Effect::SetString { key, bytes, deadline });
+        self.changed(place, key, |out| encode::increment(out, key, change, value));
         Ok(value)
     }
 
@@ -92,7 +98,7 @@ impl Keyspace<'_> {
             buffer.len()
         })?;
         let place = self.place(key);
-        self.changed(place, key, |key| Effect::Append { key, bytes });
+        self.changed(place, key, |out| encode::append(out, key, bytes));
         Ok(length)
     }
 
@@ -106,7 +112,7 @@ impl Keyspace<'_> {
             buffer.len()
         })?;
         let place = self.place(key);
-        self.changed(place, key, |key| Effect::SetRange { key, offset: offset as u64, bytes });
+        self.changed(place, key, |out| encode::set_range(out, key, offset as u64, bytes));
         Ok(length)
     }
 

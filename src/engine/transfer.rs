@@ -1,28 +1,17 @@
-//! A slot on its way from one node to another: its entries and effects out, in order, and in again.
+//! Effects that were executed elsewhere, or before: applied to a slot that moves here, or replayed from a log.
 //!
-//! ```text
-//!  source: begin_export -> export_step ... (entries in hash order, effects between them) -> freeze -> rest -> clear
-//!  target: apply, apply, ... (commands are executed elsewhere) -> the slot is its own
-//! ```
-//!
-//! Everything goes through one queue per slot, so that whoever applies it in order has the slot. Only database 0 moves:
-//! a cluster has no other.
+//! Only database 0 moves: a cluster has no other.
 
-use super::Engine;
-use super::effect::{Cause, Effect};
-use super::effect_log::{Backlog, ExportQueue};
-use super::entry::Entry;
+use super::effect::{Cause, Effect, encode};
+use super::group::{Group, Run};
 use super::keyspace::{Deadline, Keyspace, WrongKind};
 use super::reclaim::Garbage;
 use super::shard::SlotState;
-use super::shard::hash_of_entry;
+use super::{Engine, Increment};
 use crate::base::identity::{Epoch, Position};
 use crate::base::slot::Slot;
 use crate::values::Value;
-use std::sync::Arc;
-
-/// Entries that are read under one lock.
-const STEP_ENTRIES: usize = 32;
+use std::collections::HashMap;
 
 /// Why an effect could not be applied: what is here is not what the effect was made of. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,39 +40,6 @@ impl From<WrongKind> for ApplyError {
 }
 
 impl Engine {
-    /// Begins the export of a slot; one that was under way ends. All slots of a move have one backlog.
-    pub fn begin_export(&self, slot: Slot, backlog: &Arc<Backlog>) -> Arc<ExportQueue> {
-        self.lock_slot(slot, 0, 0).locks.shard(self.placement().shard(slot)).log.begin_export(slot, backlog)
-    }
-
-    /// Publishes the next entries of a slot to its export, from this hash position on (0 at first). Gives the position to
-    /// go on from; `None`: all have been published, and effects follow.
-    pub fn export_step(&self, slot: Slot, position: u32, now_ms: u64) -> Option<u32> {
-        let placement = self.placement();
-        let (index, slot_in_shard) = (placement.shard(slot), placement.slot_in_shard(slot));
-        let mut keyspace = self.lock_slot(slot, 0, now_ms);
-        let shard = keyspace.locks.shard(index);
-        let at = shard.meta(slot_in_shard).position;
-        let mut entries: Vec<Vec<u8>> = Vec::new();
-        let next = shard.table_mut(0, slot_in_shard).and_then(|table| {
-            table.entries.scan(position, STEP_ENTRIES, hash_of_entry, |entry| {
-                if !entry.is_expired(now_ms) {
-                    entries.push(encode_entry(entry));
-                }
-            })
-        });
-        for entry in entries {
-            shard.log.publish_entry(slot, at, entry.into_boxed_slice());
-        }
-        shard.log.advance_export(slot, next);
-        next
-    }
-
-    /// Ends the export of a slot.
-    pub fn end_export(&self, slot: Slot) {
-        self.lock_slot(slot, 0, 0).locks.shard(self.placement().shard(slot)).log.end_export(slot);
-    }
-
     /// Who executes commands on a slot.
     pub fn slot_state(&self, slot: Slot) -> SlotState {
         self.lock_slot(slot, 0, 0).slots_state(&[slot])
@@ -96,20 +52,13 @@ impl Engine {
         let shard = keyspace.locks.shard(self.placement().shard(slot));
         shard.set_state(slot_in_shard, state);
         if shard.meta(slot_in_shard).position.epoch != epoch {
-            shard.begin_epoch(slot_in_shard, epoch);
+            keyspace.go_on_after(slot, Position { epoch, seq: 0 });
         }
     }
 
     /// Drops the keys of a slot without an effect: they live elsewhere, or are lost. Returns how many there were.
     pub fn clear_slot(&self, slot: Slot) -> usize {
-        let slot_in_shard = self.placement().slot_in_shard(slot);
-        let mut keyspace = self.lock_slot(slot, 0, 0);
-        let shard = keyspace.locks.shard(self.placement().shard(slot));
-        let Some(table) = shard.take_slot(0, slot_in_shard) else { return 0 };
-        shard.watches.raise_where(|_, key, _| Slot::of_key(key) == slot);
-        let count = table.entries.len();
-        keyspace.garbage.push(Garbage::Slot(table));
-        count
+        self.lock_slot(slot, 0, 0).clear(slot)
     }
 
     /// Applies effects of a slot that were executed elsewhere, the last of which stands at this position.
@@ -124,23 +73,148 @@ impl Engine {
         keyspace.set_cause(Cause::Move);
         for mut bytes in effects {
             let effect = Effect::decode(&mut bytes).filter(|_| bytes.is_empty()).ok_or(ApplyError::Malformed)?;
-            if effect.key().is_some_and(|key| Slot::of_key(key) != slot) {
-                return Err(ApplyError::Malformed);
-            }
-            keyspace.apply(slot, effect)?;
+            keyspace.apply(Some(slot), &effect)?;
         }
-        let slot_in_shard = self.placement().slot_in_shard(slot);
-        keyspace.locks.shard(self.placement().shard(slot)).set_position(slot_in_shard, position);
+        keyspace.go_on_after(slot, position);
+        Ok(())
+    }
+
+    /// Applies a group that was read from a log, as a whole: nothing of it where it does not follow on what is here.
+    pub fn replay(&self, group: Group<'_>) -> Result<(), ReplayError> {
+        let mut effects = Vec::new();
+        for run in group.runs() {
+            let run = run.ok_or(ApplyError::Malformed)?;
+            let mut rest = run.effects;
+            for number in 0..run.count {
+                let effect = Effect::decode(&mut rest).ok_or(ApplyError::Malformed)?;
+                let position = Position { seq: run.first.seq + number, ..run.first };
+                effects.push((run, position, effect));
+            }
+            if !rest.is_empty() {
+                return Err(ApplyError::Malformed.into());
+            }
+        }
+        let of_node = effects.iter().any(|(run, ..)| run.slot.is_none());
+        let slots = effects.iter().filter_map(|(run, ..)| run.slot);
+        let mut keyspace = match of_node {
+            true => self.lock_all(0, 0),
+            false => self.lock_slots(slots, 0, 0),
+        };
+        keyspace.follows(&effects)?;
+        for (run, _, effect) in &effects {
+            keyspace.set_cause(run.cause);
+            keyspace.select(run.database as usize % self.database_count());
+            keyspace.apply(run.slot, effect)?;
+        }
         Ok(())
     }
 }
 
+/// Why a group was not replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayError {
+    /// The slot's history does not go on at this position here.
+    Gap(Slot, Position),
+    Apply(ApplyError),
+}
+
+impl From<ApplyError> for ReplayError {
+    fn from(error: ApplyError) -> ReplayError {
+        ReplayError::Apply(error)
+    }
+}
+
+impl std::fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ReplayError::Gap(slot, position) => write!(f, "the log of slot {slot} has a gap before {position:?}"),
+            ReplayError::Apply(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ReplayError {}
+
 impl Keyspace<'_> {
-    fn apply(&mut self, slot: Slot, effect: Effect<'_>) -> Result<(), ApplyError> {
+    /// The slot's history goes on after this position.
+    fn go_on_after(&mut self, slot: Slot, after: Position) {
+        let placement = self.engine.placement();
+        let (shard, slot_in_shard) = (self.locks.shard(placement.shard(slot)), placement.slot_in_shard(slot));
+        if shard.meta(slot_in_shard).position == after {
+            return;
+        }
+        shard.set_position(slot_in_shard, after);
+        self.set_cause(Cause::Move);
+        if self.engine.log.is_read() {
+            self.record(Some((slot, after)), |out| encode::begin_epoch(out, after));
+        }
+    }
+
+    /// Drops the keys of a slot, which is no longer here: they have not changed. Returns how many there were.
+    fn clear(&mut self, slot: Slot) -> usize {
+        let placement = self.engine.placement();
+        let (shard, slot_in_shard) = (self.locks.shard(placement.shard(slot)), placement.slot_in_shard(slot));
+        let Some(table) = shard.take_slot(0, slot_in_shard) else { return 0 };
+        let position = shard.meta(slot_in_shard).position;
+        shard.watches.raise_where(|_, key, _| Slot::of_key(key) == slot);
+        let count = table.entries.len();
+        self.garbage.push(Garbage::Slot(table));
+        self.set_cause(Cause::Move);
+        if self.engine.log.is_read() {
+            self.record(Some((slot, position)), encode::clear_slot);
+        }
+        count
+    }
+
+    /// Empties a slot in one database, as an effect of the slot.
+    fn flush_slot(&mut self, slot: Slot, database: usize) {
+        let place = self.place_in(slot, 0);
+        let taken = self.shard(place).take_slot(database, place.slot_in_shard);
+        if let Some(taken) = taken {
+            self.garbage.push(Garbage::Slot(taken));
+        }
+        self.publish(place, encode::flush_slot);
+    }
+
+    /// Whether effects, each with its run and its position, go on where their slots stand.
+    fn follows(&mut self, effects: &[(Run<'_>, Position, Effect<'_>)]) -> Result<(), ReplayError> {
+        let placement = self.engine.placement();
+        let locks = &mut self.locks;
+        let mut here = |slot: Slot| locks.shard(placement.shard(slot)).meta(placement.slot_in_shard(slot)).position;
+        let mut reached: HashMap<Slot, Position> = HashMap::new();
+        for (run, position, effect) in effects {
+            let Some(slot) = run.slot else {
+                // The node's effects are numbered in the slots that they change.
+                let of_keys = [effect.key(), effect.second_key()].into_iter().flatten().map(Slot::of_key);
+                let flushed = if let Effect::Flush { slots, .. } = effect { Some(slots.slots()) } else { None };
+                for slot in of_keys.chain(flushed.into_iter().flatten()) {
+                    reached.entry(slot).or_insert_with(|| here(slot)).seq += 1;
+                }
+                continue;
+            };
+            let before = *reached.entry(slot).or_insert_with(|| here(slot));
+            let after = match effect {
+                Effect::BeginEpoch { after } => *after,
+                Effect::ClearSlot => before,
+                _ if *position == (Position { seq: before.seq + 1, ..before }) => *position,
+                _ => return Err(ReplayError::Gap(slot, *position)),
+            };
+            reached.insert(slot, after);
+        }
+        Ok(())
+    }
+
+    /// Applies one effect to the selected database. `slot` is the one it is of; `None`: it is the node's.
+    fn apply(&mut self, slot: Option<Slot>, effect: &Effect<'_>) -> Result<(), ApplyError> {
+        let keys = [effect.key(), effect.second_key()];
+        if slot.is_some_and(|slot| keys.into_iter().flatten().any(|key| Slot::of_key(key) != slot)) {
+            return Err(ApplyError::Malformed);
+        }
         let deadline_of = |deadline: Option<u64>| deadline.map_or(Deadline::Clear, Deadline::At);
-        match effect {
-            Effect::SetString { key, bytes, deadline } => {
-                self.set_string(key, bytes, deadline_of(deadline));
+        match *effect {
+            Effect::SetString { key, bytes, deadline } => self.set_string(key, bytes, deadline_of(deadline)),
+            Effect::Increment { key, change, result } => {
+                self.update_integer(key, |_| Ok::<_, WrongKind>(Increment { change, result }))?;
             }
             Effect::Append { key, bytes } => {
                 self.append(key, bytes)?;
@@ -155,64 +229,69 @@ impl Keyspace<'_> {
             Effect::Delete { key } => {
                 self.delete(key);
             }
-            Effect::ListPush { key, side, element } => {
-                self.list_push(key, side, std::iter::once(element))?;
+            Effect::ListPush { key, side, elements } => {
+                self.list_push(key, side, elements.iter())?;
             }
             Effect::ListPop { key, side, count } => {
                 self.list_pop(key, side, usize::try_from(count).unwrap_or(usize::MAX), |_| {})?;
             }
-            Effect::HashSet { key, field, value } => {
-                self.hash_set(key, std::iter::once((field, value)))?;
+            Effect::HashSet { key, pairs } => {
+                self.hash_set(key, pairs.pairs())?;
             }
-            Effect::HashRemove { key, field } => {
-                self.hash_remove(key, std::iter::once(field))?;
+            Effect::HashRemove { key, fields } => {
+                self.hash_remove(key, fields.iter())?;
             }
-            Effect::SetAdd { key, member } => {
-                self.set_add(key, std::iter::once(member))?;
+            Effect::SetAdd { key, members } => {
+                let members: Vec<&[u8]> = members.iter().collect();
+                self.set_add(key, members.into_iter())?;
             }
-            Effect::SetRemove { key, member } => {
-                self.set_remove(key, std::iter::once(member))?;
+            Effect::SetRemove { key, members } => {
+                self.set_remove(key, members.iter())?;
             }
-            Effect::SortedSetPut { key, member, score } => self.sorted_set_put(key, &[(member, score)])?,
-            Effect::SortedSetRemove { key, member } => {
-                self.sorted_set_remove(key, std::iter::once(member))?;
+            Effect::SortedSetPut { key, members } => {
+                let members: Vec<(&[u8], f64)> = members.iter().collect();
+                self.sorted_set_put(key, &members)?;
+            }
+            Effect::SortedSetRemove { key, members } => {
+                self.sorted_set_remove(key, members.iter())?;
             }
             Effect::PutValue { key, image, deadline } => {
                 let value = Value::from_image(image, &self.limits()).ok_or(ApplyError::Malformed)?;
-                self.put(Entry::value(key, value, deadline, self.engine.access_clock()));
+                self.put_value(key, value, deadline);
+            }
+            Effect::Rename { key, to } => {
+                self.rename(key, to);
+            }
+            Effect::Copy { key, to, database } => {
+                self.copy(key, to, self.known(database)?);
+            }
+            Effect::Move { key, database } => {
+                self.move_to(key, self.known(database)?);
             }
             Effect::FlushSlot => {
-                let slot_in_shard = self.engine.placement().slot_in_shard(slot);
-                let taken = self.locks.shard(self.engine.placement().shard(slot)).take_slot(0, slot_in_shard);
-                if let Some(taken) = taken {
-                    self.garbage.push(Garbage::Slot(taken));
-                }
+                let slot = slot.ok_or(ApplyError::Malformed)?;
+                let database = self.database();
+                self.flush_slot(slot, database);
             }
+            Effect::Flush { database, ref slots } => {
+                let database = database.map(|database| self.known(database)).transpose()?;
+                self.flush_slots(database, slots);
+            }
+            Effect::SwapDatabases { first, second } => self.swap_databases(self.known(first)?, self.known(second)?),
+            Effect::ClearSlot => {
+                let slot = slot.ok_or(ApplyError::Malformed)?;
+                self.clear(slot);
+            }
+            Effect::BeginEpoch { after } => self.go_on_after(slot.ok_or(ApplyError::Malformed)?, after),
         }
         Ok(())
     }
-}
 
-/// An entry as the effect that makes it.
-fn encode_entry(entry: &Entry) -> Vec<u8> {
-    let (key, deadline) = (entry.key(), entry.deadline());
-    let mut encoded = Vec::new();
-    match entry.as_value() {
-        Some(value) => {
-            let mut image = Vec::new();
-            value.write_image(&mut image);
-            Effect::PutValue { key, image: &image, deadline }.encode(&mut encoded);
-        }
-        None => {
-            let string = entry.as_string();
-            let mut encode = |bytes: &[u8]| Effect::SetString { key, bytes, deadline }.encode(&mut encoded);
-            match string {
-                Some(string) => string.with_bytes(&mut encode),
-                None => encode(b""),
-            }
-        }
+    /// The number of a database that an effect names.
+    fn known(&self, database: u32) -> Result<usize, ApplyError> {
+        let database = usize::try_from(database).ok().filter(|database| *database < self.database_count());
+        database.ok_or(ApplyError::Malformed)
     }
-    encoded
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use crate::base::identity::{Epoch, Position};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
-use crate::engine::effect_log::Record;
+use crate::engine::export::Record;
 use crate::transport::Blob;
 use bytes::{BufMut, BytesMut};
 use serde::{Deserialize, Serialize, Serializer};
@@ -91,15 +91,12 @@ pub(super) fn read_record(bytes: &[u8]) -> Result<Option<(ReceivedRecord<'_>, us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::effect::Cause;
 
     #[test]
     fn records_read_back_wherever_the_stream_is_cut() {
         let record = |number: u64, effect: &[u8]| Record {
             slot: Slot::new(number).expect("a slot"),
             position: Position { epoch: Epoch(number as u32 + 7), seq: u64::MAX - number },
-            cause: Cause::Move,
-            database: 0,
             effect: effect.into(),
         };
         let records = [record(16383, b""), record(0, b"effect"), record(258, &[7; 300])];

@@ -78,19 +78,21 @@ pub struct Moves {
 impl Moves {
     /// Takes every slot out of service, and begins to follow the topology on this runtime.
     pub fn start(options: MovesOptions, runtime: tokio::runtime::Handle) -> Moves {
+        let source = Source::new(Arc::clone(&options.engine));
         let shared = Arc::new(Shared {
             node: options.node,
             engine: options.engine,
             consensus: options.consensus,
             transport: options.transport,
             nudge: options.nudge,
-            source: Mutex::new(Source::default()),
+            source: Mutex::new(source),
             arrivals: Mutex::default(),
         });
         let ownership = Ownership::new(options.node);
         shared.engine.set_slot_states(Slot::all().map(|slot| (slot, SlotState::Elsewhere)));
         let run =
             Follower { shared: Arc::clone(&shared), ownership, copying: HashMap::new(), releasing: HashMap::new() };
+        runtime.spawn(source::follow_log(Arc::clone(&shared)));
         runtime.spawn(run.run(options.incarnation, options.show));
         Moves { shared, runtime }
     }
@@ -142,8 +144,7 @@ impl Follower {
         }
         show(topology, incarnation);
         // Only now, when requests see the new owner, and the frozen slots are.
-        let Shared { node, engine, .. } = &*self.shared;
-        self.shared.source.lock().follow(topology, *node, incarnation, &moves, engine);
+        self.shared.source.lock().follow(topology, self.shared.node, incarnation, &moves);
         for task in ended.iter().filter_map(|number| self.copying.remove(number)) {
             // It runs on this thread, so it stands still.
             task.abort();

@@ -6,11 +6,10 @@ use super::messages::{SlotAnswer, SlotRequest, encode, write_record};
 use crate::base::clock;
 use crate::base::identity::{Incarnation, NodeId};
 use crate::base::slot::Slot;
-use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::duties::SlotMove;
 use crate::cluster::topology::Topology;
 use crate::engine::Engine;
-use crate::engine::effect_log::{BACKLOG_BYTES_MAX, Backlog, ExportQueue};
+use crate::engine::export::{BACKLOG_BYTES_MAX, Broken, Exports};
 use crate::transport::{Blob, Response, Sender};
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
@@ -26,33 +25,20 @@ const ENTRIES_BYTES_MAX: usize = 2 * BACKLOG_BYTES_MAX;
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The slots that this node is sending.
-#[derive(Default)]
 pub(super) struct Source {
     going: Going,
-    exports: HashMap<u64, Export>,
+    exports: Exports,
+    streams: HashMap<u64, Stream>,
 }
 
 /// The stream of one move.
-struct Export {
+struct Stream {
     /// The slots that have not begun.
     waiting: VecDeque<Slot>,
-    reading: Option<Reading>,
-    /// The queues of those that have; the one to be taken from first comes first.
-    queues: VecDeque<Arc<ExportQueue>>,
-    /// What waits in them.
-    backlog: Arc<Backlog>,
-    slots: SlotRanges,
-    /// The stream behind what was sent.
-    stream: BytesMut,
+    /// What was read and is not sent.
+    unsent: BytesMut,
     /// Sent last, in case the answer is lost.
     last: Bytes,
-}
-
-/// The slot that is being read, and the hash position to go on from.
-struct Reading {
-    slot: Slot,
-    position: u32,
-    queue: Arc<ExportQueue>,
 }
 
 /// Answers a target.
@@ -72,17 +58,40 @@ pub(super) fn answer(shared: &Shared, sender: &Sender, Blob(bytes): &Blob) -> Re
     Response::Slot(match request {
         SlotRequest::Begin { begun, attempt, slots, .. } => {
             let answer = source.going.begin(sender.node, begun, attempt, &slots);
-            source.answer(&shared.engine, begun, answer)
+            source.answer(begun, answer)
         }
         SlotRequest::Next { begun, attempt, received, .. } => {
             let answer = source.going.next(sender.node, begun, attempt, received);
-            source.answer(&shared.engine, begun, answer)
+            source.answer(begun, answer)
         }
         SlotRequest::Look { .. } => encode(&SlotAnswer::Seen),
     })
 }
 
+/// Reads the log whenever there is much of it, so that it need not be kept, and that writers which are faster than the
+/// link are made to wait.
+pub(super) async fn follow_log(shared: Arc<Shared>) {
+    loop {
+        shared.engine.log.until_sealed().await;
+        let mut source = shared.source.lock();
+        if !source.streams.is_empty() {
+            let followed = source.exports.follow();
+            note_broken(followed);
+        }
+    }
+}
+
+fn note_broken(followed: Result<(), Broken>) {
+    if let Err(reason) = followed {
+        tracing::warn!(%reason, "slots on their way elsewhere begin again");
+    }
+}
+
 impl Source {
+    pub(super) fn new(engine: Arc<Engine>) -> Source {
+        Source { going: Going::default(), exports: Exports::new(engine), streams: HashMap::new() }
+    }
+
     /// Ends the exports of moves that are over. The states of the slots have been set before.
     /// `moves`: all that are under way in this version of the topology.
     pub(super) fn follow(
@@ -91,126 +100,87 @@ impl Source {
         node: NodeId,
         incarnation: Option<Incarnation>,
         moves: &[SlotMove],
-        engine: &Engine,
     ) {
         for begun in self.going.follow(topology, node, incarnation, moves) {
-            if let Some(mut export) = self.exports.remove(&begun) {
-                export.end(engine);
-            }
+            self.end(begun);
         }
     }
 
+    fn end(&mut self, begun: u64) {
+        self.streams.remove(&begun);
+        self.exports.end(begun);
+    }
+
     /// The answer, encoded.
-    fn answer(&mut self, engine: &Engine, begun: u64, answer: Answer) -> Blob {
+    fn answer(&mut self, begun: u64, answer: Answer) -> Blob {
         let (is_first, is_frozen) = match answer {
             Answer::NotYet => return encode(&SlotAnswer::NotYet),
             Answer::Again => return encode(&SlotAnswer::Again),
             Answer::Same => {
-                let bytes = self.exports.get(&begun).map_or(&[][..], |export| &export.last);
+                let bytes = self.streams.get(&begun).map_or(&[][..], |stream| &stream.last);
                 return encode(&SlotAnswer::Piece { bytes, is_copied: false, is_stopped: false });
             }
             Answer::Next { is_first, is_frozen } => (is_first, is_frozen),
         };
         if is_first {
-            let slots = self.going.slots(begun);
-            if let Some(mut before) = self.exports.insert(begun, Export::new(slots)) {
-                before.end(engine);
+            self.end(begun);
+            let mut waiting: VecDeque<Slot> = self.going.slots(begun).slots().collect();
+            if let Some(first) = waiting.pop_front() {
+                self.exports.begin(first, begun);
             }
+            self.streams.insert(begun, Stream { waiting, unsent: BytesMut::new(), last: Bytes::new() });
         }
-        let Some(export) = self.exports.get_mut(&begun) else { return encode(&SlotAnswer::Again) };
-        export.read(engine);
-        let length = export.stream.len().min(MESSAGE_BYTES_MAX);
-        export.last = export.stream.split_to(length).freeze();
-        let (is_copied, is_stopped) = (export.is_copied(), is_frozen && export.is_sent());
+        let Some(stream) = self.streams.get_mut(&begun) else { return encode(&SlotAnswer::Again) };
+        if let Err(reason) = stream.read(begun, &mut self.exports) {
+            note_broken(Err(reason));
+            return encode(&SlotAnswer::Again);
+        }
+        let length = stream.unsent.len().min(MESSAGE_BYTES_MAX);
+        stream.last = stream.unsent.split_to(length).freeze();
+        let waits = self.exports.waiting_bytes(begun);
+        // The slots may stand still for what is left to be sent: it has a bound then.
+        let is_empty = stream.waiting.is_empty() && self.exports.unread(begun).is_none() && stream.unsent.is_empty();
+        let (is_copied, is_stopped) = (is_empty && waits < ENTRIES_BYTES_MAX, is_frozen && is_empty && waits == 0);
         self.going.sent(begun, length as u64);
-        encode(&SlotAnswer::Piece { bytes: &export.last, is_copied, is_stopped })
+        encode(&SlotAnswer::Piece { bytes: &stream.last, is_copied, is_stopped })
     }
 }
 
-impl Export {
-    fn new(slots: SlotRanges) -> Export {
-        Export {
-            waiting: slots.slots().collect(),
-            reading: None,
-            queues: VecDeque::new(),
-            backlog: Arc::default(),
-            slots,
-            stream: BytesMut::new(),
-            last: Bytes::new(),
-        }
-    }
-
+impl Stream {
     /// Adds to the stream what has happened, and then entries until there is a piece. Some entries are read each time:
     /// writers that are faster than the link must not keep the copy from its end.
-    fn read(&mut self, engine: &Engine) {
-        self.take_from_all();
-        while self.backlog.bytes() < ENTRIES_BYTES_MAX && !self.is_read() {
-            self.read_entries(engine);
-            if self.stream.len() >= PIECE_BYTES {
-                return;
+    fn read(&mut self, begun: u64, exports: &mut Exports) -> Result<(), Broken> {
+        if !exports.has(begun) {
+            // They have ended with all others, at a moment when this one was not asked for.
+            return Err(Broken::Lost);
+        }
+        exports.follow()?;
+        self.take(begun, exports);
+        while exports.waiting_bytes(begun) < ENTRIES_BYTES_MAX {
+            let Some(slot) = exports.unread(begun).or_else(|| self.begin_slot(begun, exports)) else { return Ok(()) };
+            exports.step(slot, clock::unix_us() / 1000)?;
+            self.take(begun, exports);
+            if self.unsent.len() >= PIECE_BYTES {
+                return Ok(());
             }
         }
+        Ok(())
     }
 
-    /// Publishes the next entries, and takes them into the stream where there is room.
-    fn read_entries(&mut self, engine: &Engine) {
-        let Some(Reading { slot, position, queue }) = self.reading.take().or_else(|| self.begin_slot(engine)) else {
-            return;
-        };
-        let next = engine.export_step(slot, position, clock::unix_us() / 1000);
-        self.take(&queue);
-        self.reading = next.map(|position| Reading { slot, position, queue });
-    }
-
-    fn begin_slot(&mut self, engine: &Engine) -> Option<Reading> {
+    fn begin_slot(&mut self, begun: u64, exports: &mut Exports) -> Option<Slot> {
         let slot = self.waiting.pop_front()?;
-        let queue = engine.begin_export(slot, &self.backlog);
-        self.queues.push_back(Arc::clone(&queue));
-        Some(Reading { slot, position: 0, queue })
+        exports.begin(slot, begun);
+        Some(slot)
     }
 
-    /// Takes from every queue in turn, while there is room. Every time another one is the first.
-    fn take_from_all(&mut self) {
-        for _ in 0..self.queues.len() {
-            if self.stream.len() >= PIECE_BYTES {
-                return;
-            }
-            if let Some(queue) = self.queues.pop_front() {
-                self.take(&queue);
-                self.queues.push_back(queue);
-            }
-        }
-    }
-
-    fn take(&mut self, queue: &ExportQueue) {
-        let room = PIECE_BYTES.saturating_sub(self.stream.len());
-        for record in queue.take(room) {
-            if self.stream.is_empty() {
+    fn take(&mut self, begun: u64, exports: &mut Exports) {
+        let room = PIECE_BYTES.saturating_sub(self.unsent.len());
+        for record in exports.take(begun, room) {
+            if self.unsent.is_empty() {
                 // The buffer before went with what was sent; this one grows only for a long record.
-                self.stream.reserve(PIECE_BYTES);
+                self.unsent.reserve(PIECE_BYTES);
             }
-            write_record(&mut self.stream, &record);
-        }
-    }
-
-    /// Whether all entries have been published.
-    fn is_read(&self) -> bool {
-        self.waiting.is_empty() && self.reading.is_none()
-    }
-
-    /// Whether the slots may stand still for what is left to be sent: it has a bound then.
-    fn is_copied(&self) -> bool {
-        self.is_read() && self.stream.is_empty() && self.backlog.bytes() < ENTRIES_BYTES_MAX
-    }
-
-    /// Whether everything was sent that has happened.
-    fn is_sent(&self) -> bool {
-        self.is_read() && self.stream.is_empty() && self.queues.iter().all(|queue| queue.is_empty())
-    }
-
-    fn end(&mut self, engine: &Engine) {
-        for slot in self.slots.slots() {
-            engine.end_export(slot);
+            write_record(&mut self.unsent, &record);
         }
     }
 }

@@ -297,6 +297,10 @@ fn execute(
                     session.waiting_since_ms = waited;
                     return crate::commands::control::transaction::busy(session, since_ms);
                 }
+                Executed::Full(rooms) => {
+                    session.waiting_since_ms = waited;
+                    return execution::until_room(batch.services, rooms);
+                }
                 // The owner changes in this very moment: routing knows in the next.
                 Executed::Frozen | Executed::Elsewhere => {
                     session.waiting_since_ms = waited;

@@ -542,7 +542,7 @@ impl Home for ThisNode {
             match execution::execute_data(command, request, &keys, 0, services, now_ms, Wait::Shortly, &mut reply) {
                 Executed::Done => false,
                 Executed::Failed(_) => true,
-                Executed::Busy | Executed::Frozen | Executed::Elsewhere => return None,
+                Executed::Busy | Executed::Frozen | Executed::Elsewhere | Executed::Full(_) => return None,
             };
         let took_ns = clock::boot_ns().saturating_sub(started_ns);
         self.services.statistics.count_call(table::all().len(), command.index as usize, took_ns, failed);

@@ -8,7 +8,7 @@ use crate::commands::execution;
 use crate::commands::session::{Queued, Session, Transaction};
 use crate::commands::spec::{
     ALL_KEYS, ALLOW_BUSY, Access, Arity::*, CommandResult, CommandSpec, ENDS_TRANSACTION, FAST, Handler, KeySpec,
-    LOADING, NOSCRIPT, NOT_QUEUED, SKIP_SLOWLOG, STALE, TRANSACTION, control, keys,
+    LOADING, NOSCRIPT, NOT_QUEUED, SKIP_SLOWLOG, STALE, TRANSACTION, WRITE, control, keys,
 };
 use crate::commands::table;
 use crate::engine::Keyspace;
@@ -106,6 +106,10 @@ fn exec(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
             control.session.begin_transaction(transaction);
             control.flow = Flow::Retry(Box::pin(tokio::time::sleep(Duration::from_millis(1))));
         }
+        Outcome::Full(rooms) => {
+            control.session.begin_transaction(transaction);
+            control.flow = execution::until_room(control.services, rooms);
+        }
         Outcome::Busy { since_ms } => {
             control.session.begin_transaction(transaction);
             control.flow = busy(control.session, since_ms);
@@ -117,6 +121,8 @@ fn exec(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
 enum Outcome {
     Done,
     Frozen,
+    /// Writers wait for readers of the log; nothing was executed.
+    Full(u64),
     /// A shard is held by others for long; nothing was executed.
     Busy {
         since_ms: u64,
@@ -149,6 +155,7 @@ fn execute(control: &mut Control<'_>, queue: &[Queued], reply: &mut ReplyWriter<
     let services = control.services.clone();
     let (now_ms, database) = (control.now_ms, control.session.database);
     let (wait, since_ms) = control.session.wait(now_ms);
+    let rooms = services.engine.log.rooms();
     let locked = if all {
         services.engine.try_lock_all(wait, database, now_ms)
     } else {
@@ -157,6 +164,9 @@ fn execute(control: &mut Control<'_>, queue: &[Queued], reply: &mut ReplyWriter<
     let Some(mut keyspace) = locked else { return Outcome::Busy { since_ms } };
     if keyspace.slots_state(&slots) != SlotState::Serving || (all && keyspace.has_frozen()) {
         return Outcome::Frozen;
+    }
+    if queue.iter().any(|queued| queued.command.spec.has(WRITE)) && keyspace.is_congested(&slots) {
+        return Outcome::Full(rooms);
     }
     // Under the locks, nothing can change any more: this is the moment at which WATCH looks.
     expire_watched(&mut keyspace, &watched, database);

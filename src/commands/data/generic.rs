@@ -84,7 +84,7 @@ fn rename(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Rep
         return Err(CommandError::NoSuchKey);
     }
     if from != to {
-        move_entry(keyspace, from, to);
+        keyspace.rename(from, to);
     }
     reply.ok();
     Ok(())
@@ -97,17 +97,10 @@ fn renamenx(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut R
     }
     let free = !keyspace.exists(to);
     if free {
-        move_entry(keyspace, from, to);
+        keyspace.rename(from, to);
     }
     reply.integer(i64::from(free));
     Ok(())
-}
-
-fn move_entry(keyspace: &mut Keyspace<'_>, from: &[u8], to: &[u8]) {
-    let entry = keyspace.take(from).map(|taken| taken.keep());
-    if let Some(entry) = entry {
-        keyspace.put(entry.renamed(to));
-    }
 }
 
 fn r#move(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
@@ -119,13 +112,7 @@ fn r#move(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Rep
     keyspace.select(there);
     let taken = keyspace.exists(key);
     keyspace.select(here);
-    let entry = if taken { None } else { keyspace.take(key).map(|taken| taken.keep()) };
-    let moved = entry.is_some();
-    if let Some(entry) = entry {
-        keyspace.select(there);
-        keyspace.put(entry);
-        keyspace.select(here);
-    }
+    let moved = !taken && keyspace.move_to(key, there);
     reply.integer(i64::from(moved));
     Ok(())
 }
@@ -147,19 +134,11 @@ fn copy(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
     if from == to && here == there {
         return Err(CommandError::text("ERR source and destination objects are the same"));
     }
-    let copied: Option<Entry> = keyspace.read(from).map(|entry| entry.copied(to));
-    let done = match copied {
-        None => false,
-        Some(entry) => {
-            keyspace.select(there);
-            let free = replace || !keyspace.exists(to);
-            if free {
-                keyspace.put(entry);
-            }
-            keyspace.select(here);
-            free
-        }
-    };
+    let is_there = keyspace.read(from).is_some();
+    keyspace.select(there);
+    let is_free = is_there && (replace || !keyspace.exists(to));
+    keyspace.select(here);
+    let done = is_free && keyspace.copy(from, to, there);
     reply.integer(i64::from(done));
     Ok(())
 }

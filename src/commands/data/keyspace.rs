@@ -50,16 +50,14 @@ fn check_flush_mode(arguments: Arguments<'_>) -> CommandResult {
 
 fn flushall(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     check_flush_mode(arguments)?;
-    for database in 0..keyspace.database_count() {
-        keyspace.flush(database);
-    }
+    keyspace.flush(None);
     reply.ok();
     Ok(())
 }
 
 fn flushdb(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     check_flush_mode(arguments)?;
-    keyspace.flush(keyspace.database());
+    keyspace.flush(Some(keyspace.database()));
     reply.ok();
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::commands::spec::{
     data, keys,
 };
 use crate::engine::entry::{Entry, StringRef};
-use crate::engine::{Deadline, Keyspace};
+use crate::engine::{Deadline, Increment, Keyspace};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 
@@ -405,7 +405,9 @@ fn add(keyspace: &mut Keyspace<'_>, key: &[u8], increment: i64, reply: &mut Repl
             Some(StringRef::Integer(value)) => value,
             Some(string) => string.with_bytes(parse::integer)?,
         };
-        value.checked_add(increment).ok_or(CommandError::text("ERR increment or decrement would overflow"))
+        let sum = value.checked_add(increment);
+        let result = sum.ok_or(CommandError::text("ERR increment or decrement would overflow"))?;
+        Ok::<_, CommandError>(Increment { change: increment, result })
     })?;
     reply.integer(sum);
     Ok(())

@@ -1,155 +1,103 @@
 use super::*;
-use crate::engine::effect::Side;
+use crate::base::identity::Epoch;
+use crate::engine::changes::{self, Change, DATABASES, NOW_MS, change};
+use crate::engine::effect::encode;
+use crate::engine::log::{Behind, Chunk};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-const NOW_MS: u64 = 1_000_000;
-
-/// Keys of one slot.
+/// Keys of a few slots, so that renames meet both cases.
 fn key(number: u8) -> Vec<u8> {
-    format!("{{tag}}{number}").into_bytes()
+    format!("{{{}}}{number}", number % 3).into_bytes()
 }
 
-fn slot() -> Slot {
-    Slot::of_key(b"{tag}")
+/// Changes that are made under one set of locks, in one database.
+fn group() -> impl Strategy<Value = (u8, Vec<Change>)> {
+    (any::<u8>(), prop_oneof![4 => prop::collection::vec(change(), 1..2), 1 => prop::collection::vec(change(), 1..6)])
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Set(u8, u8),
-    Append(u8, u8),
-    Delete(u8),
-    Push(u8, u8),
-    Pop(u8),
-    HashSet(u8, u8),
-    SetAdd(u8, u8),
-    Put(u8, u8),
-    Deadline(u8, u16),
-    Flush,
-    /// The export goes on.
-    Export,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let small = 0..40u8;
-    prop_oneof![
-        4 => (small.clone(), any::<u8>()).prop_map(|(k, v)| Step::Set(k, v)),
-        2 => (small.clone(), any::<u8>()).prop_map(|(k, v)| Step::Append(k, v)),
-        2 => small.clone().prop_map(Step::Delete),
-        2 => (40..60u8, any::<u8>()).prop_map(|(k, v)| Step::Push(k, v)),
-        1 => (40..60u8).prop_map(Step::Pop),
-        2 => (60..80u8, any::<u8>()).prop_map(|(k, v)| Step::HashSet(k, v)),
-        2 => (80..100u8, any::<u8>()).prop_map(|(k, v)| Step::SetAdd(k, v)),
-        2 => (100..120u8, any::<u8>()).prop_map(|(k, v)| Step::Put(k, v)),
-        1 => (0..120u8, any::<u16>()).prop_map(|(k, d)| Step::Deadline(k, d)),
-        1 => Just(Step::Flush),
-        6 => Just(Step::Export),
-    ]
-}
-
-fn perform(engine: &Engine, step: &Step) {
-    let mut keys = engine.lock_slot(slot(), 0, NOW_MS);
-    match step {
-        Step::Set(k, v) => keys.set_string(&key(*k), &[*v], Deadline::Clear),
-        Step::Append(k, v) => drop(keys.append(&key(*k), &[*v])),
-        Step::Delete(k) => drop(keys.delete(&key(*k))),
-        Step::Push(k, v) => drop(keys.list_push(&key(*k), Side::Front, [&[*v][..]].into_iter())),
-        Step::Pop(k) => drop(keys.list_pop(&key(*k), Side::Back, 1, |_| {})),
-        Step::HashSet(k, v) => drop(keys.hash_set(&key(*k), [(&[*v % 8][..], &[*v][..])].into_iter())),
-        Step::SetAdd(k, v) => drop(keys.set_add(&key(*k), [&[*v][..]].into_iter())),
-        Step::Put(k, v) => drop(keys.sorted_set_put(&key(*k), &[(&[*v % 8][..], f64::from(*v))])),
-        Step::Deadline(k, after) => drop(keys.set_deadline(&key(*k), Some(NOW_MS + 1 + u64::from(*after)))),
-        Step::Flush => drop(keys.flush(0)),
-        Step::Export => {}
+fn perform(engine: &Engine, database: u8, changes: &[Change]) {
+    let database = database as usize % DATABASES;
+    let mut keys = engine.lock_all(database, NOW_MS);
+    for change in changes {
+        if let Change::Expire(after) = change {
+            drop(keys);
+            let later = NOW_MS + u64::from(*after);
+            keys = engine.lock_all(database, later);
+            for number in 0..120 {
+                keys.exists(&key(number));
+            }
+            drop(keys);
+            keys = engine.lock_all(database, NOW_MS);
+        } else {
+            changes::make(&mut keys, change, &key);
+        }
     }
 }
 
-/// Every key of the slot, as the effect that makes it; unordered collections in a fixed order.
-fn contents(engine: &Engine) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
-    let mut found = BTreeMap::new();
-    let mut keys = engine.lock_slot(slot(), 0, NOW_MS);
-    keys.visit_slot(slot(), |entry| {
-        let mut parts = vec![format!("{:?}", entry.deadline()).into_bytes()];
-        match entry.as_value() {
-            Some(Value::Set(set)) => {
-                let mut members: Vec<Vec<u8>> = set.iter().map(|member| member.to_vec()).collect();
-                members.sort();
-                parts.extend(members);
-            }
-            Some(Value::Hash(hash)) => {
-                let mut pairs: Vec<Vec<u8>> =
-                    hash.iter().map(|(field, value)| [field.to_vec(), value.to_vec()].concat()).collect();
-                pairs.sort();
-                parts.extend(pairs);
-            }
-            _ => parts.push(encode_entry(entry)),
-        }
-        found.insert(entry.key().to_vec(), parts);
-    });
-    found
+fn same(left: &Engine, right: &Engine) -> Result<(), TestCaseError> {
+    for database in 0..DATABASES {
+        let contents = |engine| changes::contents(engine, database, Slot::all());
+        prop_assert_eq!(contents(left), contents(right));
+    }
+    prop_assert_eq!(changes::positions(left), changes::positions(right));
+    Ok(())
+}
+
+fn replay(engine: &Engine, chunks: &[Arc<Chunk>]) -> Result<(), ReplayError> {
+    chunks.iter().flat_map(|chunk| chunk.groups()).try_for_each(|(group, _)| engine.replay(group))
 }
 
 proptest! {
-    /// Whatever is written while a slot is exported, who applies the export in order has the slot.
+    /// Whatever is done, the log alone makes the same of an empty engine: keys, deadlines and positions; and a group that
+    /// comes twice, or is missing, is noticed.
     #[test]
-    fn an_export_applied_in_order_is_the_slot(
-        before in prop::collection::vec(step(), 0..200),
-        during in prop::collection::vec(step(), 0..200),
-    ) {
-        let (source, target) = (Engine::new(1), Engine::new(1));
-        before.iter().for_each(|step| perform(&source, step));
-        let queue = source.begin_export(slot(), &Arc::default());
-        let mut position = Some(0);
-        let deliver = || -> Result<(), ApplyError> {
-            for record in queue.take(usize::MAX) {
-                target.apply(record.slot, [&*record.effect].into_iter(), record.position)?;
-            }
-            Ok(())
-        };
-        for step in &during {
-            match (step, position) {
-                (Step::Export, Some(at)) => position = source.export_step(slot(), at, NOW_MS),
-                (Step::Export, None) => deliver().expect("applied"),
-                _ => perform(&source, step),
-            }
+    fn the_log_replayed_is_the_engine(groups in prop::collection::vec(group(), 1..150)) {
+        let (engine, again) = (Arc::new(Engine::new(DATABASES)), Engine::new(DATABASES));
+        let mut reader = engine.read_log(Behind::Lost);
+        for (database, changes) in &groups {
+            perform(&engine, *database, changes);
         }
-        while let Some(at) = position {
-            position = source.export_step(slot(), at, NOW_MS);
-        }
-        deliver().expect("applied");
-        prop_assert_eq!(contents(&source), contents(&target));
+        let chunks = reader.take(usize::MAX).expect("everything is kept");
+        replay(&again, &chunks).expect("it is replayed");
+        same(&engine, &again)?;
+        let stamps: Vec<_> = chunks.iter().flat_map(|chunk| chunk.groups()).map(|(group, _)| group.stamp).collect();
+        prop_assert!(stamps.is_sorted_by(|before, after| before < after), "stamps rise");
     }
 }
 
-/// Keys that are counted, and keys that are found.
-fn count(engine: &Engine) -> (u64, usize) {
-    let counted = engine.lock_all(0, NOW_MS).key_count();
-    (counted, contents(engine).len())
-}
-
 #[test]
-fn a_slot_that_is_elsewhere_is_neither_counted_nor_walked() {
-    let engine = Engine::new(1);
-    perform(&engine, &Step::Set(1, 1));
-    assert_eq!(count(&engine), (1, 1));
-    engine.set_slot(slot(), SlotState::Elsewhere, Epoch(2));
-    let mut keys = engine.lock_all(0, NOW_MS);
-    assert_eq!((keys.key_count(), keys.slot_key_count(slot()), keys.random_key()), (0, 0, None));
-    assert_eq!(keys.flush(0), 0);
-    drop(keys);
-    engine.set_slot(slot(), SlotState::Serving, Epoch(3));
-    assert_eq!(count(&engine), (1, 1));
-    assert_eq!(engine.clear_slot(slot()), 1);
-    assert!(contents(&engine).is_empty());
+fn a_group_that_does_not_follow_is_refused_as_a_whole() {
+    let (engine, again) = (Arc::new(Engine::new(1)), Engine::new(1));
+    let mut reader = engine.read_log(Behind::Lost);
+    let set = |keys: &mut Keyspace<'_>, number: u8| keys.set_string(&key(number), b"", Deadline::Clear);
+    set(&mut engine.lock_all(0, NOW_MS), 1);
+    {
+        let mut keys = engine.lock_all(0, NOW_MS);
+        set(&mut keys, 0);
+        set(&mut keys, 1);
+    }
+    let chunks = reader.take(usize::MAX).expect("everything is kept");
+    let groups: Vec<Group<'_>> = chunks.iter().flat_map(|chunk| chunk.groups()).map(|(group, _)| group).collect();
+    let [first, second] = groups[..] else { panic!("two groups: {}", groups.len()) };
+    let slot = Slot::of_key(&key(1));
+    let gap = |seq| Err(ReplayError::Gap(slot, Position { epoch: Epoch(0), seq }));
+    assert_eq!(again.replay(second), gap(2), "the first is missing");
+    assert!(changes::contents(&again, 0, Slot::all()).is_empty(), "nothing of it is applied");
+    assert_eq!(again.replay(first), Ok(()));
+    assert_eq!(again.replay(first), gap(1), "it comes twice");
+    assert_eq!(again.replay(second), Ok(()));
 }
 
 #[test]
 fn bytes_that_are_no_effect_of_the_slot_are_refused() {
     let engine = Engine::new(1);
-    let mut foreign = Vec::new();
-    Effect::Delete { key: b"other" }.encode(&mut foreign);
-    for bytes in [&b""[..], b"\xff\x00", &foreign] {
+    let slot = Slot::of_key(b"{tag}");
+    let (mut foreign, mut renamed) = (Vec::new(), Vec::new());
+    encode::delete(&mut foreign, b"other");
+    encode::rename(&mut renamed, b"{tag}", b"other");
+    for bytes in [&b""[..], b"\xff\x00", &foreign, &renamed] {
         let position = Position { epoch: Epoch(1), seq: 1 };
-        assert_eq!(engine.apply(slot(), [bytes].into_iter(), position), Err(ApplyError::Malformed), "{bytes:?}");
+        assert_eq!(engine.apply(slot, [bytes].into_iter(), position), Err(ApplyError::Malformed), "{bytes:?}");
     }
 }

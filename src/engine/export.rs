@@ -1,0 +1,467 @@
+//! Slots on their way to another node: their entries, and what happens to them meanwhile, in one order.
+//!
+//! An export reads the entries of its slot in hash order, a few under one lock, and the log for what has changed. Keys
+//! whose hash position has been passed are *sent*: what happens to them is sent too. What happens to others is not, for
+//! they will be sent as they are then. Whoever applies everything in order has the slot.
+//!
+//! ```text
+//!   step:  lock slot { next entries, from position p to q; end of the slot's last group }
+//!          read the log up to that end: effects of keys below p go into the queue
+//!          the entries go into the queue; p = q
+//! ```
+//! The entries are read by whoever reads the log, so nothing else needs to know of exports: a change costs the same,
+//! whether its slot is exported or not.
+//!
+//! An effect that makes a sent key of one that is not (RENAME, COPY) cannot be applied there: its key counts as *not sent*
+//! again, and goes as a whole with the next step.
+
+use super::Engine;
+use super::effect::{Effect, encode};
+use super::entry::Entry;
+use super::group::Run;
+use super::log::{Behind, Chunk, LogOffset, Lost, Reader};
+use super::shard::hash_of_entry;
+use crate::base::identity::Position;
+use crate::base::slot::Slot;
+use crate::values::hashing::table_hash;
+use crate::values::segments::hash_position;
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+
+/// Bytes that may wait for one move before the writers of its slots have to wait. What waits is what is still to be sent
+/// when the slots stand still, so it is a bound of that time too.
+pub const BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// So much has to be taken before writers that wait may go on: letting each of many slots go on has a cost.
+const ROOM_BYTES: usize = 1024 * 1024;
+/// Entries that are read under one lock.
+const STEP_ENTRIES: usize = 32;
+/// Bytes of the log that are taken at once.
+const TAKE_BYTES: usize = 4 * 1024 * 1024;
+
+/// One thing that happened to a slot, or one entry of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub slot: Slot,
+    pub position: Position,
+    /// The encoded [`Effect`].
+    pub effect: Box<[u8]>,
+}
+
+impl Record {
+    /// Bytes that it takes in a queue.
+    pub fn size(&self) -> usize {
+        self.effect.len() + size_of::<Record>()
+    }
+}
+
+/// Why an export cannot go on; it has to begin again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The log was read too slowly.
+    Lost,
+    /// The log does not follow on what was read of this slot before.
+    Gap(Slot, Position),
+    Malformed,
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Broken::Lost => Lost.fmt(f),
+            Broken::Gap(slot, position) => write!(f, "the log of slot {slot} has a gap before {position:?}"),
+            Broken::Malformed => f.write_str("the log holds what is no group of effects"),
+        }
+    }
+}
+
+impl std::error::Error for Broken {}
+
+impl From<Lost> for Broken {
+    fn from(_: Lost) -> Broken {
+        Broken::Lost
+    }
+}
+
+/// All exports of this node, and their reader of the log.
+#[derive(Debug)]
+pub struct Exports {
+    engine: Arc<Engine>,
+    /// While there are exports.
+    reader: Option<Reader>,
+    /// Taken from the log, and not read to the end.
+    chunks: VecDeque<Arc<Chunk>>,
+    /// So far the log has been read.
+    read: LogOffset,
+    slots: BTreeMap<Slot, Export>,
+    moves: BTreeMap<u64, Outgoing>,
+}
+
+/// The slots of one move: they go together, in one queue.
+#[derive(Debug, Default)]
+struct Outgoing {
+    queue: VecDeque<Record>,
+    /// Bytes that wait in it.
+    bytes: usize,
+    /// So much that the writers of the slots wait too.
+    is_full: bool,
+    /// Slots of which something has not been read.
+    unread: BTreeSet<Slot>,
+}
+
+/// How far one slot has been read.
+#[derive(Debug)]
+struct Export {
+    /// The number of its move.
+    of: u64,
+    /// Entries with hash positions below this have been read; `None`: all have.
+    read_below: Option<u32>,
+    /// Keys below it that count as not read.
+    not_sent: HashSet<Box<[u8]>>,
+    /// Of the last effect in the log that was read; `None`: none was, or the count began anew.
+    position: Option<Position>,
+}
+
+impl Exports {
+    pub fn new(engine: Arc<Engine>) -> Exports {
+        let (chunks, read) = (VecDeque::new(), LogOffset::default());
+        Exports { engine, reader: None, chunks, read, slots: BTreeMap::new(), moves: BTreeMap::new() }
+    }
+
+    /// Begins the export of a slot, as one of those of a move.
+    pub fn begin(&mut self, slot: Slot, of: u64) {
+        if self.reader.is_none() {
+            self.reader = Some(self.engine.read_log(Behind::Lost));
+        }
+        let export = Export { of, read_below: Some(0), not_sent: HashSet::new(), position: None };
+        self.slots.insert(slot, export);
+        self.moves.entry(of).or_default().unread.insert(slot);
+    }
+
+    /// Ends the exports of a move.
+    pub fn end(&mut self, of: u64) {
+        let Some(outgoing) = self.moves.remove(&of) else { return };
+        let engine = &self.engine;
+        self.slots.retain(|slot, export| {
+            if export.of == of && outgoing.is_full {
+                engine.set_throttled(*slot, false);
+            }
+            export.of != of
+        });
+        if self.moves.is_empty() {
+            self.reader = None;
+            self.chunks.clear();
+        }
+        if outgoing.is_full {
+            engine.log.tell_room();
+        }
+    }
+
+    /// Whether the exports of a move go on: those that have lost their place in the log have ended.
+    pub fn has(&self, of: u64) -> bool {
+        self.moves.contains_key(&of)
+    }
+
+    /// A slot of a move of which something has not been read.
+    pub fn unread(&self, of: u64) -> Option<Slot> {
+        self.moves.get(&of)?.unread.first().copied()
+    }
+
+    /// Bytes that wait to be taken of a move.
+    pub fn waiting_bytes(&self, of: u64) -> usize {
+        self.moves.get(&of).map_or(0, |outgoing| outgoing.bytes)
+    }
+
+    /// Takes what waits of a move, in order, until it is this many bytes or more.
+    pub fn take(&mut self, of: u64, bytes: usize) -> Vec<Record> {
+        let (mut taken, mut size) = (Vec::new(), 0);
+        let Some(outgoing) = self.moves.get_mut(&of) else { return taken };
+        while size < bytes
+            && let Some(record) = outgoing.queue.pop_front()
+        {
+            size += record.size();
+            taken.push(record);
+        }
+        outgoing.bytes -= size;
+        self.throttle();
+        taken
+    }
+
+    /// Makes the writers of slots wait of which too much waits, until some of it has been taken.
+    fn throttle(&mut self) {
+        for (of, outgoing) in &mut self.moves {
+            let limit = if outgoing.is_full { BACKLOG_BYTES_MAX - ROOM_BYTES } else { BACKLOG_BYTES_MAX };
+            let is_full = outgoing.bytes > limit;
+            if is_full == outgoing.is_full {
+                continue;
+            }
+            outgoing.is_full = is_full;
+            for (slot, _) in self.slots.iter().filter(|(_, export)| export.of == *of) {
+                self.engine.set_throttled(*slot, is_full);
+            }
+            if !is_full {
+                self.engine.log.tell_room();
+            }
+        }
+    }
+
+    /// Reads the log to its end. Everything that was executed before is in the queues then. Where the log cannot be
+    /// followed, all exports end.
+    pub fn follow(&mut self) -> Result<(), Broken> {
+        self.follow_to(None)?;
+        self.throttle();
+        Ok(())
+    }
+
+    /// Reads the next entries of a slot, and the log up to the same moment. Where the log cannot be followed, all exports
+    /// end.
+    pub fn step(&mut self, slot: Slot, now_ms: u64) -> Result<(), Broken> {
+        let Some(export) = self.slots.get(&slot) else { return Ok(()) };
+        let not_sent = export.not_sent.clone();
+        let read = read_entries(&self.engine, slot, export.read_below, &not_sent, now_ms);
+        // What the log says up to this moment of the keys that were read is in the entries.
+        self.follow_to(Some(read.until))?;
+        let Some(export) = self.slots.get_mut(&slot) else { return Ok(()) };
+        export.not_sent.retain(|key| !not_sent.contains(key));
+        export.read_below = read.next;
+        export.position.get_or_insert(read.position);
+        if let Some(outgoing) = self.moves.get_mut(&export.of) {
+            for effect in read.entries {
+                outgoing.push(Record { slot, position: read.position, effect: effect.into_boxed_slice() });
+            }
+            outgoing.note(slot, export);
+        }
+        self.throttle();
+        Ok(())
+    }
+
+    fn follow_to(&mut self, until: Option<LogOffset>) -> Result<(), Broken> {
+        let followed = self.try_follow_to(until);
+        if followed.is_err() {
+            // What comes next does not follow on what is in the queues.
+            let moves: Vec<u64> = self.moves.keys().copied().collect();
+            moves.into_iter().for_each(|of| self.end(of));
+        }
+        followed
+    }
+
+    fn try_follow_to(&mut self, until: Option<LogOffset>) -> Result<(), Broken> {
+        loop {
+            while let Some(chunk) = self.chunks.front().cloned() {
+                self.read_chunk(&chunk, until)?;
+                if self.read < chunk.end() {
+                    return Ok(());
+                }
+                self.chunks.pop_front();
+            }
+            if until.is_some_and(|until| self.read >= until) {
+                return Ok(());
+            }
+            let Some(reader) = &mut self.reader else { return Ok(()) };
+            self.chunks.extend(reader.take(TAKE_BYTES)?);
+            if self.chunks.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Goes on in a chunk, up to its end or to `until`.
+    fn read_chunk(&mut self, chunk: &Chunk, until: Option<LogOffset>) -> Result<(), Broken> {
+        for (group, end) in chunk.groups() {
+            if end <= self.read {
+                continue;
+            }
+            if until.is_some_and(|until| end > until) {
+                return Ok(());
+            }
+            for run in group.runs() {
+                self.read_run(&run.ok_or(Broken::Malformed)?)?;
+            }
+            self.read = end;
+        }
+        self.read = chunk.end();
+        Ok(())
+    }
+
+    fn read_run(&mut self, run: &Run<'_>) -> Result<(), Broken> {
+        let Some(slot) = run.slot else { return self.read_node_run(run) };
+        let Some(export) = self.slots.get_mut(&slot) else { return Ok(()) };
+        let Some(outgoing) = self.moves.get_mut(&export.of) else { return Ok(()) };
+        let (mut position, mut effects) = (run.first, run.effects);
+        while !effects.is_empty() {
+            let before = effects;
+            let effect = Effect::decode(&mut effects).ok_or(Broken::Malformed)?;
+            let encoded = &before[..before.len() - effects.len()];
+            if export.goes_on(slot, position, &effect)? {
+                export.read_effect(slot, position, &effect, encoded, outgoing);
+            }
+            position.seq += 1;
+        }
+        outgoing.note(slot, export);
+        Ok(())
+    }
+
+    /// Of the effects of the node only FLUSHALL and FLUSHDB concern slots of a cluster, which has one database.
+    fn read_node_run(&mut self, run: &Run<'_>) -> Result<(), Broken> {
+        let mut effects = run.effects;
+        while !effects.is_empty() {
+            let effect = Effect::decode(&mut effects).ok_or(Broken::Malformed)?;
+            let Effect::Flush { database: None | Some(0), slots } = effect else { continue };
+            for (slot, export) in self.slots.iter_mut().filter(|(slot, _)| slots.contains(**slot)) {
+                let Some(outgoing) = self.moves.get_mut(&export.of) else { continue };
+                export.position = export.position.map(next);
+                export.flush(*slot, export.position.unwrap_or_default(), outgoing);
+                outgoing.note(*slot, export);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn next(position: Position) -> Position {
+    Position { seq: position.seq + 1, ..position }
+}
+
+impl Outgoing {
+    fn push(&mut self, record: Record) {
+        self.bytes += record.size();
+        self.queue.push_back(record);
+    }
+
+    fn push_encoded(&mut self, slot: Slot, position: Position, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut effect = Vec::new();
+        write(&mut effect);
+        self.push(Record { slot, position, effect: effect.into_boxed_slice() });
+    }
+
+    /// Notes whether something of a slot has not been read.
+    fn note(&mut self, slot: Slot, export: &Export) {
+        if export.read_below.is_none() && export.not_sent.is_empty() {
+            self.unread.remove(&slot);
+        } else {
+            self.unread.insert(slot);
+        }
+    }
+}
+
+impl Export {
+    /// Whether the reading of entries has passed a key.
+    fn is_passed(&self, key: &[u8]) -> bool {
+        self.read_below.is_none_or(|below| hash_position(table_hash(key)) < below)
+    }
+
+    /// Whether what happens to a key is to be sent.
+    fn is_sent(&self, key: &[u8]) -> bool {
+        self.is_passed(key) && !self.not_sent.contains(key)
+    }
+
+    /// Compares the position of an effect with the last one. False where it changes only the count.
+    fn goes_on(&mut self, slot: Slot, position: Position, effect: &Effect<'_>) -> Result<bool, Broken> {
+        let (reached, changes_keys) = match effect {
+            Effect::ClearSlot => (None, false),
+            Effect::BeginEpoch { after } => (Some(*after), false),
+            _ if self.position.is_some_and(|before| next(before) != position) => {
+                return Err(Broken::Gap(slot, position));
+            }
+            _ => (Some(position), true),
+        };
+        self.position = reached;
+        Ok(changes_keys)
+    }
+
+    fn flush(&mut self, slot: Slot, position: Position, outgoing: &mut Outgoing) {
+        self.not_sent.clear();
+        if self.read_below != Some(0) {
+            outgoing.push_encoded(slot, position, encode::flush_slot);
+        }
+    }
+
+    /// Sends an effect on, or what of it concerns keys that are sent.
+    fn read_effect(
+        &mut self,
+        slot: Slot,
+        position: Position,
+        effect: &Effect<'_>,
+        encoded: &[u8],
+        outgoing: &mut Outgoing,
+    ) {
+        let mut send = |write: &dyn Fn(&mut Vec<u8>)| outgoing.push_encoded(slot, position, write);
+        let whole = |out: &mut Vec<u8>| out.extend_from_slice(encoded);
+        match effect {
+            Effect::FlushSlot => self.flush(slot, position, outgoing),
+            Effect::Rename { key, to } | Effect::Copy { key, to, database: 0 } => {
+                let takes = matches!(effect, Effect::Rename { .. });
+                match (self.is_sent(key), self.is_passed(to)) {
+                    (true, true) => {
+                        self.not_sent.remove(*to);
+                        send(&whole);
+                    }
+                    (false, true) => drop(self.not_sent.insert((*to).into())),
+                    (true, false) if takes => send(&|out| encode::delete(out, key)),
+                    (_, false) => {}
+                }
+            }
+            // Other databases are not exported.
+            Effect::Copy { .. } => {}
+            Effect::Move { key, .. } if self.is_sent(key) => send(&|out| encode::delete(out, key)),
+            Effect::Move { .. } => {}
+            other if other.key().is_some_and(|key| self.is_sent(key)) => send(&whole),
+            _ => {}
+        }
+    }
+}
+
+/// What was read under one lock.
+struct Read {
+    entries: Vec<Vec<u8>>,
+    /// Where to go on; `None`: at the end.
+    next: Option<u32>,
+    position: Position,
+    /// The end of the slot's last group.
+    until: LogOffset,
+}
+
+fn read_entries(engine: &Engine, slot: Slot, from: Option<u32>, not_sent: &HashSet<Box<[u8]>>, now_ms: u64) -> Read {
+    let slot_in_shard = engine.placement().slot_in_shard(slot);
+    // At time 0 nothing has expired: an entry is removed by an effect of its own.
+    let mut keyspace = engine.lock_slot(slot, 0, 0);
+    let shard = keyspace.locks.shard(engine.placement().shard(slot));
+    let meta = shard.meta(slot_in_shard);
+    let mut entries = Vec::new();
+    let table = shard.table(0, slot_in_shard);
+    let next = from.and_then(|from| {
+        table?.entries.scan(from, STEP_ENTRIES, hash_of_entry, |entry| {
+            if !entry.is_expired(now_ms) {
+                entries.push(encode_entry(entry));
+            }
+        })
+    });
+    for key in not_sent {
+        let entry = table.and_then(|table| table.entries.find(table_hash(key), |entry| entry.key() == &**key));
+        entries.push(match entry {
+            Some(entry) => encode_entry(entry),
+            None => {
+                let mut delete = Vec::new();
+                encode::delete(&mut delete, key);
+                delete
+            }
+        });
+    }
+    Read { entries, next, position: meta.position, until: meta.last }
+}
+
+/// An entry as the effect that makes it.
+pub(super) fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let (key, deadline) = (entry.key(), entry.deadline());
+    let mut encoded = Vec::new();
+    match entry.as_value() {
+        Some(value) => encode::put_value(&mut encoded, key, deadline, |out| value.write_image(out)),
+        None => match entry.as_string() {
+            Some(string) => string.with_bytes(|bytes| encode::set_string(&mut encoded, key, bytes, deadline)),
+            None => encode::set_string(&mut encoded, key, b"", deadline),
+        },
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests;

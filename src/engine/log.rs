@@ -1,0 +1,392 @@
+//! The log of the node: what has changed, in order, for whoever reads it.
+//!
+//! ```text
+//!  readers' cursors          v           v                    v
+//!  [ chunk ][ chunk ][ chunk ][ chunk ][ tail: groups are appended ...
+//!           sealed, immutable, shared             under the lock
+//! ```
+//! A group is encoded by its thread and appended before the locks of its shards are released; the tail's lock is the last
+//! that anybody takes, nobody waits or is woken under it. A full tail is sealed by who fills it, a shorter one by a reader
+//! that wants what is there; a sealed chunk is never changed, so readers hold it without a lock. A chunk holds whole
+//! groups.
+//!
+//! Without readers nothing is encoded. A reader that must have everything holds the chunks until it has taken them; when
+//! it is behind by more than its limit the log is *full*, and writers wait before they execute until it has caught up to
+//! the half. A reader that can begin again loses its place instead.
+
+use super::Engine;
+use super::group::{Draft, Group};
+use crate::base::hlc::HybridClock;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use tokio::sync::Notify;
+
+/// A tail of this length is sealed.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Buffers of sealed chunks that are kept for the next tail: a fresh one costs a page fault every 4 KB.
+const SPARE_MAX: usize = 4;
+/// A chunk that fills less of its buffer than one part in this many is copied, so that the buffer stays.
+const COPIED_ONE_IN: usize = 4;
+/// What is kept for readers that can lose their place.
+const KEPT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Somebody reads.
+const READ: u8 = 1;
+/// A reader that must have everything is behind by more than its limit.
+const FULL: u8 = 2;
+
+/// How many bytes the log has had since the process started: a place in it, which means nothing to others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct LogOffset(pub u64);
+
+/// A part of the log that does not change any more.
+#[derive(Debug)]
+pub struct Chunk {
+    start: LogOffset,
+    bytes: Vec<u8>,
+}
+
+impl Chunk {
+    /// Where it begins.
+    pub fn start(&self) -> LogOffset {
+        self.start
+    }
+
+    /// Where the next one begins.
+    pub fn end(&self) -> LogOffset {
+        LogOffset(self.start.0 + self.bytes.len() as u64)
+    }
+
+    /// Its groups, each with its end.
+    pub fn groups(&self) -> impl Iterator<Item = (Group<'_>, LogOffset)> {
+        let mut rest = &self.bytes[..];
+        std::iter::from_fn(move || {
+            let group = Group::read(&mut rest)?;
+            Some((group, LogOffset(self.end().0 - rest.len() as u64)))
+        })
+    }
+}
+
+/// What a reader does that cannot keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// Writers wait when it is behind by more than so many bytes: it must have everything.
+    Wait(u64),
+    /// It loses its place, and begins again.
+    Lost,
+}
+
+/// The reader's place is not kept any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost;
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the reader of the log was too slow, and has lost its place")
+    }
+}
+
+impl std::error::Error for Lost {}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Log {
+    flags: AtomicU8,
+    tail: Mutex<Tail>,
+    /// Told when there is room again, and counted before: whoever has counted before it looked misses no word.
+    room: Notify,
+    rooms: AtomicU64,
+    /// Told when a chunk was sealed.
+    sealed: Notify,
+}
+
+#[derive(Debug)]
+struct Tail {
+    bytes: Vec<u8>,
+    start: u64,
+    clock: HybridClock,
+    sealed: VecDeque<Arc<Chunk>>,
+    spare: Vec<Vec<u8>>,
+    cursors: Vec<Cursor>,
+    last_reader: u64,
+}
+
+#[derive(Debug)]
+struct Cursor {
+    reader: u64,
+    at: u64,
+    behind: Behind,
+}
+
+/// What became of a group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Appended {
+    /// The end of the group.
+    pub(super) end: LogOffset,
+    /// Readers may want to know: a chunk is full.
+    pub(super) is_sealed: bool,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log {
+            flags: AtomicU8::new(0),
+            tail: Mutex::new(Tail {
+                bytes: Vec::new(),
+                start: 0,
+                clock: HybridClock::restore(0),
+                sealed: VecDeque::new(),
+                spare: Vec::new(),
+                cursors: Vec::new(),
+                last_reader: 0,
+            }),
+            room: Notify::new(),
+            rooms: AtomicU64::new(0),
+            sealed: Notify::new(),
+        }
+    }
+}
+
+impl Log {
+    /// Whether anybody reads: if not, effects need not even be built. To be asked under the lock of a shard.
+    #[inline]
+    pub fn is_read(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & READ != 0
+    }
+
+    /// Whether writers have to wait before they execute.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & FULL != 0
+    }
+
+    /// How often there has been room again: to be asked before it is asked whether there is.
+    pub fn rooms(&self) -> u64 {
+        self.rooms.load(Ordering::SeqCst)
+    }
+
+    /// Over when there has been room again more often than so.
+    pub async fn until_room(&self, rooms: u64) {
+        let mut room = std::pin::pin!(self.room.notified());
+        room.as_mut().enable();
+        if self.rooms() == rooms {
+            room.await;
+        }
+    }
+
+    /// Tells writers that wait to look again. No lock may be held.
+    pub fn tell_room(&self) {
+        self.rooms.fetch_add(1, Ordering::SeqCst);
+        self.room.notify_waiters();
+    }
+
+    /// Over when a chunk was filled since the last time.
+    pub async fn until_sealed(&self) {
+        self.sealed.notified().await;
+    }
+
+    /// Tells readers that a chunk is full. No lock may be held.
+    pub(super) fn tell_sealed(&self) {
+        self.sealed.notify_one();
+    }
+
+    /// The end of the log.
+    pub fn end(&self) -> LogOffset {
+        self.tail.lock().end()
+    }
+
+    /// Bytes that are kept for readers.
+    pub fn kept_bytes(&self) -> u64 {
+        let tail = self.tail.lock();
+        tail.end().0 - tail.kept_from()
+    }
+
+    /// Appends a group; the locks of its shards are held.
+    pub(super) fn append(&self, draft: &mut Draft, now_ms: u64) -> Appended {
+        let length = draft.seal();
+        let mut tail = self.tail.lock();
+        let tail = &mut *tail;
+        let stamp = tail.clock.stamp(now_ms).or_else(|needed| {
+            // No stamp outlives the process yet, so no mark has to.
+            tail.clock.marked(needed.mark_ms);
+            tail.clock.stamp(now_ms)
+        });
+        draft.write(stamp.unwrap_or_default(), length, &mut tail.bytes);
+        let is_sealed = tail.bytes.len() >= CHUNK_BYTES;
+        if is_sealed {
+            tail.seal();
+        }
+        let end = tail.end();
+        if tail.cursors.iter().any(|cursor| cursor.is_beyond(end.0)) {
+            self.flags.fetch_or(FULL, Ordering::Relaxed);
+        }
+        Appended { end, is_sealed }
+    }
+
+    /// Takes what comes after the reader's cursor, up to the end or to a chunk that brings it to this many bytes.
+    fn take(&self, reader: u64, bytes_max: usize) -> Result<Vec<Arc<Chunk>>, Lost> {
+        let mut taken = Vec::new();
+        let has_room;
+        {
+            let mut tail = self.tail.lock();
+            let tail = &mut *tail;
+            let Some(cursor) = tail.cursors.iter().position(|cursor| cursor.reader == reader) else { return Err(Lost) };
+            let at = tail.cursors[cursor].at;
+            if at < tail.kept_from() {
+                return Err(Lost);
+            }
+            tail.seal();
+            let from = tail.sealed.partition_point(|chunk| chunk.start.0 < at);
+            let mut bytes = 0;
+            for chunk in tail.sealed.range(from..) {
+                bytes += chunk.bytes.len();
+                taken.push(Arc::clone(chunk));
+                if bytes >= bytes_max {
+                    break;
+                }
+            }
+            tail.cursors[cursor].at = taken.last().map_or(at, |chunk| chunk.end().0);
+            tail.trim();
+            has_room = self.make_room(tail);
+        }
+        if has_room {
+            self.tell_room();
+        }
+        Ok(taken)
+    }
+
+    /// There is room again when every reader has caught up to the half of its limit. Whether there is now, and was not.
+    fn make_room(&self, tail: &Tail) -> bool {
+        let end = tail.end().0;
+        let has_room = self.is_full() && !tail.cursors.iter().any(|cursor| cursor.is_beyond_half(end));
+        if has_room {
+            self.flags.fetch_and(!FULL, Ordering::Relaxed);
+        }
+        has_room
+    }
+
+    fn register(&self, behind: Behind) -> u64 {
+        let mut tail = self.tail.lock();
+        tail.seal();
+        tail.last_reader += 1;
+        let (reader, at) = (tail.last_reader, tail.end().0);
+        tail.cursors.push(Cursor { reader, at, behind });
+        self.flags.fetch_or(READ, Ordering::Relaxed);
+        reader
+    }
+
+    fn forget(&self, reader: u64) {
+        let has_room;
+        {
+            let mut tail = self.tail.lock();
+            tail.cursors.retain(|cursor| cursor.reader != reader);
+            if tail.cursors.is_empty() {
+                self.flags.fetch_and(!READ, Ordering::Relaxed);
+            }
+            tail.trim();
+            has_room = self.make_room(&tail);
+        }
+        if has_room {
+            self.tell_room();
+        }
+    }
+}
+
+impl Cursor {
+    fn is_beyond(&self, end: u64) -> bool {
+        matches!(self.behind, Behind::Wait(limit) if end - self.at > limit)
+    }
+
+    fn is_beyond_half(&self, end: u64) -> bool {
+        matches!(self.behind, Behind::Wait(limit) if end - self.at > limit / 2)
+    }
+}
+
+impl Tail {
+    fn end(&self) -> LogOffset {
+        LogOffset(self.start + self.bytes.len() as u64)
+    }
+
+    /// Where what is kept begins.
+    fn kept_from(&self) -> u64 {
+        self.sealed.front().map_or(self.start, |chunk| chunk.start.0)
+    }
+
+    /// Makes a chunk of what has been appended.
+    fn seal(&mut self) {
+        if self.bytes.is_empty() {
+            return;
+        }
+        let start = LogOffset(self.start);
+        self.start = self.end().0;
+        let bytes = if self.bytes.len() < self.bytes.capacity() / COPIED_ONE_IN {
+            let bytes = self.bytes.as_slice().to_vec();
+            self.bytes.clear();
+            bytes
+        } else {
+            let fresh = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4));
+            std::mem::replace(&mut self.bytes, fresh)
+        };
+        self.sealed.push_back(Arc::new(Chunk { start, bytes }));
+        self.trim();
+    }
+
+    /// Lets go of what no reader has a claim to.
+    fn trim(&mut self) {
+        let end = self.end().0;
+        let claim = |cursor: &Cursor| match cursor.behind {
+            Behind::Wait(_) => cursor.at,
+            Behind::Lost => cursor.at.max(end.saturating_sub(KEPT_BYTES)),
+        };
+        let from = self.cursors.iter().map(claim).min().unwrap_or(end);
+        while self.sealed.front().is_some_and(|chunk| chunk.end().0 <= from)
+            && let Some(chunk) = self.sealed.pop_front()
+        {
+            if self.spare.len() < SPARE_MAX
+                && let Ok(Chunk { mut bytes, .. }) = Arc::try_unwrap(chunk)
+                && (CHUNK_BYTES..=2 * CHUNK_BYTES).contains(&bytes.capacity())
+            {
+                bytes.clear();
+                self.spare.push(bytes);
+            }
+        }
+    }
+}
+
+/// Reads the log from where it stood when the reader came.
+#[derive(Debug)]
+pub struct Reader {
+    engine: Arc<Engine>,
+    number: u64,
+}
+
+impl Engine {
+    /// A reader of everything that happens from here on.
+    pub fn read_log(self: &Arc<Engine>, behind: Behind) -> Reader {
+        let number = self.log.register(behind);
+        // A writer that has not seen the flag holds the lock of a shard: afterwards everybody publishes.
+        for shard in &self.shards {
+            drop(shard.lock());
+        }
+        Reader { engine: Arc::clone(self), number }
+    }
+}
+
+impl Reader {
+    /// What has been appended since the last time, in order: up to the end, or until it is this many bytes or more.
+    /// Everything about a change that was seen in a shard before is in it.
+    pub fn take(&mut self, bytes_max: usize) -> Result<Vec<Arc<Chunk>>, Lost> {
+        self.engine.log.take(self.number, bytes_max)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.engine.log.forget(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests;
