@@ -1,8 +1,8 @@
 //! How nodes come to agree in the simulation: proposals, what each learns when, and what the leader proposes.
 
-use crate::consensus::{VOTERS, leader};
+use crate::consensus::is_majority;
 use crate::invariants::Observation;
-use crate::node::{CLUSTER, Node, node_id};
+use crate::node::{CLUSTER, Node, number_of};
 use crate::world::{Happening, NODES, World};
 use rand::RngExt;
 use starling::base::identity::{Incarnation, NodeId};
@@ -11,10 +11,11 @@ use starling::cluster::duties::{self, Hint};
 use starling::cluster::hints::{HeardByLink, LinksHeard};
 use starling::cluster::planner;
 use starling::cluster::registration;
-use starling::cluster::topology::{NodeState, Phase, Topology, TopologyChange};
+use starling::cluster::topology::voters::{VoterCandidate, desired_voters};
+use starling::cluster::topology::{self, NodeState, Phase, Topology, TopologyChange};
 use starling::cluster::watching::Watching;
 use starling::moves::coming::Step;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A proposal is usually agreed within this time, or never.
@@ -64,7 +65,18 @@ impl World {
     }
 
     pub(crate) fn leader(&self) -> Option<usize> {
-        leader(|a, b| self.can_talk(a, b))
+        let voters = self.voters();
+        let reached = |voter: usize| voters.iter().filter(|&&other| self.can_talk(voter, other)).count();
+        voters.iter().copied().find(|&voter| is_majority(reached(voter), self.consensus.voters().len()))
+    }
+
+    /// The voters that have what they voted by.
+    pub(crate) fn voters(&self) -> Vec<usize> {
+        let has_log = |id: &&NodeId| {
+            let node = &self.nodes[number_of(**id)];
+            node.id() == **id && !node.disk.lacks_raft_log
+        };
+        self.consensus.voters().iter().filter(has_log).map(|id| number_of(*id)).collect()
     }
 
     /// Sends a change to the leader; it may be lost, come twice, or be agreed long after it was given up.
@@ -153,7 +165,7 @@ impl World {
         let own = known(node);
         let reachable = match self.leader() {
             Some(leader) if self.can_talk(node, leader) => self.consensus.length(),
-            _ => VOTERS.into_iter().filter(|&voter| self.can_talk(node, voter)).map(known).max().unwrap_or(0),
+            _ => self.voters().into_iter().filter(|&voter| self.can_talk(node, voter)).map(known).max().unwrap_or(0),
         };
         if reachable <= own || self.nodes[node].process.is_none() {
             return;
@@ -199,10 +211,38 @@ impl World {
         }
         let Some(leader) = leader else { return };
         self.lead(leader);
-        let mut changes = Vec::new();
-        self.forget_node(leader, &mut changes);
-        for change in changes {
-            self.propose(leader, change, Purpose::Nothing);
+        self.choose_voters(leader);
+        self.forget_nodes(leader);
+    }
+
+    /// What `topology::raft` does about the voters. Who is to vote must know all that is agreed, and say yes to it: most of
+    /// those before, and most of those after.
+    fn choose_voters(&mut self, leader: usize) {
+        let Some(process) = self.nodes[leader].process.as_ref() else { return };
+        let candidate = |member: &topology::Node| VoterCandidate {
+            id: member.id,
+            zone: member.zone.clone(),
+            state: member.state,
+            leaving: member.leaving,
+            can_write: true,
+            avoided: false,
+        };
+        let members: Vec<VoterCandidate> = process.keeper.topology.nodes.values().map(candidate).collect();
+        let desired = desired_voters(&members, self.consensus.voters(), process.keeper.own);
+        if desired.is_empty() || desired == *self.consensus.voters() {
+            return;
+        }
+        let knows_all = |id: &&NodeId| {
+            let node = &self.nodes[number_of(**id)];
+            let process = node.process.as_ref().filter(|process| process.keeper.own == **id);
+            self.can_talk(leader, node.number)
+                && process.is_some_and(|process| process.keeper.topology.version == self.consensus.length())
+        };
+        let agree = |voters: &BTreeSet<NodeId>| is_majority(voters.iter().filter(knows_all).count(), voters.len());
+        let fresh = desired.difference(self.consensus.voters());
+        if agree(self.consensus.voters()) && agree(&desired) && fresh.into_iter().all(|id| knows_all(&id)) {
+            self.trace.line(self.now_us, format_args!("voters: {desired:?}"));
+            self.consensus.change_voters(desired);
         }
     }
 
@@ -213,9 +253,10 @@ impl World {
         let heard = speaking.filter_map(|number| {
             let process = self.nodes[number].process.as_ref()?;
             let start_ms = process.registration.node().start_ms;
-            Some((node_id(number), HeardByLink { age: Duration::ZERO, start_ms }))
+            Some((self.nodes[number].id(), HeardByLink { age: Duration::ZERO, start_ms }))
         });
         let heard: LinksHeard = heard.collect();
+        let own = self.nodes[leader].id();
         let Some(process) = &mut self.nodes[leader].process else { return };
         let topology = &process.keeper.topology;
         let waits = process.proposals.values().any(|purpose| *purpose == Purpose::Lead);
@@ -227,7 +268,7 @@ impl World {
         if topology.cluster.is_none() {
             changes.push(TopologyChange::InitCluster { cluster: CLUSTER, hash_key: 7 });
         }
-        let hints = watching.hints(node_id(leader), topology, &process.membership.view(), &heard, now_us);
+        let hints = watching.hints(own, topology, &process.membership.view(), &heard, now_us);
         changes.extend(watching.overdue(topology, now_us));
         let gathering = watching.is_gathering(topology, now_us);
         let decided_by = (topology.version, gathering, hints);
@@ -246,19 +287,33 @@ impl World {
         }
     }
 
-    /// A person has said CLUSTER FORGET of a node that is gone.
-    fn forget_node(&mut self, leader: usize, changes: &mut Vec<TopologyChange>) {
-        let Some(number) = self.to_forget else { return };
+    /// A person says CLUSTER FORGET: of a node that is gone for a while, and, when it occurs to them, of those whose disks
+    /// are lost.
+    fn forget_nodes(&mut self, leader: usize) {
+        let mut forgotten: Vec<NodeId> = Vec::new();
+        if let Some(number) = self.to_forget {
+            match &self.nodes[number].process {
+                None => forgotten.push(self.nodes[number].id()),
+                Some(_) => self.to_forget = None,
+            }
+        }
+        if !self.chaos || self.random.random_bool(0.05) {
+            forgotten.extend(&self.lost);
+        }
         let Some(process) = &self.nodes[leader].process else { return };
         let topology = &process.keeper.topology;
-        let node = topology.nodes.get(&node_id(number));
-        let (Some(node), None) = (node, &self.nodes[number].process) else {
-            self.to_forget = None;
-            return;
+        let down = |id| topology.nodes.get(id).filter(|node| node.state == NodeState::Down);
+        let change = |node: &topology::Node| TopologyChange::ForgetNode {
+            node: node.id,
+            incarnation: node.incarnation,
+            decided_by: topology.version,
         };
-        let (id, incarnation) = (node.id, node.incarnation);
-        if node.state == NodeState::Down {
-            changes.push(TopologyChange::ForgetNode { node: id, incarnation, decided_by: topology.version });
+        let changes: Vec<TopologyChange> = forgotten.iter().filter_map(down).map(change).collect();
+        if self.to_forget.is_some_and(|number| !topology.nodes.contains_key(&self.nodes[number].id())) {
+            self.to_forget = None;
+        }
+        for change in changes {
+            self.propose(leader, change, Purpose::Nothing);
         }
     }
 
@@ -273,7 +328,9 @@ impl World {
             format!("node {}: state, leaving: {member:?}; knows, is current, owns: {known:?}\n", node.number)
         };
         let nodes: String = self.nodes[..NODES].iter().map(of_node).collect();
-        format!("{nodes}agreed: {}; moves: {:?}", self.consensus.length(), duties::moves(&self.agreed))
+        let lost: Vec<_> = self.lost.iter().map(|id| (id, self.agreed.nodes.get(id).map(|node| node.state))).collect();
+        let (length, moves) = (self.consensus.length(), duties::moves(&self.agreed));
+        format!("{nodes}voters: {:?}; lost: {lost:?}\nagreed: {length}; moves: {moves:?}", self.consensus.voters())
     }
 
     /// Whether the cluster is whole: every node knows all that is agreed, is registered in this life, owns its share, and
@@ -287,6 +344,7 @@ impl World {
                 current && (share..=share + 1).contains(&keeper.owned)
             })
         }) && self.agreed.slots().iter().all(|record| record.phase == Phase::Normal)
+            && self.lost.iter().all(|id| !self.agreed.nodes.contains_key(id))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What goes wrong next: crashes, restarts, goodbyes, cuts in one or both directions, pauses, wrong clocks.
+//! What goes wrong next: crashes, restarts, goodbyes, lost disks, cuts in one or both directions, pauses, wrong clocks.
 
 use crate::network::Faults;
 use crate::world::{NODES, SEEDS, World};
@@ -8,7 +8,7 @@ use rand::RngExt;
 pub(crate) fn strike(world: &mut World) -> u64 {
     let node = world.random.random_range(0..NODES);
     let other = world.random.random_range(0..NODES);
-    match world.random.random_range(0..16) {
+    match world.random.random_range(0..17) {
         0 | 1 => down(world, node),
         2 | 3 => up(world, node),
         4 => {
@@ -30,6 +30,7 @@ pub(crate) fn strike(world: &mut World) -> u64 {
         12 => drain(world, node),
         13 => forget(world, node),
         14 => elsewhere(world, node),
+        15 => lose(world, node),
         _ => weather(world),
     }
     world.random.random_range(200_000..4_000_000)
@@ -44,6 +45,10 @@ fn down(world: &mut World, node: usize) {
 }
 
 fn up(world: &mut World, node: usize) {
+    // Whoever reads why it does not start does what is said there, sooner or later.
+    if world.nodes[node].disk.lacks_raft_log && world.random.random_bool(0.5) {
+        world.lose_disk(node);
+    }
     if world.nodes[node].process.is_none() {
         world.start_node(node);
     }
@@ -78,6 +83,20 @@ fn elsewhere(world: &mut World, node: usize) {
     if !SEEDS.contains(&node) {
         world.crash(node);
         world.move_away(node);
+        world.start_node(node);
+    }
+}
+
+/// Seldom: the disk is gone, and it starts on an empty one; or the raft log alone is gone, and it does not start.
+fn lose(world: &mut World, node: usize) {
+    let down = world.nodes[..NODES].iter().filter(|node| node.process.is_none()).count();
+    if down >= 2 || !world.may_lose_disk(node) || !world.random.random_bool(0.4) {
+        return;
+    }
+    if world.random.random_bool(0.3) {
+        world.lose_raft_log(node);
+    } else {
+        world.lose_disk(node);
         world.start_node(node);
     }
 }

@@ -4,17 +4,34 @@
 //! see of it: changes are agreed in one order, every node knows some prefix of it, late and unevenly, a minority learns
 //! nothing new, and a proposal may be lost, come twice, or be agreed without its proposer hearing so.
 
+use crate::node::node_id;
+use starling::base::identity::NodeId;
 use starling::cluster::topology::TopologyChange;
+use std::collections::BTreeSet;
 
-/// The voters: always these, which changes nothing for those who follow.
-pub(crate) const VOTERS: [usize; 3] = [0, 1, 2];
+/// Who votes at first.
+const FIRST_VOTERS: [usize; 3] = [0, 1, 2];
 
-#[derive(Default)]
 pub(crate) struct Consensus {
     log: Vec<TopologyChange>,
+    /// Who votes: a node that has lost its disk is another one, which does not.
+    voters: BTreeSet<NodeId>,
 }
 
 impl Consensus {
+    pub(crate) fn new() -> Consensus {
+        Consensus { log: Vec::new(), voters: FIRST_VOTERS.into_iter().map(|number| node_id(number, 0)).collect() }
+    }
+
+    pub(crate) fn voters(&self) -> &BTreeSet<NodeId> {
+        &self.voters
+    }
+
+    /// Others vote from now on. A majority of those before and of these have agreed on it.
+    pub(crate) fn change_voters(&mut self, voters: BTreeSet<NodeId>) {
+        self.voters = voters;
+    }
+
     /// How many changes are agreed. The first has index 1.
     pub(crate) fn length(&self) -> u64 {
         self.log.len() as u64
@@ -33,10 +50,7 @@ impl Consensus {
     }
 }
 
-/// A voter that can talk to a majority, itself included.
-pub(crate) fn leader(can_talk: impl Fn(usize, usize) -> bool) -> Option<usize> {
-    VOTERS.into_iter().find(|&voter| {
-        let reached = VOTERS.iter().filter(|&&other| can_talk(voter, other)).count();
-        reached * 2 > VOTERS.len()
-    })
+/// Whether so many of the voters are most of them.
+pub(crate) fn is_majority(of_them: usize, voters: usize) -> bool {
+    of_them * 2 > voters
 }

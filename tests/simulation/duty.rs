@@ -3,7 +3,7 @@
 use crate::agreement::Purpose;
 use crate::invariants::Observation;
 use crate::keeper::{Question, Reply, Target};
-use crate::node::node_id;
+use crate::node::number_of;
 use crate::world::{Happening, NODES, World};
 use rand::RngExt;
 use starling::base::identity::NodeId;
@@ -254,14 +254,17 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: NodeId, message: Message) {
-        let to = number_of(to);
-        for delay_us in self.network.arrivals(from, to, &mut self.random) {
+        let delays_us = self.network.arrivals(from, number_of(to), &mut self.random);
+        let from = self.nodes[from].id();
+        for delay_us in delays_us {
             self.after(delay_us, Happening::Message { from, to, message: message.clone() });
         }
     }
 
-    pub(crate) fn on_message(&mut self, from: usize, to: usize, message: Message) {
-        if self.network.is_cut(from, to) {
+    pub(crate) fn on_message(&mut self, sender: NodeId, receiver: NodeId, message: Message) {
+        let (from, to) = (number_of(sender), number_of(receiver));
+        // A link checks who is at its ends.
+        if self.network.is_cut(from, to) || self.nodes[to].id() != receiver || self.nodes[from].id() != sender {
             return;
         }
         let Some(process) = &mut self.nodes[to].process else { return };
@@ -270,8 +273,8 @@ impl World {
                 let (Question::Begin { version, .. } | Question::Next { version, .. } | Question::Look { version }) =
                     question;
                 let behind = version > process.keeper.version();
-                if let Some(reply) = process.keeper.answer(node_id(from), &question) {
-                    self.send(to, node_id(from), Message::Answer { number, begun, reply });
+                if let Some(reply) = process.keeper.answer(sender, &question) {
+                    self.send(to, sender, Message::Answer { number, begun, reply });
                 }
                 if behind {
                     self.look_soon(to);
@@ -317,7 +320,7 @@ impl World {
             return;
         };
         self.written += 1;
-        let epoch = process.keeper.topology.slot(slot).epoch;
+        let (node, epoch) = (process.keeper.own, process.keeper.topology.slot(slot).epoch);
         let content = process.keeper.content(slot);
         let before = content.clone();
         content.push(self.written);
@@ -325,7 +328,29 @@ impl World {
         let expected = acknowledged.clone();
         acknowledged.push(self.written);
         let (found, expected) = (before.as_slice(), expected.as_slice());
-        self.observe(Observation::Executed { node: to, slot, epoch, found, expected });
+        self.observe(Observation::Executed { node, slot, epoch, found, expected });
+    }
+
+    /// At the end: every slot is served by its owner, by nobody else, and has there what clients were acknowledged.
+    pub(crate) fn audit(&self) {
+        for slot in Slot::all() {
+            let servers: Vec<_> = self.nodes[..NODES]
+                .iter()
+                .filter_map(|node| Some(&node.process.as_ref()?.keeper))
+                .filter(|keeper| keeper.serves(slot))
+                .collect();
+            let owner = self.agreed.slot(slot).primary;
+            let expected = self.acknowledged.get(&slot).map_or(&[][..], Vec::as_slice);
+            match servers.as_slice() {
+                [one] if Some(one.own) == owner && one.held(slot) == expected => {}
+                others => {
+                    let held: Vec<_> = others.iter().map(|keeper| (keeper.own, keeper.held(slot))).collect();
+                    self.fail(&format!(
+                        "{slot:?} of {owner:?} is served with {held:?}; acknowledged were {expected:?}"
+                    ));
+                }
+            }
+        }
     }
 
     /// What a crashed node held is lost with one copy, and known to be: its slots begin anew.
@@ -343,8 +368,4 @@ impl World {
         };
         self.acknowledged.retain(|slot, _| !lost.contains(*slot));
     }
-}
-
-pub(crate) fn number_of(node: NodeId) -> usize {
-    (node.0 >> 96) as usize - 1
 }

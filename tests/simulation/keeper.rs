@@ -144,6 +144,11 @@ impl Keeper {
         self.contents.entry(slot).or_default()
     }
 
+    /// What is here of a slot, for whoever looks.
+    pub(crate) fn held(&self, slot: Slot) -> &[u64] {
+        self.contents.get(&slot).map_or(&[], Vec::as_slice)
+    }
+
     /// Drops what is here of these slots.
     pub(crate) fn clear(&mut self, slots: &SlotRanges) {
         self.contents.retain(|slot, _| !slots.contains(*slot));

@@ -64,20 +64,23 @@ fn run(seed: u64) -> World {
     if !world.all_agree() || !world.is_settled() {
         world.fail(&format!("the nodes agreed after the faults ended, and later no longer:\n{}", world.shares()));
     }
+    world.audit();
     world
 }
 
 #[test]
 fn clusters_survive_chaos_and_are_whole_again() {
-    let (mut agreed_ms, mut whole_ms, mut changes, mut writes) = (Vec::new(), Vec::new(), 0, 0);
+    let (mut agreed_ms, mut whole_ms) = (Vec::new(), Vec::new());
+    let (mut changes, mut writes, mut disks) = (0, 0, 0);
     for seed in seeds() {
         let world = run(seed);
         agreed_ms.push(world.healed_us / 1000);
         whole_ms.push(world.settled_us / 1000);
         changes += world.consensus.length();
         writes += world.written;
+        disks += world.lost.len();
     }
-    println!("{} runs, {changes} changes agreed, {writes} writes executed", agreed_ms.len());
+    println!("{} runs, {changes} changes agreed, {writes} writes executed, {disks} disks lost", agreed_ms.len());
     println!("after the last fault, ms: agreed who is alive {}; whole {}", spread(agreed_ms), spread(whole_ms));
 }
 

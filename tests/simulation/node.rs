@@ -29,6 +29,8 @@ pub(crate) struct Disk {
     pub(crate) mark_ms: u64,
     /// How much of what was agreed it has applied; only voters keep it.
     pub(crate) agreed: u64,
+    /// Its raft log is gone and the rest is not: the node does not start.
+    pub(crate) lacks_raft_log: bool,
 }
 
 /// What a crash ends.
@@ -53,6 +55,8 @@ pub(crate) struct Process {
 
 pub(crate) struct Node {
     pub(crate) number: usize,
+    /// How many disks it has lost: with each of them who it was.
+    pub(crate) disks_lost: u32,
     /// Where it is, or was last.
     pub(crate) address: SocketAddr,
     pub(crate) disk: Disk,
@@ -76,6 +80,7 @@ impl Node {
     pub(crate) fn new(number: usize) -> Node {
         Node {
             number,
+            disks_lost: 0,
             address: address_of(number),
             disk: Disk::default(),
             process: None,
@@ -86,7 +91,7 @@ impl Node {
     }
 
     pub(crate) fn id(&self) -> NodeId {
-        node_id(self.number)
+        node_id(self.number, self.disks_lost)
     }
 
     /// Its wall clock now.
@@ -124,7 +129,7 @@ impl Node {
             membership: Membership::new(options, now_us),
             hybrid_clock: HybridClock::restore(self.disk.mark_ms),
             keeper: Keeper::new(self.id(), topology),
-            registration: Registration::new(description(self.number, self.address, self.disk.start_ms)),
+            registration: Registration::new(description(self.id(), self.address, self.disk.start_ms)),
             leading: Leading::default(),
             proposals: BTreeMap::new(),
             draining: None,
@@ -146,14 +151,20 @@ impl Node {
     }
 }
 
-pub(crate) fn node_id(number: usize) -> NodeId {
-    NodeId((number as u128 + 1) << 96)
+/// Who a node is after it has lost so many disks.
+pub(crate) fn node_id(number: usize, disks_lost: u32) -> NodeId {
+    NodeId((number as u128 + 1) << 96 | u128::from(disks_lost))
+}
+
+/// The node that has, or had, this identity.
+pub(crate) fn number_of(node: NodeId) -> usize {
+    (node.0 >> 96) as usize - 1
 }
 
 /// How a life of a node describes itself.
-pub(crate) fn description(number: usize, address: SocketAddr, start_ms: u64) -> topology::Node {
+pub(crate) fn description(id: NodeId, address: SocketAddr, start_ms: u64) -> topology::Node {
     topology::Node {
-        id: node_id(number),
+        id,
         incarnation: Incarnation(0),
         ip: address.ip(),
         port: 6379,

@@ -3,7 +3,7 @@
 use crate::keeper::{Keeper, Question, Reply};
 use crate::network::address_of;
 use crate::node::{description, node_id};
-use starling::base::identity::{ClusterId, Incarnation};
+use starling::base::identity::{ClusterId, Incarnation, NodeId};
 use starling::base::slot::Slot;
 use starling::base::slot_ranges::SlotRanges;
 use starling::cluster::duties;
@@ -14,6 +14,10 @@ const SOURCE: usize = 0;
 const TARGET: usize = 1;
 /// What the source has of every slot.
 const WRITES: [u64; 3] = [1, 2, 3];
+
+fn id(number: usize) -> NodeId {
+    node_id(number, 0)
+}
 
 fn incarnation(number: usize) -> Incarnation {
     Incarnation(number as u64 + 1)
@@ -41,7 +45,7 @@ struct Pair {
 impl Pair {
     /// The move has begun; neither knows.
     fn new() -> Pair {
-        let keeper = |number| Keeper::new(node_id(number), Default::default());
+        let keeper = |number| Keeper::new(id(number), Default::default());
         let mut pair = Pair {
             log: Vec::new(),
             source: keeper(SOURCE),
@@ -53,14 +57,14 @@ impl Pair {
             is_cut: false,
         };
         pair.agree(TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
-        pair.agree(TopologyChange::RegisterNode { node: description(SOURCE, address_of(SOURCE), 1) });
-        pair.agree(TopologyChange::RegisterNode { node: description(TARGET, address_of(TARGET), 1) });
-        pair.agree(TopologyChange::Revive { slots: Slot::all().collect(), to: node_id(SOURCE) });
+        pair.agree(TopologyChange::RegisterNode { node: description(id(SOURCE), address_of(SOURCE), 1) });
+        pair.agree(TopologyChange::RegisterNode { node: description(id(TARGET), address_of(TARGET), 1) });
+        pair.agree(TopologyChange::Revive { slots: Slot::all().collect(), to: id(SOURCE) });
         pair.source_learns();
         for slot in moving().slots() {
             pair.source.content(slot).extend(WRITES);
         }
-        let (from, to) = (node_id(SOURCE), node_id(TARGET));
+        let (from, to) = (id(SOURCE), id(TARGET));
         let decided_by = pair.log.len() as u64;
         pair.begun = pair.agree(TopologyChange::CopyAdd { slots: moving(), from, to, decided_by });
         pair
@@ -129,7 +133,7 @@ impl Pair {
                     true => Question::Begin { begun, attempt, slots, version },
                     false => Question::Next { begun, attempt, received, version },
                 };
-                Some(match self.source.answer(node_id(TARGET), &question)? {
+                Some(match self.source.answer(id(TARGET), &question)? {
                     Reply::NotYet => Event::PullFailed(PullFailure::NotYet),
                     Reply::Again => Event::PullFailed(PullFailure::Broken),
                     Reply::Piece { records, is_copied, is_stopped } => {
@@ -144,7 +148,7 @@ impl Pair {
                 None
             }
             Action::Propose(step) => {
-                let (slots, to, incarnation) = (moving(), node_id(TARGET), incarnation(TARGET));
+                let (slots, to, incarnation) = (moving(), id(TARGET), incarnation(TARGET));
                 let change = match step {
                     Step::CopyReady => TopologyChange::CopyReady { slots, to, incarnation, begun },
                     Step::BeginHandoff => TopologyChange::BeginHandoff { slots, to, begun },
@@ -210,7 +214,7 @@ fn a_hand_off_that_commits_after_it_was_given_up_has_everything() {
 fn what_an_abandoned_move_brought_is_not_taken_for_a_slot_that_begins_anew() {
     let mut pair = Pair::until_hand_off_is_unknown();
     // The target stands still and learns all of it at once: the epoch is the one that its hand-off would have made.
-    let (node, to, begun) = (node_id(SOURCE), node_id(TARGET), pair.begun);
+    let (node, to, begun) = (id(SOURCE), id(TARGET), pair.begun);
     let incarnation = incarnation(SOURCE);
     pair.agree(TopologyChange::AbortHandoff { slots: moving(), to, begun });
     pair.agree(TopologyChange::SetMemberState { node, incarnation, state: NodeState::Down });
@@ -230,9 +234,9 @@ fn a_copy_add_that_is_agreed_late_moves_nothing() {
     pair.target_learns();
     pair.wait();
     pair.target_learns();
-    assert_eq!(pair.target.topology.owned_by(node_id(TARGET)), moving());
-    pair.agree(TopologyChange::CopyRemove { slots: moving(), node: node_id(SOURCE), begun: pair.begun });
-    let (from, to, incarnation) = (node_id(TARGET), node_id(SOURCE), incarnation(SOURCE));
+    assert_eq!(pair.target.topology.owned_by(id(TARGET)), moving());
+    pair.agree(TopologyChange::CopyRemove { slots: moving(), node: id(SOURCE), begun: pair.begun });
+    let (from, to, incarnation) = (id(TARGET), id(SOURCE), incarnation(SOURCE));
     let decided_by = pair.log.len() as u64;
     let begun = pair.agree(TopologyChange::CopyAdd { slots: moving(), from, to, decided_by });
     pair.agree(TopologyChange::CopyReady { slots: moving(), to, incarnation, begun });
@@ -243,7 +247,7 @@ fn a_copy_add_that_is_agreed_late_moves_nothing() {
     pair.source_learns();
     pair.target_learns();
     let topology = &pair.target.topology;
-    assert_eq!(topology.owned_by(node_id(TARGET)), SlotRanges::default());
+    assert_eq!(topology.owned_by(id(TARGET)), SlotRanges::default());
     assert_eq!(duties::moves(topology), []);
 }
 
@@ -252,24 +256,24 @@ fn a_copy_add_that_is_agreed_late_moves_nothing() {
 fn a_source_that_came_back_with_nothing_is_not_taken_for_one_that_has_sent_everything() {
     let mut pair = Pair::new();
     // It crashes and is back before anybody knows: what is agreed still means its former life.
-    pair.source = Keeper::new(node_id(SOURCE), Default::default());
+    pair.source = Keeper::new(id(SOURCE), Default::default());
     let news = pair.news(&pair.source);
     pair.source.learn(&news);
     pair.source.follow(None);
     pair.target_learns();
     pair.wait();
     assert!(pair.given_up.is_empty() && pair.at_target().iter().all(|(serves, _)| !serves), "nothing was handed over");
-    pair.agree(TopologyChange::RegisterNode { node: description(SOURCE, address_of(SOURCE), 2) });
+    pair.agree(TopologyChange::RegisterNode { node: description(id(SOURCE), address_of(SOURCE), 2) });
     pair.target_learns();
     let slots: Vec<Slot> = moving().slots().collect();
     let record = pair.target.topology.slot(slots[0]);
-    assert_eq!((record.primary, record.phase), (Some(node_id(SOURCE)), Phase::Normal));
+    assert_eq!((record.primary, record.phase), (Some(id(SOURCE)), Phase::Normal));
 }
 
 #[test]
 fn a_member_that_leaves_and_is_believed_dead_for_a_while_gives_its_slots_away() {
     let mut pair = Pair::new();
-    let (node, incarnation) = (node_id(SOURCE), incarnation(SOURCE));
+    let (node, incarnation) = (id(SOURCE), incarnation(SOURCE));
     pair.agree(TopologyChange::Leaving { node, incarnation });
     pair.agree(TopologyChange::SetMemberState { node, incarnation, state: NodeState::Down });
     let mut topology = Topology::default();

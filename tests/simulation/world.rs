@@ -3,20 +3,21 @@
 //! One thread, one queue, one source of randomness: a run is a function of its seed. After every happening the
 //! invariants look at the world.
 
-use crate::consensus::{Consensus, VOTERS};
+use crate::consensus::{Consensus, is_majority};
 use crate::duty::Message;
 use crate::invariants::{Invariants, Observation};
 use crate::network::{Faults, Network, address_of};
-use crate::node::{CLUSTER, Node, OTHER_CLUSTER};
+use crate::node::{CLUSTER, Disk, Node, OTHER_CLUSTER, number_of};
 use crate::trace::Trace;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use starling::base::hlc::Stamp;
+use starling::base::identity::NodeId;
 use starling::base::slot::Slot;
 use starling::cluster::membership::{Input, MembershipEvent, Outputs};
 use starling::cluster::topology::{Applied, Topology, TopologyChange};
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 
 /// The nodes of the cluster; one more stands beside them, in another cluster and with their addresses as seeds.
@@ -66,8 +67,8 @@ pub(crate) enum Happening {
     },
     /// A node says something to another about slots.
     Message {
-        from: usize,
-        to: usize,
+        from: NodeId,
+        to: NodeId,
         message: Message,
     },
     /// A change reaches the leader. A late one may come when its proposer is no more.
@@ -137,6 +138,8 @@ pub(crate) struct World {
     pub(crate) questions: u64,
     /// A node that a person has told the cluster to forget.
     pub(crate) to_forget: Option<usize>,
+    /// Who was on disks that are lost: they never come back.
+    pub(crate) lost: BTreeSet<NodeId>,
     /// The acknowledged writes of each slot that must still be there.
     pub(crate) acknowledged: BTreeMap<Slot, Vec<u64>>,
     /// How many writes were executed.
@@ -146,7 +149,7 @@ pub(crate) struct World {
     recorded: Vec<(usize, SocketAddr, SocketAddr, Vec<u8>)>,
     queue: BinaryHeap<Queued>,
     queued: u64,
-    chaos: bool,
+    pub(crate) chaos: bool,
 }
 
 /// A happening to come. The earliest first; of those at one moment, the one queued first.
@@ -188,12 +191,13 @@ impl World {
             ended_us: 0,
             healed_us: 0,
             settled_us: 0,
-            consensus: Consensus::default(),
+            consensus: Consensus::new(),
             agreed: Topology::default(),
             snapshots: BTreeMap::new(),
             proposals: 0,
             questions: 0,
             to_forget: None,
+            lost: BTreeSet::new(),
             acknowledged: BTreeMap::new(),
             written: 0,
             invariants: Invariants::new(),
@@ -218,11 +222,15 @@ impl World {
     }
 
     pub(crate) fn start_node(&mut self, number: usize) {
+        if self.nodes[number].disk.lacks_raft_log {
+            self.trace.line(self.now_us, format_args!("node {number} does not start: its raft log is gone"));
+            return;
+        }
         let random_seed = self.random.random();
         let (cluster, seeds): (_, Vec<usize>) =
             if number == STRANGER { (OTHER_CLUSTER, (0..NODES).collect()) } else { (CLUSTER, SEEDS.to_vec()) };
         // A voter finds on its disk what it had applied; the others begin with nothing.
-        let agreed = if VOTERS.contains(&number) { self.nodes[number].disk.agreed } else { 0 };
+        let agreed = if self.voters().contains(&number) { self.nodes[number].disk.agreed } else { 0 };
         let topology = self.recover(agreed);
         if self.holder(self.nodes[number].address).is_some() {
             self.move_away(number);
@@ -251,6 +259,30 @@ impl World {
     pub(crate) fn crash(&mut self, number: usize) {
         self.trace.line(self.now_us, format_args!("node {number} crashes"));
         self.nodes[number].process = None;
+    }
+
+    /// Whether the cluster outlives it that this node loses what it voted by.
+    pub(crate) fn may_lose_disk(&self, number: usize) -> bool {
+        let others = self.voters().into_iter().filter(|voter| *voter != number).count();
+        is_majority(others, self.consensus.voters().len())
+    }
+
+    /// The process ends, and its raft log is gone: it does not start again.
+    pub(crate) fn lose_raft_log(&mut self, number: usize) {
+        self.crash(number);
+        self.trace.line(self.now_us, format_args!("node {number} loses its raft log"));
+        self.nodes[number].disk.lacks_raft_log = true;
+    }
+
+    /// The process ends, and its disk is empty, or is emptied: what starts here is another node.
+    pub(crate) fn lose_disk(&mut self, number: usize) {
+        self.crash(number);
+        let node = &mut self.nodes[number];
+        self.lost.insert(node.id());
+        node.disk = Disk::default();
+        node.disks_lost += 1;
+        self.trace.line(self.now_us, format_args!("the disk of node {number} is empty: it is {:?} now", node.id()));
+        self.observe(Observation::DiskLost { node: number });
     }
 
     /// The process says goodbye and ends.
@@ -294,6 +326,10 @@ impl World {
             // Whoever is on its way out comes back.
             if self.nodes[number].process.as_ref().is_some_and(|process| process.draining.is_some()) {
                 self.crash(number);
+            }
+            // As the message of the node that does not start says.
+            if self.nodes[number].disk.lacks_raft_log {
+                self.lose_disk(number);
             }
             if self.nodes[number].process.is_none() {
                 self.start_node(number);
@@ -492,7 +528,8 @@ impl World {
     fn acting_node(&self, happening: &Happening) -> Option<usize> {
         match happening {
             Happening::Datagram { to, .. } => self.holder(*to),
-            Happening::Stamped { to, .. } | Happening::Message { to, .. } => Some(*to),
+            Happening::Stamped { to, .. } => Some(*to),
+            Happening::Message { to, .. } => Some(number_of(*to)),
             Happening::Timers { node }
             | Happening::Stamp { node }
             | Happening::MarkDurable { node, .. }

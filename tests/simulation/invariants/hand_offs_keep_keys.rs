@@ -15,7 +15,7 @@ impl Invariant for HandOffsKeepKeys {
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
             Observation::Executed { node, slot, epoch, found, expected } if found != expected => {
-                Err(format!("node {node} finds {found:?} in {slot:?}, {epoch:?}; acknowledged were {expected:?}"))
+                Err(format!("{node:?} finds {found:?} in {slot:?}, {epoch:?}; acknowledged were {expected:?}"))
             }
             _ => Ok(()),
         }

@@ -23,6 +23,8 @@ pub(crate) enum Observation<'a> {
     Heard { node: usize, datagram: &'a [u8], before: &'a MembersView, after: &'a MembersView },
     /// A node's membership says that something happened.
     Event { node: usize, event: &'a MembershipEvent },
+    /// A node has lost its disk: what is there from now on is another node.
+    DiskLost { node: usize },
     /// A node gave a stamp.
     Stamped { node: usize, stamp: Stamp },
     /// A stamp reached a node, whose wall clock shows this.
@@ -41,7 +43,7 @@ pub(crate) enum Observation<'a> {
     /// The leader has made a plan for these.
     Planned { input: &'a PlanInput, plan: &'a Plan },
     /// A node executes a write: what it finds in the slot, and what clients were acknowledged.
-    Executed { node: usize, slot: Slot, epoch: Epoch, found: &'a [u64], expected: &'a [u64] },
+    Executed { node: NodeId, slot: Slot, epoch: Epoch, found: &'a [u64], expected: &'a [u64] },
     /// A life that left ends, while this is agreed.
     Drained { node: NodeId, incarnation: Option<Incarnation>, drained: &'a Drained, agreed: &'a Topology },
 }

@@ -1,13 +1,13 @@
 //! Invariant 2: one primary per (slot, epoch), ever: in what is agreed, and among those who execute.
 
 use super::{Invariant, Observation};
-use starling::base::identity::Epoch;
+use starling::base::identity::{Epoch, NodeId};
 use starling::base::slot::Slot;
 use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub(crate) struct OnePrimaryPerEpoch {
-    executed: BTreeMap<(Slot, Epoch), usize>,
+    executed: BTreeMap<(Slot, Epoch), NodeId>,
 }
 
 impl Invariant for OnePrimaryPerEpoch {
@@ -33,7 +33,7 @@ impl Invariant for OnePrimaryPerEpoch {
                 if first == *node {
                     return Ok(());
                 }
-                Err(format!("nodes {first} and {node} both executed on {slot:?} in {epoch:?}"))
+                Err(format!("{first:?} and {node:?} both executed on {slot:?} in {epoch:?}"))
             }
             _ => Ok(()),
         }

@@ -36,8 +36,12 @@ impl Invariant for StaleChangesNothing {
                 }
                 self.lives_only_rise(*node, after)
             }
+            Observation::DiskLost { node } => {
+                self.seen.retain(|(observer, _), _| observer != node);
+                Ok(())
+            }
             Observation::Event { node, event: MembershipEvent::MemberUp(member) } => {
-                let stranger = node_id(NODES);
+                let stranger = node_id(NODES, 0);
                 let mixed = (member.node == stranger) != (*node == NODES);
                 if mixed { Err(format!("node {node} took {:?} of another cluster in", member.node)) } else { Ok(()) }
             }

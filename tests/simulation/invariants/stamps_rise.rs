@@ -23,6 +23,10 @@ impl Invariant for StampsRise {
                 let last = self.last.insert(node, stamp);
                 if last >= Some(stamp) { Err(format!("node {node} gave {stamp:?} after {last:?}")) } else { Ok(()) }
             }
+            Observation::DiskLost { node } => {
+                self.last.remove(&node);
+                Ok(())
+            }
             Observation::HeardStamp { node, stamp, believed, unix_ms } => {
                 let far_ahead = stamp.ms() > unix_ms + 500;
                 if believed == far_ahead {
