@@ -3,6 +3,7 @@
 //! Found by the table hash that every write has at hand, so that a write beside watches of other keys allocates nothing
 //! and compares at most the keys of equal hash.
 
+use crate::base::slot::Slot;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -14,11 +15,18 @@ pub type Watch = Arc<AtomicBool>;
 /// Watches of one key before those of connections that are gone are looked for.
 const SWEEP_FROM: usize = 16;
 
+/// Watched keys that are judged together.
+pub(super) const BATCH: usize = 32;
+
+/// A key that somebody watches.
 #[derive(Debug)]
-struct WatchedKey {
-    hash: u64,
-    database: u32,
-    key: Box<[u8]>,
+pub(super) struct WatchedKey {
+    pub(super) hash: u64,
+    pub(super) database: u32,
+    pub(super) slot: Slot,
+    /// They have been told: it is to be forgotten.
+    is_raised: bool,
+    pub(super) key: Box<[u8]>,
     watches: SmallVec<[Watch; 1]>,
     /// The length at which dead watches are looked for next: doubled each time, so that many watches of one key cost
     /// each of them the same.
@@ -53,6 +61,8 @@ impl Watches {
         let mut entry = found.or_insert_with(|| WatchedKey {
             hash,
             database,
+            slot: Slot::of_key(key),
+            is_raised: false,
             key: key.into(),
             watches: SmallVec::new(),
             sweep_at: SWEEP_FROM,
@@ -92,6 +102,32 @@ impl Watches {
             }
             !raised
         });
+    }
+
+    /// The same, where judging a key means waiting for memory: `have_changed` gets up to [`BATCH`] keys, whose waits can
+    /// overlap, and sets the bit of each that has changed.
+    pub(super) fn raise_batches(&mut self, have_changed: impl Fn(&[&mut WatchedKey]) -> u32) {
+        const { assert!(BATCH <= u32::BITS as usize) };
+        let (mut rest, mut is_any_raised) = (self.keys.iter_mut(), false);
+        let mut batch: SmallVec<[&mut WatchedKey; BATCH]> = SmallVec::new();
+        loop {
+            batch.extend(rest.by_ref().take(BATCH));
+            if batch.is_empty() {
+                break;
+            }
+            let changed = have_changed(&batch);
+            is_any_raised |= changed != 0;
+            for (place, watched) in batch.drain(..).enumerate() {
+                if changed & (1 << place) != 0 {
+                    watched.raise();
+                    watched.is_raised = true;
+                }
+            }
+        }
+        drop(batch);
+        if is_any_raised {
+            self.keys.retain(|watched| !watched.is_raised);
+        }
     }
 }
 
