@@ -2,8 +2,9 @@
 
 use super::context::{Control, Flow};
 use super::error::CommandError;
+use super::parse;
 use super::session::Session;
-use super::spec::{ALL_KEYS, FAST, Handler, SKIP_SLOWLOG, WRITE};
+use super::spec::{ALL_KEYS, FAST, Handler, ONE_SLOT, SKIP_SLOWLOG, WRITE};
 use super::table::Command;
 use crate::base::slot::Slot;
 use crate::engine::shard::SlotState;
@@ -82,6 +83,7 @@ pub enum Executed {
 #[inline]
 fn lock<'e>(
     command: &Command,
+    arguments: Arguments<'_>,
     slots: &[Slot],
     database: usize,
     engine: &'e Engine,
@@ -89,6 +91,11 @@ fn lock<'e>(
     wait: Wait,
 ) -> Option<Keyspace<'e>> {
     if command.spec.has(ALL_KEYS) {
+        if command.spec.has(ONE_SLOT)
+            && let Some(slot) = number(arguments.at(2))
+        {
+            return engine.try_lock_slot(wait, slot, database, now_ms);
+        }
         // What only looks promises no common moment of all keys.
         return if command.spec.has(WRITE) {
             engine.try_lock_all(wait, database, now_ms)
@@ -100,6 +107,12 @@ fn lock<'e>(
         [slot] => engine.try_lock_slot(wait, *slot, database, now_ms),
         _ => engine.try_lock_slots(wait, slots.iter().copied(), database, now_ms),
     }
+}
+
+/// The slot with this number, if it is one.
+fn number(text: &[u8]) -> Option<Slot> {
+    let number = parse::integer(text).ok()?;
+    Slot::new(u64::try_from(number).ok()?)
 }
 
 /// Executes a data command on the slots of its keys.
@@ -117,7 +130,7 @@ pub fn execute_data(
     let slots = &keys.slots[..];
     // Counted before it is asked whether there is room, so that no word of it is missed.
     let rooms = services.engine.log.rooms();
-    let Some(mut keyspace) = lock(command, slots, database, &services.engine, now_ms, wait) else {
+    let Some(mut keyspace) = lock(command, arguments, slots, database, &services.engine, now_ms, wait) else {
         return Executed::Busy;
     };
     match keyspace.slots_state(slots) {

@@ -81,6 +81,8 @@ pub const SENTINEL: Flags = 1 << 19;
 pub const NOT_QUEUED: Flags = 1 << 32;
 /// May touch any key of the selected database: takes every lock.
 pub const ALL_KEYS: Flags = 1 << 33;
+/// Beside `ALL_KEYS`: only those of the slot whose number is its second argument. Alone it takes that lock and no other.
+pub const ONE_SLOT: Flags = 1 << 41;
 /// Allowed to a RESP2 connection that has subscribed.
 pub const WHILE_SUBSCRIBED: Flags = 1 << 34;
 /// The proxy listener spreads it over the cluster.

@@ -313,7 +313,9 @@ fn execute(
             flow = done.0;
             if let Flow::Retry(_) = flow {
                 session.waiting_since_ms = waited;
-                return wait_for_slot(batch, session, command, reply);
+                // It has found a shard busy, or a slot standing still.
+                let is_busy = session.busy_since_ms.is_some();
+                return if is_busy { flow } else { wait_for_slot(batch, session, command, reply) };
             }
             done.1
         }

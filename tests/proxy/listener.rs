@@ -64,6 +64,7 @@ impl Transport for Nothing {
 /// A node in this process with a proxy listener, and two others.
 pub(crate) struct Trio {
     pub(crate) address: SocketAddr,
+    pub(crate) services: Arc<Services>,
     cluster: Arc<Cluster>,
     others: [Node; 2],
 }
@@ -83,12 +84,13 @@ impl Trio {
         };
         let cluster = Arc::new(Cluster::new(parts, Arc::default()).expect("a view"));
         let services = Arc::new(services(Arc::clone(&cluster)));
+        let served = Arc::clone(&services);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            let worker = worker::start(Arc::clone(&services), 0, 1).expect("a worker");
-            runtime.block_on(listener::accept(socket, services, [worker].into(), true))
+            let worker = worker::start(Arc::clone(&served), 0, 1).expect("a worker");
+            runtime.block_on(listener::accept(socket, served, [worker].into(), true))
         });
-        let trio = Trio { address, cluster, others };
+        let trio = Trio { address, services, cluster, others };
         trio.show(2, [0, 1, 2]);
         trio
     }

@@ -12,8 +12,8 @@ use crate::commands::data::keyspace::{count_keys_in_slot, get_keys_in_slot};
 use crate::commands::error::CommandError;
 use crate::commands::help;
 use crate::commands::spec::{
-    ADMIN, ALL_KEYS, Arity::*, CommandResult, CommandSpec, IN_CLUSTER, LOADING, NO_ASYNC_LOADING, STALE, container,
-    control, data,
+    ADMIN, ALL_KEYS, Arity::*, CommandResult, CommandSpec, IN_CLUSTER, LOADING, NO_ASYNC_LOADING, ONE_SLOT, STALE,
+    container, control, data,
 };
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::{Protocol, ReplyWriter};
@@ -29,9 +29,9 @@ const VARIES: &[&str] = &["nondeterministic_output"];
 pub const COMMANDS: &[CommandSpec] = &[container("cluster", 0, 0, CLUSTER)];
 
 const CLUSTER: &[CommandSpec] = &[
-    data("countkeysinslot", Exactly(3), BASIC | ALL_KEYS, 0, &[], count_keys_in_slot),
+    data("countkeysinslot", Exactly(3), BASIC | ALL_KEYS | ONE_SLOT, 0, &[], count_keys_in_slot),
     control("forget", Exactly(3), BASIC | ADMIN | NO_ASYNC_LOADING, 0, forget),
-    data("getkeysinslot", Exactly(4), BASIC | ALL_KEYS, 0, &[], get_keys_in_slot).tips(VARIES),
+    data("getkeysinslot", Exactly(4), BASIC | ALL_KEYS | ONE_SLOT, 0, &[], get_keys_in_slot).tips(VARIES),
     control("help", Exactly(2), LOADING | STALE, 0, cluster_help),
     control("info", Exactly(2), BASIC, 0, info).tips(VARIES),
     control("keyslot", Exactly(3), BASIC, 0, key_slot),

@@ -3,6 +3,7 @@
 //! `enable-debug-command` is `local` by default, where Redis says `no`: a client on the same machine may use it, others
 //! not. Nothing here reads the process's memory; DEBUG PANIC ends it, as a fault in a handler would.
 
+use super::transaction;
 use crate::base::slot::Slot;
 use crate::commands::context::Control;
 use crate::commands::error::CommandError;
@@ -80,7 +81,12 @@ fn object(control: &mut Control<'_>, key: &[u8], reply: &mut ReplyWriter<'_>) ->
         return Err(CommandError::text("ERR DEBUG OBJECT is not allowed inside a transaction"));
     }
     let engine = &control.services.engine;
-    let mut keyspace = engine.lock_slot(Slot::of_key(key), control.session.database, control.now_ms);
+    let (wait, since_ms) = control.session.wait(control.now_ms);
+    let database = control.session.database;
+    let Some(mut keyspace) = engine.try_lock_slot(wait, Slot::of_key(key), database, control.now_ms) else {
+        control.flow = transaction::busy(control.session, since_ms);
+        return Ok(());
+    };
     let text = describe(&mut keyspace, key, engine.access_clock()).ok_or(CommandError::NoSuchKey)?;
     reply.simple(&text);
     Ok(())

@@ -11,12 +11,18 @@ use crate::commands::spec::{
     LOADING, NOSCRIPT, NOT_QUEUED, SKIP_SLOWLOG, STALE, TRANSACTION, WRITE, control, keys,
 };
 use crate::commands::table;
-use crate::engine::Keyspace;
 use crate::engine::shard::SlotState;
+use crate::engine::watches::Watch;
+use crate::engine::{Engine, Keyspace, Wait};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// Before a busy shard is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 const BASIC: u64 = NOSCRIPT | LOADING | STALE | NOT_QUEUED;
 const WATCHED: &[KeySpec] = &[keys::all(Access::ReadOnly, "")];
@@ -77,13 +83,36 @@ fn unwatch(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<
     Ok(())
 }
 
-/// Ends all watches of a session.
+/// Ends all watches of a session. From here on nobody looks at its flag: the watches are only in the way, so those in a
+/// shard that others hold for long are taken away later, and nobody waits for that.
 pub fn unwatch_all(session: &mut Session, services: &Services) {
     session.watching.elsewhere = None;
     let Some(flag) = session.watching.changed.take() else { return };
-    for (database, key) in std::mem::take(&mut session.watching.keys) {
-        services.engine.lock_slot(Slot::of_key(&key), database, 0).unwatch(&key, &flag);
+    let mut keys: Vec<_> = std::mem::take(&mut session.watching.keys).into_iter().collect();
+    if take_away(&services.engine, &mut keys, &flag, Wait::Shortly) {
+        return;
     }
+    let engine = Arc::clone(&services.engine);
+    match Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn(async move {
+            while !take_away(&engine, &mut keys, &flag, Wait::Shortly) {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        })),
+        // The worker is ending, and so is what it serves.
+        Err(_) => _ = take_away(&engine, &mut keys, &flag, Wait::UntilFree),
+    }
+}
+
+/// Takes watches away, and their keys out of the list, until all are gone or one is in a busy shard; whether all are.
+fn take_away(engine: &Engine, keys: &mut Vec<(usize, Box<[u8]>)>, flag: &Watch, wait: Wait) -> bool {
+    while let Some((database, key)) = keys.last() {
+        let Some(mut keyspace) = engine.try_lock_slot(wait, Slot::of_key(key), *database, 0) else { return false };
+        keyspace.unwatch(key, flag);
+        drop(keyspace);
+        keys.pop();
+    }
+    true
 }
 
 fn exec(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
@@ -131,7 +160,6 @@ enum Outcome {
 
 /// The request, which has found its shards busy since then, comes again when whoever holds them may have let go.
 pub fn busy(session: &mut Session, since_ms: u64) -> Flow {
-    const LOOK_AGAIN: Duration = Duration::from_millis(1);
     session.busy_since_ms = Some(since_ms);
     Flow::Retry(Box::pin(tokio::time::sleep(LOOK_AGAIN)))
 }
