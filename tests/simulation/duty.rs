@@ -246,8 +246,8 @@ impl World {
             Next::End(drained) => {
                 self.trace.line(now_us, format_args!("node {number} ends: {drained:?}"));
                 let (node, incarnation) = (process.keeper.own, process.registration.incarnation());
-                let agreed = self.agreed.clone();
-                self.observe(Observation::Drained { node, incarnation, drained: &drained, agreed: &agreed });
+                let (agreed, acknowledged) = (&self.agreed.clone(), &self.acknowledged.clone());
+                self.observe(Observation::Drained { node, incarnation, drained: &drained, agreed, acknowledged });
                 self.leave(number);
             }
         }

@@ -1,7 +1,9 @@
 //! Invariant 12: a member that wants to leave goes on leaving, whatever is believed of it, until its life ends; and one that
-//! ends because it has given everything away has.
+//! ends because it has given everything away has. Slots that began anew with it, and of which it has not heard yet, have no
+//! keys.
 
 use super::{Invariant, Observation};
+use starling::base::slot::Slot;
 use starling::cluster::draining::Drained;
 
 pub(crate) struct LeavingStays;
@@ -14,13 +16,11 @@ impl Invariant for LeavingStays {
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         let (change, before, after) = match observation {
             Observation::Agreed { change, before, after, .. } => (change, before, after),
-            Observation::Drained { node, incarnation, drained: Drained::Everything, agreed } => {
-                let held = agreed
-                    .slots()
-                    .iter()
-                    .any(|record| record.primary == Some(*node) || record.phase.releasing_from() == Some(*node));
+            Observation::Drained { node, incarnation, drained: Drained::Everything, agreed, acknowledged } => {
+                let has_keys = |slot: &Slot| acknowledged.get(slot).is_some_and(|writes| !writes.is_empty());
+                let held = Slot::all().filter(has_keys).any(|slot| agreed.slot(slot).primary == Some(*node));
                 let is_meant = agreed.nodes.get(node).map(|node| node.incarnation) == *incarnation;
-                return if held && is_meant { Err(format!("{node:?} ended with slots")) } else { Ok(()) };
+                return if held && is_meant { Err(format!("{node:?} ended with keys")) } else { Ok(()) };
             }
             _ => return Ok(()),
         };

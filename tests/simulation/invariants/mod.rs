@@ -16,6 +16,7 @@ use starling::cluster::draining::Drained;
 use starling::cluster::membership::{MembersView, MembershipEvent};
 use starling::cluster::planner::{Plan, PlanInput};
 use starling::cluster::topology::{Applied, Topology, TopologyChange};
+use std::collections::BTreeMap;
 
 /// What the invariants are shown.
 pub(crate) enum Observation<'a> {
@@ -44,8 +45,14 @@ pub(crate) enum Observation<'a> {
     Planned { input: &'a PlanInput, plan: &'a Plan },
     /// A node executes a write: what it finds in the slot, and what clients were acknowledged.
     Executed { node: NodeId, slot: Slot, epoch: Epoch, found: &'a [u64], expected: &'a [u64] },
-    /// A life that left ends, while this is agreed.
-    Drained { node: NodeId, incarnation: Option<Incarnation>, drained: &'a Drained, agreed: &'a Topology },
+    /// A life that left ends, while this is agreed, and these are the writes that must still be there.
+    Drained {
+        node: NodeId,
+        incarnation: Option<Incarnation>,
+        drained: &'a Drained,
+        agreed: &'a Topology,
+        acknowledged: &'a BTreeMap<Slot, Vec<u64>>,
+    },
 }
 
 /// One thing that must always hold. It remembers what it needs of the past.
