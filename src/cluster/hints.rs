@@ -71,27 +71,13 @@ pub fn heard_by_links_only(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::identity::Incarnation;
     use crate::cluster::membership::{Life, MemberIdentity, MemberMetadata};
-    use crate::cluster::topology::{NodeState, TopologyChange};
+    use crate::cluster::topology::{TopologyChange, sample};
 
     const START_MS: u64 = 1_000_000;
 
     fn node(id: u128) -> Node {
-        Node {
-            id: NodeId(id),
-            incarnation: Incarnation(0),
-            ip: [127, 0, 0, 1].into(),
-            port: id as u16,
-            cluster_port: 10_000 + id as u16,
-            hostname: String::new(),
-            weight: 1,
-            zone: String::new(),
-            proxy_port: 0,
-            start_ms: START_MS,
-            state: NodeState::Active,
-            leaving: false,
-        }
+        Node { start_ms: START_MS, ..sample::node(NodeId(id)) }
     }
 
     fn identity(id: u128, start_ms: u64) -> MemberIdentity {

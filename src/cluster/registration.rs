@@ -125,23 +125,10 @@ impl Registration {
 mod tests {
     use super::*;
     use crate::base::identity::{ClusterId, NodeId};
-    use std::net::{IpAddr, Ipv4Addr};
+    use crate::cluster::topology::sample;
 
     fn node(id: u128, start_ms: u64) -> Node {
-        Node {
-            id: NodeId(id),
-            incarnation: Incarnation(0),
-            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            port: 6379,
-            cluster_port: 16379,
-            hostname: String::new(),
-            weight: 1,
-            zone: String::new(),
-            proxy_port: 0,
-            start_ms,
-            state: NodeState::Active,
-            leaving: false,
-        }
+        Node { port: 6379, cluster_port: 16379, start_ms, ..sample::node(NodeId(id)) }
     }
 
     fn cluster() -> Topology {

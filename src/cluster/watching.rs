@@ -107,12 +107,12 @@ impl Watching {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::identity::{ClusterId, Incarnation};
+    use crate::base::identity::ClusterId;
     use crate::base::slot::Slot;
     use crate::base::slot_ranges::SlotRanges;
     use crate::cluster::hints::{ABSENT_LIMIT, HeardByLink};
     use crate::cluster::membership::{Life, MemberHealth, MemberIdentity, MemberMetadata, MemberView};
-    use crate::cluster::topology::{Node, NodeState};
+    use crate::cluster::topology::{Node, NodeState, sample};
 
     const START_MS: u64 = 1_000_000;
     const ABSENT_US: u64 = ABSENT_LIMIT.as_micros() as u64;
@@ -120,20 +120,7 @@ mod tests {
     const OTHER: NodeId = NodeId(2);
 
     fn node(id: NodeId) -> Node {
-        Node {
-            id,
-            incarnation: Incarnation(0),
-            ip: [127, 0, 0, 1].into(),
-            port: id.0 as u16,
-            cluster_port: 10_000 + id.0 as u16,
-            hostname: String::new(),
-            weight: 1,
-            zone: String::new(),
-            proxy_port: 0,
-            start_ms: START_MS,
-            state: NodeState::Active,
-            leaving: false,
-        }
+        Node { start_ms: START_MS, ..sample::node(id) }
     }
 
     /// Two nodes; the first leads, and has all slots.

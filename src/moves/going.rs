@@ -130,27 +130,13 @@ mod tests {
     use crate::base::identity::ClusterId;
     use crate::base::slot::Slot;
     use crate::cluster::duties;
-    use crate::cluster::topology::{Applied, Node, NodeState, TopologyChange};
-    use std::net::{IpAddr, Ipv4Addr};
+    use crate::cluster::topology::{Applied, Node, TopologyChange, sample};
 
     const SOURCE: NodeId = NodeId(1);
     const TARGET: NodeId = NodeId(2);
 
     fn life(id: NodeId, start_ms: u64) -> TopologyChange {
-        let node = Node {
-            id,
-            incarnation: Incarnation(0),
-            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            port: id.0 as u16,
-            cluster_port: 100 + id.0 as u16,
-            hostname: String::new(),
-            weight: 1,
-            zone: String::new(),
-            proxy_port: 0,
-            start_ms,
-            state: NodeState::Active,
-            leaving: false,
-        };
+        let node = Node { start_ms, ..sample::node(id) };
         TopologyChange::RegisterNode { node }
     }
 

@@ -6,7 +6,8 @@ use crate::base::identity::ClusterId;
 use crate::base::identity::Epoch;
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::topology::raft::{Proposal, ProposeError};
-use crate::cluster::topology::{Node, NodeState, Phase, SlotRecord};
+use crate::cluster::topology::sample::node;
+use crate::cluster::topology::{NodeState, Phase, SlotRecord};
 use crate::engine::keyspace::Deadline;
 use crate::transport::messages::GroupView;
 use crate::transport::{LinkReport, Peer, Purpose, Request, TransportError};
@@ -103,23 +104,6 @@ struct Pair {
     target_moves: Moves,
     links: Arc<Links>,
     _lives: [watch::Sender<Option<Incarnation>>; 2],
-}
-
-fn node(id: NodeId) -> Node {
-    Node {
-        id,
-        incarnation: Incarnation(0),
-        ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        port: id.0 as u16,
-        cluster_port: 100 + id.0 as u16,
-        hostname: String::new(),
-        weight: 1,
-        zone: String::new(),
-        proxy_port: 0,
-        start_ms: 1,
-        state: NodeState::Active,
-        leaving: false,
-    }
 }
 
 fn moving() -> SlotRanges {

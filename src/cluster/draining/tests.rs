@@ -1,7 +1,6 @@
 use super::*;
 use crate::base::identity::ClusterId;
-use crate::cluster::topology::Node;
-use std::net::{IpAddr, Ipv4Addr};
+use crate::cluster::topology::sample;
 
 const PATIENCE_US: u64 = 10_000_000;
 
@@ -18,20 +17,7 @@ impl Cluster {
         let mut cluster = Cluster { topology: Topology::default(), draining, now_us: 0 };
         cluster.agree(TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
         for number in 1..=nodes {
-            let node = Node {
-                id: NodeId(number.into()),
-                incarnation: Incarnation(0),
-                ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
-                port: number,
-                cluster_port: 100 + number,
-                hostname: String::new(),
-                weight: 1,
-                zone: String::new(),
-                proxy_port: 0,
-                start_ms: 1,
-                state: NodeState::Active,
-                leaving: false,
-            };
+            let node = sample::node(NodeId(number.into()));
             cluster.agree(TopologyChange::RegisterNode { node });
         }
         cluster.agree(TopologyChange::Revive { slots: Slot::all().collect(), to: NodeId(1) });

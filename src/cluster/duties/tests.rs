@@ -1,7 +1,7 @@
 use super::*;
-use crate::base::identity::{ClusterId, Incarnation};
+use crate::base::identity::ClusterId;
 use crate::base::slot::SLOT_COUNT;
-use crate::cluster::topology::Applied;
+use crate::cluster::topology::{Applied, sample};
 
 /// A topology, and everything that the raft leader and the ends of moves do about it.
 struct Cluster {
@@ -32,20 +32,7 @@ impl Cluster {
     fn start(&mut self, number: u8) {
         let id = NodeId(u128::from(number));
         let start_ms = self.topology.nodes.get(&id).map_or(1, |node| node.start_ms + 1);
-        let node = Node {
-            id,
-            incarnation: Incarnation(0),
-            ip: [127, 0, 0, number].into(),
-            port: 6379,
-            cluster_port: 16379,
-            hostname: String::new(),
-            weight: 1,
-            zone: String::new(),
-            proxy_port: 0,
-            start_ms,
-            state: NodeState::Active,
-            leaving: false,
-        };
+        let node = Node { ip: [127, 0, 0, number].into(), start_ms, ..sample::node(id) };
         self.hints.insert(id, Hint::Alive { start_ms });
         assert!(matches!(self.apply(&TopologyChange::RegisterNode { node }), Applied::Registered(_)));
     }

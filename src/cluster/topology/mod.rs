@@ -11,6 +11,8 @@ pub mod raft;
 mod raft_disk;
 mod raft_network;
 mod raft_storage;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod slot_records;
 pub mod state;
 pub mod voters;

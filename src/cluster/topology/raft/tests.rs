@@ -4,6 +4,7 @@ use super::*;
 use crate::base::clock::SystemClock;
 use crate::base::identity::{ClusterId, Incarnation};
 use crate::cluster::topology::control_thread::ControlThread;
+use crate::cluster::topology::sample;
 use crate::cluster::topology::state::{Node, NodeState};
 use crate::transport::tcp::{TcpOptions, system_nonces};
 use crate::transport::{LinkSecret, LocalIdentity, TcpTransport};
@@ -68,18 +69,11 @@ impl TestNode {
 
     async fn register(&self) -> Incarnation {
         let node = Node {
-            id: self.id,
-            incarnation: Incarnation(0),
             ip: self.address.ip(),
             port: self.address.port() - 1,
             cluster_port: self.address.port(),
-            hostname: String::new(),
-            weight: 1,
-            zone: String::new(),
-            proxy_port: 0,
             start_ms: self.raft.shared.start_ms,
-            state: NodeState::Active,
-            leaving: false,
+            ..sample::node(self.id)
         };
         match self.propose(TopologyChange::RegisterNode { node }).await.applied {
             Applied::Registered(incarnation) => incarnation,

@@ -1,3 +1,4 @@
+use super::super::sample;
 use super::super::slot_records::Slots;
 use super::*;
 use proptest::prelude::*;
@@ -7,18 +8,10 @@ const CLUSTER: ClusterId = ClusterId(7);
 
 fn node(number: u8) -> Node {
     Node {
-        id: NodeId(u128::from(number)),
-        incarnation: Incarnation(0),
         ip: Ipv4Addr::new(127, 0, 0, number).into(),
         port: 6379,
         cluster_port: 16379,
-        hostname: String::new(),
-        weight: 1,
-        zone: String::new(),
-        proxy_port: 0,
-        start_ms: 1,
-        state: NodeState::Active,
-        leaving: false,
+        ..sample::node(NodeId(u128::from(number)))
     }
 }
 
