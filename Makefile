@@ -1,5 +1,5 @@
 # The tasks of the project. Logic longer than two lines lives in Rust or in redis-compat-tests/.
-# What CI runs is `make verify`; its last part is `make test`.
+# What CI runs is `make verify`: lint, test, bench-instructions.
 
 CARGO ?= cargo
 STARLING = target/release/starling
@@ -56,6 +56,10 @@ bench-memory: build test-tools ## bytes per key beside redis-server
 bench-arguments: build test-tools ## cost per argument of requests with many, beside redis-server
 	python3 benches/arguments.py
 
+bench-instructions: build test-tools ## instructions per request, under valgrind; fails where they have grown by more than 5 %
+	python3 benches/test_instructions.py
+	python3 benches/instructions.py
+
 fmt: ## format the sources
 	$(CARGO) fmt
 
@@ -69,12 +73,12 @@ lint: ## format and clippy, nothing is changed
 docs: ## write the generated pages
 	STARLING_WRITE_DOCS=1 $(CARGO) test --locked --test tidy generated
 
-verify: lint test ## what CI runs
+verify: lint test bench-instructions ## what CI runs
 
-memcheck: ## the files with unsafe code, under valgrind
+memcheck: test-tools ## the files with unsafe code, under valgrind
 	redis-compat-tests/memcheck.sh
 
 clean: ## remove what was built
 	$(CARGO) clean && rm -rf redis-compat-tests/.work
 
-.PHONY: help build run demo check test-tools unit compat compat-long test sim sim-long sim-planted bench bench-memory bench-arguments fmt fix lint docs verify memcheck clean
+.PHONY: help build run demo check test-tools unit compat compat-long test sim sim-long sim-planted bench bench-memory bench-arguments bench-instructions fmt fix lint docs verify memcheck clean

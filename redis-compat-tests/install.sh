@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests need and this machine lacks: redis-server and its tools, Tcl, Python. Debian and Ubuntu.
+# Installs what the tests need and this machine lacks: redis-server and its tools, Tcl, Python, Node.js, valgrind. Debian and Ubuntu.
 set -e
 missing=""
 need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
@@ -9,6 +9,7 @@ need tclsh tcl
 need python3 python3
 need node nodejs
 need npm npm
+need vgdb valgrind
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3-venv python3-pip"
 [ -z "$missing" ] && exit 0
 echo "installing:$missing"
