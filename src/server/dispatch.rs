@@ -312,10 +312,10 @@ fn execute(
             let done = execution::run_control(command, arguments, session, batch.services, batch.now_ms, reply, false);
             flow = done.0;
             if let Flow::Retry(_) = flow {
+                // It knows when to come again, unless it has found a slot standing still.
+                let is_frozen = session.waiting_since_ms.is_some();
                 session.waiting_since_ms = waited;
-                // It has found a shard busy, or a slot standing still.
-                let is_busy = session.busy_since_ms.is_some();
-                return if is_busy { flow } else { wait_for_slot(batch, session, command, reply) };
+                return if is_frozen { wait_for_slot(batch, session, command, reply) } else { flow };
             }
             done.1
         }

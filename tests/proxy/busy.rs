@@ -1,9 +1,12 @@
-//! Commands that need a shard which somebody holds for long: their connection waits, the others of its worker do not.
+//! Commands that need a shard which somebody holds for long, or room in the log: their connection waits, the others of its
+//! worker do not.
 
 use crate::client::Client;
 use crate::listener::Trio;
 use crate::nodes::LIMIT;
 use starling::base::slot::Slot;
+use starling::engine::Deadline;
+use starling::engine::log::Behind;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -44,12 +47,19 @@ fn a_busy_shard_holds_up_only_the_connection_that_needs_it() {
     for (request, expected) in requests {
         let is_passed = holds_once(|| {
             let held = trio.services.engine.lock_slot(slot, 0, 1);
-            let (answered, waiting) = asked(trio.client(), &request);
-            let (other_answered, other) = asked(trio.client(), "PING");
-            let is_passed = other_answered.recv_timeout(Duration::from_secs(2)).is_ok() && answered.try_recv().is_err();
+            let mut waiting = trio.client();
+            waiting.send(std::slice::from_ref(&request));
+            // One after the other: the first may be there before the request.
+            let mut other = trio.client();
+            let (told, pinged) = channel();
+            let pinging = std::thread::spawn(move || {
+                (0..20).for_each(|_| other.check("PING", "+PONG"));
+                let _ = told.send(());
+            });
+            let is_passed = pinged.recv_timeout(Duration::from_secs(2)).is_ok();
             drop(held);
-            assert_eq!(other.join().expect("it was asked").1, "+PONG\r\n");
-            let (_, reply) = waiting.join().expect("it was asked");
+            pinging.join().expect("they are answered");
+            let reply = waiting.receive();
             assert!(reply.starts_with(expected), "{request}: {reply}");
             is_passed
         });
@@ -94,4 +104,26 @@ fn watches_end_without_waiting_for_a_busy_shard() {
             client.check("EXEC", "*1 +PONG");
         }
     }
+}
+
+/// However long readers of the log take: nothing of a transaction is given up, as nothing of a single write is.
+#[test]
+fn exec_waits_for_room_in_the_log_until_there_is_some() {
+    // Longer than a request waits for a slot that stands still.
+    const LONGER: Duration = Duration::from_millis(1500);
+    let trio = Trio::start();
+    trio.show(3, [0, 0, 0]);
+    let (engine, slot) = (&trio.services.engine, Slot::of_key(KEY.as_bytes()));
+    let reader = engine.read_log(Behind::Wait(100_000));
+    while !engine.log.is_full() {
+        engine.lock_slot(slot, 0, 1).set_string(KEY.as_bytes(), &[b'x'; 10_000], Deadline::Clear);
+    }
+    let mut client = trio.client();
+    client.check("MULTI", "+OK");
+    client.check(&format!("SET {KEY} v"), "+QUEUED");
+    let (answered, waiting) = asked(client, "EXEC");
+    let has_waited = answered.recv_timeout(LONGER).is_err();
+    drop(reader);
+    assert_eq!(waiting.join().expect("it was asked").1, "*1\r\n+OK\r\n");
+    assert!(has_waited);
 }

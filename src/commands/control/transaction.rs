@@ -133,6 +133,7 @@ fn exec(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
         Outcome::Frozen => {
             // A slot is being handed over, or has been: EXEC is tried again, with the queue as it was.
             control.session.begin_transaction(transaction);
+            control.session.waiting_since_ms = Some(control.now_ms);
             control.flow = Flow::Retry(Box::pin(tokio::time::sleep(Duration::from_millis(1))));
         }
         Outcome::Full(rooms) => {
