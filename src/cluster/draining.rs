@@ -8,7 +8,7 @@
 //! The raft leader moves the slots; the node itself proposes no more than that it leaves and that it is gone. What became
 //! of either proposal may be unknown: both are said again until the topology shows them, and said twice they do nothing.
 
-use super::topology::{NodeState, Topology, TopologyChange};
+use super::topology::{NodeState, Phase, SlotRecord, Topology, TopologyChange};
 use crate::base::identity::{Incarnation, NodeId};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
@@ -130,7 +130,12 @@ impl Draining {
 
     /// What it ends with now.
     pub fn left(&self, topology: &Topology, reason: Reason) -> Drained {
-        let slots = held(topology, self.node);
+        // What is still being copied to it is with its owner too.
+        let is_copied = |slot: &Slot| {
+            let SlotRecord { primary, phase, .. } = *topology.slot(*slot);
+            primary != Some(self.node) && matches!(phase, Phase::Copying { .. } | Phase::Ready { .. })
+        };
+        let slots: SlotRanges = held(topology, self.node).slots().filter(|slot| !is_copied(slot)).collect();
         if slots.is_empty() { Drained::Everything } else { Drained::Left { slots, reason } }
     }
 }
@@ -148,11 +153,14 @@ fn waiting(topology: &Topology, node: NodeId, held: &SlotRanges) -> Waiting {
     }
 }
 
-/// The slots that a node serves, or may still hold.
+/// The slots that a node serves, or may still hold; and those on their way to it: until they are known to be called off, its
+/// hand-over may have been agreed without its hearing so, and then nobody else has their keys.
 fn held(topology: &Topology, node: NodeId) -> SlotRanges {
     let records = Slot::all().zip(topology.slots().iter());
-    let held =
-        records.filter(|(_, record)| record.primary == Some(node) || record.phase.releasing_from() == Some(node));
+    let may_have = |SlotRecord { primary, phase, .. }: &SlotRecord| {
+        [*primary, phase.releasing_from(), phase.target()].contains(&Some(node))
+    };
+    let held = records.filter(|(_, record)| may_have(record));
     held.map(|(slot, _)| slot).collect()
 }
 

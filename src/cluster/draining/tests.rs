@@ -131,6 +131,31 @@ fn it_goes_when_it_holds_nothing() {
     assert_eq!(cluster.look(), Next::End(Drained::Everything));
 }
 
+/// A hand-over to it may be agreed without its hearing so, and then it has the only keys.
+#[test]
+fn it_waits_to_know_what_becomes_of_slots_on_their_way_to_it() {
+    let mut cluster = Cluster::of(2);
+    let (from, to, incarnation) = (NodeId(1), NodeId(2), Incarnation(2));
+    cluster.draining = Draining::new(to, incarnation, PATIENCE_US, 0);
+    let slots: SlotRanges = Slot::all().take(4).collect();
+    cluster.agree(TopologyChange::CopyAdd { slots: slots.clone(), from, to, decided_by: u64::MAX });
+    let begun = cluster.topology.version;
+    cluster.leaves(2);
+    for next in [
+        TopologyChange::CopyReady { slots: slots.clone(), to, incarnation, begun },
+        TopologyChange::BeginHandoff { slots: slots.clone(), to, begun },
+    ] {
+        assert_eq!(cluster.run(2 * PATIENCE_US), None);
+        assert_eq!(cluster.draining.left(&cluster.topology, Reason::ToldAgain), Drained::Everything);
+        cluster.agree(next);
+    }
+    assert_eq!(cluster.run(2 * PATIENCE_US), None);
+    let (reason, lost) = (Reason::ToldAgain, slots.clone());
+    assert_eq!(cluster.draining.left(&cluster.topology, reason), Drained::Left { slots: lost, reason });
+    cluster.agree(TopologyChange::AbortHandoff { slots, to, begun });
+    assert_eq!(cluster.look(), Next::Propose(TopologyChange::RemoveNode { node: to, incarnation }));
+}
+
 #[test]
 fn it_ends_though_a_late_registration_brings_it_back() {
     let mut cluster = Cluster::of(2);
