@@ -76,6 +76,7 @@ impl Keyspace<'_> {
 
     /// How many keys the selected database has in the locked shards.
     pub fn key_count(&mut self) -> u64 {
+        self.show_all();
         self.locks.indexes().map(|index| self.held_keys(index)).sum()
     }
 
@@ -102,6 +103,7 @@ impl Keyspace<'_> {
     /// The keys of a slot that is not somebody else's.
     fn held_table(&mut self, slot: Slot) -> Option<&mut SlotTable> {
         let place = self.place_in(slot, 0);
+        self.show(place);
         self.shard(place).is_held(place.slot_in_shard).then(|| self.table(place)).flatten()
     }
 

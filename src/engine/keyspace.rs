@@ -8,6 +8,7 @@ use super::effect::{Cause, encode};
 use super::entry::{Entry, Kind};
 use super::group::Draft;
 use super::log::Log;
+use super::log::gate::{self, Shown};
 use super::lookup::{Lookup, discard};
 use super::reclaim::Discarded;
 use super::shard::{Shard, SlotState, SlotTable, add};
@@ -62,6 +63,9 @@ pub struct Keyspace<'e> {
     hint: Option<Hint>,
     /// The effects of what has changed, if somebody reads them.
     draft: Option<Box<Draft>>,
+    /// What is shown is noted: replies wait until it is kept.
+    is_gated: bool,
+    shown: Shown,
     /// Stands behind `locks`: nobody is told anything under a lock.
     bell: Bell<'e>,
 }
@@ -86,7 +90,7 @@ impl Bell<'_> {
 impl Drop for Bell<'_> {
     fn drop(&mut self) {
         if self.is_rung {
-            self.log.tell_sealed();
+            self.log.ask();
         }
     }
 }
@@ -98,6 +102,9 @@ impl Drop for Keyspace<'_> {
         if self.draft.is_some() {
             self.commit();
         }
+        if self.is_gated {
+            gate::note(self.shown);
+        }
     }
 }
 
@@ -105,7 +112,9 @@ impl<'e> Keyspace<'e> {
     pub(super) fn new(engine: &'e Engine, locks: Locks<'e>, database: usize, now_ms: u64) -> Keyspace<'e> {
         let garbage = Discarded::new(&engine.reclaimer);
         let bell = Bell { log: &engine.log, is_rung: false };
-        Keyspace { engine, locks, garbage, database, now_ms, cause: Cause::Client, hint: None, draft: None, bell }
+        let (is_gated, shown) = (engine.log.is_gated(), Shown::default());
+        let cause = Cause::Client;
+        Keyspace { engine, locks, garbage, database, now_ms, cause, hint: None, draft: None, is_gated, shown, bell }
     }
 
     /// The moment of this command, in Unix milliseconds: the same for all its keys.
@@ -256,6 +265,7 @@ impl<'e> Keyspace<'e> {
     #[inline]
     fn find(&mut self, place: Place, key: &[u8]) -> Option<Index> {
         let now_ms = self.now_ms;
+        self.show(place);
         let entries = &self.table(place)?.entries;
         let at = entries.find_index(place.hash, |entry| entry.key() == key)?;
         if entries.get(at)?.is_expired(now_ms) {
@@ -263,6 +273,23 @@ impl<'e> Keyspace<'e> {
             return None;
         }
         Some(at)
+    }
+
+    /// Notes that something of a slot is shown.
+    #[inline]
+    pub(super) fn show(&mut self, place: Place) {
+        if self.is_gated {
+            let last = self.locks.shard(place.shard).meta(place.slot_in_shard).last;
+            self.shown.gate = self.shown.gate.max(last);
+        }
+    }
+
+    /// Notes that something of all slots is shown.
+    #[inline]
+    pub(super) fn show_all(&mut self) {
+        if self.is_gated {
+            self.shown.gate = self.engine.log.end();
+        }
     }
 
     /// One look for a key that may be written: all changes of single entries begin with it.
@@ -470,6 +497,7 @@ impl<'e> Keyspace<'e> {
         if appended.is_sealed {
             self.bell.ring();
         }
+        self.shown = Shown { gate: appended.end, wrote: true };
         draft.clear();
         SCRATCH.set(Some(draft));
     }

@@ -14,9 +14,12 @@
 //! it is behind by more than its limit the log is *full*, and writers wait before they execute until it has caught up to
 //! the half. A reader that can begin again loses its place instead.
 
+pub mod gate;
+
 use super::Engine;
 use super::group::{Draft, Group};
 use crate::base::hlc::HybridClock;
+use gate::{Gate, Gates};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,6 +39,8 @@ const KEPT_BYTES: u64 = 64 * 1024 * 1024;
 const READ: u8 = 1;
 /// A reader that must have everything is behind by more than its limit.
 const FULL: u8 = 2;
+/// Replies wait until what they show is kept.
+const GATED: u8 = 4;
 
 /// How many bytes the log has had since the process started: a place in it, which means nothing to others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -95,11 +100,13 @@ impl std::error::Error for Lost {}
 pub struct Log {
     flags: AtomicU8,
     tail: Mutex<Tail>,
+    /// How far it is kept, where replies wait for that.
+    pub gates: Gates,
     /// Told when there is room again, and counted before: whoever has counted before it looked misses no word.
     room: Notify,
     rooms: AtomicU64,
-    /// Told when a chunk was sealed.
-    sealed: Notify,
+    /// Told when there is much to read.
+    bells: Mutex<Vec<Arc<Notify>>>,
 }
 
 #[derive(Debug)]
@@ -142,9 +149,10 @@ impl Default for Log {
                 cursors: Vec::new(),
                 last_reader: 0,
             }),
+            gates: Gates::default(),
             room: Notify::new(),
             rooms: AtomicU64::new(0),
-            sealed: Notify::new(),
+            bells: Mutex::default(),
         }
     }
 }
@@ -160,6 +168,17 @@ impl Log {
     #[inline]
     pub fn is_full(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & FULL != 0
+    }
+
+    /// Whether replies wait until what they show is kept.
+    #[inline]
+    pub fn is_gated(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & GATED != 0
+    }
+
+    /// Whether a reply with this gate may leave.
+    pub fn look(&self, gate: LogOffset) -> Gate {
+        if self.is_gated() { self.gates.look(gate) } else { Gate::Open }
     }
 
     /// How often there has been room again: to be asked before it is asked whether there is.
@@ -182,14 +201,18 @@ impl Log {
         self.room.notify_waiters();
     }
 
-    /// Over when a chunk was filled since the last time.
-    pub async fn until_sealed(&self) {
-        self.sealed.notified().await;
+    /// A bell that rings when readers are asked to read; it is theirs until this is dropped.
+    pub fn listen(&self) -> Arc<Notify> {
+        let bell = Arc::new(Notify::new());
+        let mut bells = self.bells.lock();
+        bells.retain(|other| Arc::strong_count(other) > 1);
+        bells.push(Arc::clone(&bell));
+        bell
     }
 
-    /// Tells readers that a chunk is full. No lock may be held.
-    pub(super) fn tell_sealed(&self) {
-        self.sealed.notify_one();
+    /// Asks the readers to read: a chunk is full, or replies wait. No lock may be held.
+    pub fn ask(&self) {
+        self.bells.lock().iter().for_each(|bell| bell.notify_one());
     }
 
     /// The end of the log.
@@ -371,6 +394,22 @@ impl Engine {
             drop(shard.lock());
         }
         Reader { engine: Arc::clone(self), number }
+    }
+}
+
+impl Engine {
+    /// Makes replies wait until the log is kept as far as what they show, or lets them go at once. A reader must be there
+    /// and pass the gates; what was executed before counts as kept.
+    pub fn set_gated(&self, is_gated: bool) {
+        if is_gated {
+            self.log.gates.pass(self.log.end());
+            self.log.flags.fetch_or(GATED, Ordering::SeqCst);
+            // Whoever has not seen the flag holds the lock of a shard.
+            self.shards.iter().for_each(|shard| drop(shard.lock()));
+        } else {
+            self.log.flags.fetch_and(!GATED, Ordering::SeqCst);
+            self.log.gates.tell();
+        }
     }
 }
 

@@ -71,8 +71,9 @@ pub(super) fn answer(shared: &Shared, sender: &Sender, Blob(bytes): &Blob) -> Re
 /// Reads the log whenever there is much of it, so that it need not be kept, and that writers which are faster than the
 /// link are made to wait.
 pub(super) async fn follow_log(shared: Arc<Shared>) {
+    let bell = shared.engine.log.listen();
     loop {
-        shared.engine.log.until_sealed().await;
+        bell.notified().await;
         let mut source = shared.source.lock();
         if !source.streams.is_empty() {
             let followed = source.exports.follow();

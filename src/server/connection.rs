@@ -7,7 +7,7 @@
 use super::ahead::Ahead;
 use super::dispatch::{self, Batch};
 use super::forwarding::Proxied;
-use super::output::{LATER_MAX, Output};
+use super::output::{Held, LATER_MAX, Output};
 use super::socket::Socket;
 use super::timing::Timing;
 use super::worker::{Seat, Worker};
@@ -16,6 +16,7 @@ use crate::commands::context::{Flow, Wait};
 use crate::commands::session::{ReplyMode, Session};
 use crate::commands::spec::PUSHES;
 use crate::commands::table;
+use crate::engine::log::gate::{self, Gate};
 use crate::resp::decoder::{Decoder, Limits, ProtocolError};
 use crate::resp::reply::ReplyWriter;
 use crate::services::clients::Client;
@@ -136,7 +137,9 @@ impl Connection {
         self.turn = Turn::default();
         loop {
             self.take_messages();
-            self.output.poll_later(context);
+            let worker = &self.worker;
+            let look = |gate, is_asked, context: &mut Context<'_>| worker.look(gate, is_asked, context);
+            self.output.poll_later(context, look, || worker.services.engine.log.gates.watermark());
             match self.poll_send(context) {
                 Err(_) => return Poll::Ready(()),
                 Ok(()) if self.stage == Stage::Closing && self.output.is_empty() => return Poll::Ready(()),
@@ -168,7 +171,10 @@ impl Connection {
             match ready!(self.poll_receive(context)) {
                 Ok(true) => {}
                 // It sends no more, and may still wait for what is under way.
-                Ok(false) if self.proxied.as_ref().is_some_and(|proxied| proxied.is_answering()) => {
+                Ok(false)
+                    if self.output.is_holding()
+                        || self.proxied.as_ref().is_some_and(|proxied| proxied.is_answering()) =>
+                {
                     self.stage = Stage::Closing;
                 }
                 Ok(false) | Err(_) => return Poll::Ready(()),
@@ -320,7 +326,12 @@ impl Connection {
             timing: Timing::default(),
             view: services.cluster.as_ref().map(|cluster| cluster.view()),
             proxied: self.proxied(),
+            shown: services.engine.log.is_gated().then(Vec::new),
         };
+        if batch.shown.is_some() {
+            // What others on this thread have shown is theirs.
+            gate::take_shown();
+        }
         self.session.client.active_at_ms.store(batch.now_ms, Ordering::Relaxed);
         self.session.client.input_bytes.store(bytes.len(), Ordering::Relaxed);
         let bulk_bytes_max = config.proto_max_bulk_len as i64;
@@ -359,7 +370,7 @@ impl Connection {
         self.turn.reply_bytes += shared.len();
         self.decoder.shrink();
         if !shared.is_empty() {
-            self.send_shared(&mut shared, batch.now_ms);
+            self.send_shared(&mut shared, &mut batch);
         }
         drop(shared);
         self.check_output_limit(0, batch.now_ms);
@@ -392,6 +403,9 @@ impl Connection {
             if !wanted {
                 shared.truncate(mark);
             }
+            if let Some(shown) = &mut batch.shown {
+                shown.push((shared.len(), gate::take_shown()));
+            }
             match flow {
                 Flow::Continue => {}
                 Flow::Close => self.stage = Stage::Closing,
@@ -399,11 +413,14 @@ impl Connection {
                     self.stage = Stage::Closing;
                     self.output = Output::default();
                     shared.clear();
+                    batch.shown.iter_mut().for_each(Vec::clear);
                 }
                 Flow::After(wait) => self.set_wait(Some(wait)),
                 Flow::Later(later) => {
                     // Replies before it go ahead of it.
-                    self.output.take_over(shared, 0);
+                    if !self.hold(shared, batch) {
+                        self.output.take_over(shared, 0);
+                    }
                     self.output.push_later(later, wanted);
                 }
                 Flow::Retry(wait) => {
@@ -440,10 +457,13 @@ impl Connection {
     }
 
     /// Sends the thread's buffer, and keeps what the socket does not take.
-    fn send_shared(&mut self, shared: &mut Vec<u8>, now_ms: u64) {
+    fn send_shared(&mut self, shared: &mut Vec<u8>, batch: &mut Batch<'_>) {
         // A reply over the limit is not sent in part.
-        if shared.len() > UNLIMITED_REPLY_BYTES && self.check_output_limit(shared.len(), now_ms) {
+        if shared.len() > UNLIMITED_REPLY_BYTES && self.check_output_limit(shared.len(), batch.now_ms) {
             shared.clear();
+        }
+        if self.hold(shared, batch) {
+            return;
         }
         let sent = if self.output.is_empty() { self.stream.try_write(shared).unwrap_or(0) } else { 0 };
         self.worker.counters.sent(sent);
@@ -451,6 +471,20 @@ impl Connection {
         if shared.capacity() > 4 * TURN_REPLY_BYTES_MAX {
             *shared = Vec::new();
         }
+    }
+
+    /// Holds the thread's buffer back where the log is not kept as far as what its replies show.
+    fn hold(&mut self, shared: &mut Vec<u8>, batch: &mut Batch<'_>) -> bool {
+        let Some(shown) = &mut batch.shown else { return false };
+        let replies = std::mem::take(shown);
+        let gate = replies.iter().map(|(_, shown)| shown.gate).max().unwrap_or_default();
+        let is_held = !shared.is_empty() && self.worker.services.engine.log.look(gate) != Gate::Open;
+        if is_held {
+            // A copy: the buffer serves the next batch, and most of its block may be unused.
+            self.output.hold(Held { gate, bytes: shared.as_slice().to_vec(), replies });
+            shared.clear();
+        }
+        is_held
     }
 
     /// Closes a connection that has sent more of one request than the query buffer may hold.

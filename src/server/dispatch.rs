@@ -11,6 +11,7 @@ use crate::commands::execution::{self, Executed, Keys};
 use crate::commands::session::{Queued, Session};
 use crate::commands::spec::{self, Handler};
 use crate::commands::table::{self, Command};
+use crate::engine::log::gate::Shown;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
@@ -40,6 +41,8 @@ pub struct Batch<'a> {
     pub view: Option<Guard<Arc<View>>>,
     /// The connection's side of the proxy, if its requests are forwarded.
     pub proxied: Option<Rc<Proxied>>,
+    /// Where each reply in the buffer ends, and what it has shown; `None`: nobody asks.
+    pub shown: Option<Vec<(usize, Shown)>>,
 }
 
 /// A request that was looked at ahead of its turn, so that its key could be fetched into the cache.

@@ -527,6 +527,10 @@ impl Home for ThisNode {
         }
         // The others need their client's session: they come over a link to this very node.
         let Handler::Data(_) = command.spec.handler else { return None };
+        if self.services.engine.log.is_gated() {
+            // A link holds the reply back until it may leave.
+            return None;
+        }
         if command.spec.has(spec::DENYOOM) && self.is_out_of_memory() {
             let mut bytes = Vec::new();
             super::dispatch::OUT_OF_MEMORY.write(&mut ReplyWriter::new(&mut bytes, protocol));

@@ -1,13 +1,17 @@
 //! What a connection has to send: replies in the order of the requests, of which some may still be to come.
 //!
 //! It is one queue. At its front stand bytes that may be sent, in chunks that are freed one by one as they are sent;
-//! behind the first reply that is still to come everything waits for it.
+//! behind the first reply that is still to come everything waits for it. Replies that are there, and are held back until
+//! what they show is kept, wait in the same queue: whatever was made after them follows them.
 
 use crate::commands::context::LaterReply;
+use crate::engine::log::LogOffset;
+use crate::engine::log::gate::{Gate, Shown};
 use crate::resp::reply::Protocol;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Replies that may be outstanding at a time; a connection with more waits before it reads on.
@@ -88,12 +92,56 @@ impl Chunks {
     }
 }
 
-/// A reply that comes later, and what is sent behind it.
+/// What is awaited, and what is sent behind it.
 struct Later {
-    reply: LaterReply,
-    /// CLIENT REPLY may have silenced it.
-    is_wanted: bool,
+    awaited: Awaited,
     behind: Chunks,
+}
+
+enum Awaited {
+    /// A reply that is still to come; CLIENT REPLY may have silenced it.
+    Reply { reply: LaterReply, is_wanted: bool },
+    /// Replies that are held back, and whether it was asked to be woken for them.
+    Gate { held: Held, is_asked: bool },
+}
+
+/// Replies that are held back.
+#[derive(Debug)]
+pub struct Held {
+    /// They may leave when the log is kept to here.
+    pub gate: LogOffset,
+    pub bytes: Vec<u8>,
+    /// Where each of them ends, and what it has shown.
+    pub replies: Vec<(usize, Shown)>,
+}
+
+impl Held {
+    /// The replies, those that can never leave as errors.
+    fn refused(self, open_to: LogOffset, reason: &str) -> Vec<u8> {
+        let (mut bytes, mut start) = (Vec::new(), 0);
+        for (end, shown) in self.replies {
+            let reply = &self.bytes[start..end];
+            start = end;
+            if shown.gate <= open_to || reply.is_empty() {
+                bytes.extend_from_slice(reply);
+                continue;
+            }
+            let what = match shown.wrote {
+                true => "INDOUBT The command was executed, and may be lost",
+                false => "UNKEPT Nothing was written, and what was read may be lost",
+            };
+            bytes.extend(error_bytes(&format!("{what}: {reason}")));
+        }
+        bytes.extend_from_slice(&self.bytes[start..]);
+        bytes
+    }
+}
+
+/// How what was awaited has ended.
+enum Opened {
+    Reply(Vec<u8>),
+    Held,
+    Refused(Arc<str>),
 }
 
 /// The output of one connection.
@@ -163,20 +211,55 @@ impl Output {
 
     /// Appends a reply that is still to come.
     pub fn push_later(&mut self, reply: LaterReply, is_wanted: bool) {
-        self.later.push_back(Later { reply, is_wanted, behind: Chunks::default() });
+        self.later.push_back(Later { awaited: Awaited::Reply { reply, is_wanted }, behind: Chunks::default() });
     }
 
-    /// Takes in the replies that have come, in order.
-    pub fn poll_later(&mut self, context: &mut Context<'_>) {
+    /// Appends replies that are held back.
+    pub fn hold(&mut self, held: Held) {
+        self.held_behind += held.bytes.capacity();
+        self.later.push_back(Later { awaited: Awaited::Gate { held, is_asked: false }, behind: Chunks::default() });
+    }
+
+    /// Whether replies are held back.
+    pub fn is_holding(&self) -> bool {
+        self.later.iter().any(|later| matches!(later.awaited, Awaited::Gate { .. }))
+    }
+
+    /// Takes in the replies that have come, and those that may leave, in order. `look` says whether a gate is open, and is told
+    /// whether it was asked before; where it is not, this is polled again when it may be.
+    pub fn poll_later(
+        &mut self,
+        context: &mut Context<'_>,
+        mut look: impl FnMut(LogOffset, bool, &mut Context<'_>) -> Gate,
+        watermark: impl Fn() -> LogOffset,
+    ) {
         while let Some(later) = self.later.front_mut() {
-            let Poll::Ready(bytes) = later.reply.as_mut().poll(context) else { return };
-            if let Some(later) = self.later.pop_front() {
-                if later.is_wanted {
-                    self.ready.append(bytes);
+            let opened = match &mut later.awaited {
+                Awaited::Reply { reply, .. } => match reply.as_mut().poll(context) {
+                    Poll::Ready(bytes) => Opened::Reply(bytes),
+                    Poll::Pending => return,
+                },
+                Awaited::Gate { held, is_asked } => match look(held.gate, std::mem::replace(is_asked, true), context) {
+                    Gate::Open => Opened::Held,
+                    Gate::Failed(reason) => Opened::Refused(reason),
+                    Gate::Closed => return,
+                },
+            };
+            let Some(Later { awaited, behind }) = self.later.pop_front() else { return };
+            match (awaited, opened) {
+                (Awaited::Reply { is_wanted, .. }, Opened::Reply(bytes)) if is_wanted => self.ready.append(bytes),
+                (Awaited::Gate { held, .. }, Opened::Refused(reason)) => {
+                    self.held_behind -= held.bytes.capacity();
+                    self.ready.append(held.refused(watermark(), &reason));
                 }
-                self.held_behind -= later.behind.held;
-                self.ready.append_all(later.behind);
+                (Awaited::Gate { held, .. }, _) => {
+                    self.held_behind -= held.bytes.capacity();
+                    self.ready.append(held.bytes);
+                }
+                _ => {}
             }
+            self.held_behind -= behind.held;
+            self.ready.append_all(behind);
         }
     }
 
@@ -295,13 +378,40 @@ mod tests {
         output.share(Bytes::from(vec![b'3'; CHUNK_BYTES]));
         output.push_later(Box::pin(std::future::ready(b"silent".to_vec())), false);
         output.copy(b"4");
-        output.poll_later(&mut context);
+        output.poll_later(&mut context, |_, _, _| Gate::Open, LogOffset::default);
         assert_eq!(send_all(&mut output), b"1");
         assert!(!output.is_empty() && output.held_bytes() > CHUNK_BYTES);
         has_come.set(true);
-        output.poll_later(&mut context);
+        output.poll_later(&mut context, |_, _, _| Gate::Open, LogOffset::default);
         assert_eq!(send_all(&mut output), [b"2", vec![b'3'; CHUNK_BYTES].as_slice(), b"4"].concat());
         assert!(output.is_empty());
         assert_eq!((output.held_bytes(), output.held_behind), (0, 0));
+    }
+    /// Held replies leave in their place, or as errors that say what has happened.
+    #[test]
+    fn held_replies_wait_for_their_gate() {
+        let shown = |gate: u64, wrote: bool| Shown { gate: LogOffset(gate), wrote };
+        let fill = |output: &mut Output| {
+            output.copy(b"+1\r\n");
+            let bytes = b"+old\r\n+read\r\n+written\r\n".to_vec();
+            let replies =
+                vec![(6, shown(3, false)), (13, shown(9, false)), (23, shown(10, true)), (23, shown(10, true))];
+            output.hold(Held { gate: LogOffset(10), bytes, replies });
+            output.copy(b"+2\r\n");
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        let mut check = |gate: Gate, expected: &[u8], is_empty: bool| {
+            let mut output = Output::default();
+            fill(&mut output);
+            output.poll_later(&mut context, |_, _, _| gate.clone(), || LogOffset(5));
+            assert_eq!(String::from_utf8_lossy(&send_all(&mut output)), String::from_utf8_lossy(expected));
+            assert_eq!((output.is_empty(), output.is_holding()), (is_empty, !is_empty));
+            assert_eq!(output.held_bytes() == 0, is_empty);
+        };
+        check(Gate::Closed, b"+1\r\n", false);
+        check(Gate::Open, b"+1\r\n+old\r\n+read\r\n+written\r\n+2\r\n", true);
+        let refused = b"+1\r\n+old\r\n-UNKEPT Nothing was written, and what was read may be lost: no disk\r\n\
+            -INDOUBT The command was executed, and may be lost: no disk\r\n+2\r\n";
+        check(Gate::Failed("no disk".into()), refused, true);
     }
 }

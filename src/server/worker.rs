@@ -8,6 +8,8 @@ use crate::base::clock;
 use crate::commands::session::Session;
 use crate::commands::table;
 use crate::config::Config;
+use crate::engine::log::LogOffset;
+use crate::engine::log::gate::{Gate, Party};
 use crate::proxy::Proxy;
 use crate::services::Services;
 use crate::services::clients::Accepted;
@@ -18,8 +20,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Waker};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Bytes that one read may take in, as in Redis.
 const READ_BYTES: usize = 64 * 1024;
@@ -43,6 +46,11 @@ pub struct Worker {
     pub held: HeldHere,
     /// Executes on other nodes; a standalone server has none.
     pub proxy: Option<Rc<Proxy>>,
+    /// Connections whose replies wait until the log is kept so far.
+    held_back: RefCell<Vec<(LogOffset, Waker)>>,
+    party: Arc<Party>,
+    /// The reader of the log is to be asked to keep it.
+    ask: Notify,
 }
 
 /// A connection as its worker counts it: from its accept on, until this is dropped.
@@ -100,6 +108,9 @@ pub fn start(services: Arc<Services>, index: usize, count: usize) -> std::io::Re
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let worker = Rc::new(Worker {
             proxy: forwarding::proxy(&services),
+            held_back: RefCell::default(),
+            party: services.engine.log.gates.join(),
+            ask: Notify::new(),
             services,
             counters,
             input: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
@@ -115,6 +126,8 @@ pub fn start(services: Arc<Services>, index: usize, count: usize) -> std::io::Re
 
 async fn serve(worker: Rc<Worker>, mut arrivals: mpsc::Receiver<Arrival>, index: usize, count: usize) {
     tokio::task::spawn_local(expire(Arc::clone(&worker.services), index, count));
+    tokio::task::spawn_local(wake_held_back(Rc::clone(&worker)));
+    tokio::task::spawn_local(ask_to_keep(Rc::clone(&worker)));
     while let Some(arrival) = arrivals.recv().await {
         if let Err(error) = worker.accept(arrival) {
             tracing::debug!(%error, "a connection was lost while it was accepted");
@@ -137,10 +150,54 @@ impl Worker {
         Ok(())
     }
 
+    /// Whether replies with this gate may leave; where they may not yet, and the task has not asked before, it is woken when
+    /// they may.
+    pub fn look(&self, gate: LogOffset, is_asked: bool, context: &mut Context<'_>) -> Gate {
+        let log = &self.services.engine.log;
+        let before = log.look(gate);
+        if is_asked || before != Gate::Closed {
+            return before;
+        }
+        self.held_back.borrow_mut().push((gate, context.waker().clone()));
+        self.party.wait();
+        self.ask.notify_one();
+        // It may have been opened before the flag was up.
+        log.look(gate)
+    }
+
     /// Whether memory is over `maxmemory`.
     #[inline]
     pub fn is_out_of_memory(&self, config: &Config) -> bool {
         config.maxmemory != 0 && memory::counted_bytes(&self.services) > config.maxmemory
+    }
+}
+
+/// Wakes the connections whose replies may leave: one word from whoever keeps the log is for all of them.
+async fn wake_held_back(worker: Rc<Worker>) {
+    loop {
+        worker.party.until_told().await;
+        let log = &worker.services.engine.log;
+        let mut held_back = worker.held_back.borrow_mut();
+        held_back.retain(|(gate, waker)| {
+            let is_closed = log.look(*gate) == Gate::Closed;
+            if !is_closed {
+                waker.wake_by_ref();
+            }
+            is_closed
+        });
+        if !held_back.is_empty() {
+            worker.party.wait();
+        }
+    }
+}
+
+/// Asks the reader of the log to keep it, after the connections that are ready in this turn: it takes then what all of
+/// them have written.
+async fn ask_to_keep(worker: Rc<Worker>) {
+    loop {
+        worker.ask.notified().await;
+        tokio::task::yield_now().await;
+        worker.services.engine.log.ask();
     }
 }
 

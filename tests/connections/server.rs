@@ -101,7 +101,7 @@ pub(crate) fn encoded(requests: &[&str]) -> Vec<u8> {
 }
 
 impl<S: Read + Write> Client<S> {
-    fn new(stream: S) -> Client<S> {
+    pub(crate) fn new(stream: S) -> Client<S> {
         Client { stream, framer: reply::Framer::default(), received: Vec::new(), taken: 0 }
     }
 
