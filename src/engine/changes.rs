@@ -1,6 +1,7 @@
 //! Random changes of keys, for tests: what they make of an engine, and what is in it afterwards.
 
 use super::effect::Side;
+use super::entry::Entry;
 use super::{Deadline, Engine, Increment, Keyspace, WrongKind};
 use crate::base::identity::Position;
 use crate::base::slot::Slot;
@@ -72,6 +73,36 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
+/// Keys of a few slots, so that renames meet both cases.
+pub(super) fn key(number: u8) -> Vec<u8> {
+    format!("{{{}}}{number}", number % 3).into_bytes()
+}
+
+/// Changes that are made under one set of locks, in one database.
+pub(super) fn group() -> impl Strategy<Value = (u8, Vec<Change>)> {
+    (any::<u8>(), prop_oneof![4 => prop::collection::vec(change(), 1..2), 1 => prop::collection::vec(change(), 1..6)])
+}
+
+/// Makes the changes of a group.
+pub(super) fn perform(engine: &Engine, database: u8, changes: &[Change]) {
+    let database = database as usize % DATABASES;
+    let mut keys = engine.lock_all(database, NOW_MS);
+    for change in changes {
+        if let Change::Expire(after) = change {
+            drop(keys);
+            let later = NOW_MS + u64::from(*after);
+            keys = engine.lock_all(database, later);
+            for number in 0..120 {
+                keys.exists(&key(number));
+            }
+            drop(keys);
+            keys = engine.lock_all(database, NOW_MS);
+        } else {
+            make(&mut keys, change, &key);
+        }
+    }
+}
+
 /// Makes one change in the selected database of locked shards; `name` makes keys of numbers.
 pub(super) fn make(keys: &mut Keyspace<'_>, change: &Change, name: &dyn Fn(u8) -> Vec<u8>) {
     let at = |after: u16| NOW_MS + 1 + u64::from(after);
@@ -139,20 +170,23 @@ pub(super) fn contents(
     // At time 0 nothing has expired.
     let mut keys = engine.lock_all(database, 0);
     for slot in slots {
-        keys.visit_slot(slot, |entry| {
-            let mut parts: Vec<Vec<u8>> = match entry.as_value() {
-                Some(Value::Set(set)) => set.iter().map(|member| member.to_vec()).collect(),
-                Some(Value::Hash(hash)) => {
-                    hash.iter().map(|(field, value)| [field.to_vec(), value.to_vec()].concat()).collect()
-                }
-                _ => vec![super::export::encode_entry(entry)],
-            };
-            parts.sort();
-            parts.push(format!("{:?} {:?}", entry.kind(), entry.deadline()).into_bytes());
-            found.insert(entry.key().to_vec(), parts);
-        });
+        keys.visit_slot(slot, |entry| _ = found.insert(entry.key().to_vec(), parts(entry)));
     }
     found
+}
+
+/// What is in one entry.
+pub(super) fn parts(entry: &Entry) -> Vec<Vec<u8>> {
+    let mut parts: Vec<Vec<u8>> = match entry.as_value() {
+        Some(Value::Set(set)) => set.iter().map(|member| member.to_vec()).collect(),
+        Some(Value::Hash(hash)) => {
+            hash.iter().map(|(field, value)| [field.to_vec(), value.to_vec()].concat()).collect()
+        }
+        _ => vec![super::export::encode_entry(entry)],
+    };
+    parts.sort();
+    parts.push(format!("{:?} {:?}", entry.kind(), entry.deadline()).into_bytes());
+    parts
 }
 
 /// Where the histories of all slots stand.

@@ -40,13 +40,13 @@ impl Keyspace<'_> {
         }
         for slot in slots.slots() {
             let slot_in_shard = placement.slot_in_shard(slot);
-            let shard = self.locks.shard(placement.shard(slot));
-            shard.advance(slot_in_shard);
+            self.locks.shard(placement.shard(slot)).advance(slot_in_shard);
             for database in databases.clone() {
+                let shard = self.locks.shard(placement.shard(slot));
                 let Some(taken) = shard.take_slot(database, slot_in_shard) else { continue };
                 add(&shard.counters.changes, taken.entries.len() as i64);
                 count += taken.entries.len() as u64;
-                self.garbage.push(Garbage::Slot(taken));
+                self.discard_slot(slot, database, taken);
             }
         }
         if self.engine.log.is_read() {
@@ -54,6 +54,15 @@ impl Keyspace<'_> {
             self.record(None, |out| encode::flush(out, database, slots));
         }
         count
+    }
+
+    /// Frees the keys of a slot that were taken out whole, unless a snapshot needs them.
+    pub(super) fn discard_slot(&mut self, slot: Slot, database: usize, taken: SlotTable) {
+        let taken = match self.engine.access.load().has_snapshot() {
+            true => self.engine.snapshots.save_table(slot, database, taken),
+            false => Some(taken),
+        };
+        self.garbage.add(taken.map(Garbage::Slot));
     }
 
     /// Exchanges two databases; all shards must be locked.
@@ -68,6 +77,9 @@ impl Keyspace<'_> {
             });
             shard.swap(first, second);
             add(&shard.counters.changes, 1);
+        }
+        if self.engine.access.load().has_snapshot() {
+            self.engine.snapshots.swap(first, second);
         }
         if self.engine.log.is_read() {
             self.record(None, |out| encode::swap_databases(out, first as u32, second as u32));

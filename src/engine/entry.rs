@@ -93,7 +93,7 @@ struct Header {
     key_length: u32,
     /// Length of an inline string, else 0.
     value_length: u32,
-    /// The low 24 bits: LRU clock or LFU counter. The high 8: the snapshot mark.
+    /// The low 24 bits: LRU clock or LFU counter. The high 8: the snapshot's mark (`engine/snapshot`).
     access: u32,
     form: Form,
     flags: u8,
@@ -117,7 +117,8 @@ unsafe impl Send for Entry {}
 unsafe impl Sync for Entry {}
 
 impl Entry {
-    /// A string. `deadline` is in Unix milliseconds, `access` in the low 24 bits is the LRU clock or LFU counter.
+    /// A string. `deadline` is in Unix milliseconds; `access` is the LRU clock or LFU counter in the low 24 bits, and the
+    /// mark above them.
     pub fn string(key: &[u8], bytes: &[u8], deadline: Option<u64>, access: u32) -> Entry {
         match number::parse_i64(bytes) {
             Some(value) => Entry::build(key, Body::Integer(value), deadline, access),
@@ -304,6 +305,24 @@ impl Entry {
     pub fn set_access(&mut self, access: u32) {
         let header = self.header_mut();
         header.access = header.access & 0xff00_0000 | access & 0x00ff_ffff;
+    }
+
+    /// Sets clock and mark together.
+    #[inline]
+    pub(super) fn set_access_word(&mut self, word: u32) {
+        self.header_mut().access = word;
+    }
+
+    /// The number of the last snapshot that this entry is not part of, or is no more.
+    #[inline]
+    pub(super) fn mark(&self) -> u8 {
+        (self.header().access >> 24) as u8
+    }
+
+    #[inline]
+    pub(super) fn set_mark(&mut self, mark: u8) {
+        let header = self.header_mut();
+        header.access = header.access & 0x00ff_ffff | u32::from(mark) << 24;
     }
 
     /// Bytes of memory: the block, and what hangs on it.

@@ -9,7 +9,7 @@ use super::entry::{Entry, Kind};
 use super::group::Draft;
 use super::log::Log;
 use super::log::gate::{self, Shown};
-use super::lookup::{Lookup, discard};
+use super::lookup::Lookup;
 use super::reclaim::Discarded;
 use super::shard::{Shard, SlotState, SlotTable, add};
 use super::watches::Watch;
@@ -308,9 +308,11 @@ impl<'e> Keyspace<'e> {
 
     #[inline]
     fn lookup_at(&mut self, place: Place, at: Option<Index>) -> Lookup<'_, 'e> {
-        let (database, access_clock) = (self.database, self.engine.access_clock());
+        let (database, moment) = (self.database, self.engine.access.load());
         let (table, counters) = self.locks.shard(place.shard).split_for_write(database, place.slot_in_shard);
-        Lookup { table, counters, garbage: &mut self.garbage, database, hash: place.hash, at, access_clock }
+        let snapshots = moment.has_snapshot().then_some(&self.engine.snapshots);
+        let (garbage, hash, access) = (&mut self.garbage, place.hash, moment.word());
+        Lookup { table, counters, garbage, database, hash, at, access, snapshots }
     }
 
     // ---- writing ----
@@ -397,13 +399,10 @@ impl<'e> Keyspace<'e> {
     #[cold]
     pub(super) fn expire(&mut self, place: Place, key: &[u8]) {
         let database = self.database;
-        let (Some(table), counters) = self.locks.shard(place.shard).split(database, place.slot_in_shard) else {
-            return;
-        };
-        let Some(at) = table.entries.find_index(place.hash, |entry| entry.key() == key) else { return };
-        if let Some(entry) = table.remove(counters, database, at) {
-            add(&counters.expired, 1);
-            discard(&mut self.garbage, entry);
+        let find = |table: &mut SlotTable| table.entries.find_index(place.hash, |entry| entry.key() == key);
+        if let Some(at) = self.table(place).and_then(find) {
+            self.lookup_at(place, Some(at)).remove();
+            add(&self.shard(place).counters.expired, 1);
             let cause = std::mem::replace(&mut self.cause, Cause::Expire);
             self.raise_watches(place, key, database);
             self.publish(place, |out| encode::delete(out, key));
@@ -538,7 +537,7 @@ impl<'e> Keyspace<'e> {
         let mut value = create();
         let result = edit(&mut value, &limits);
         if !is_empty(&value) {
-            found.insert(Entry::value(key, value, None, found.access_clock));
+            found.insert(Entry::value(key, value, None, found.access));
         }
         Ok(Some(result))
     }

@@ -215,6 +215,13 @@ impl Log {
         self.bells.lock().iter().for_each(|bell| bell.notify_one());
     }
 
+    /// The end of the log, where a new chunk begins.
+    pub(super) fn cut(&self) -> LogOffset {
+        let mut tail = self.tail.lock();
+        tail.seal();
+        tail.end()
+    }
+
     /// The end of the log.
     pub fn end(&self) -> LogOffset {
         self.tail.lock().end()

@@ -6,6 +6,7 @@
 use super::entry::Entry;
 use super::reclaim::{Discarded, Garbage};
 use super::shard::{Counters, SlotTable};
+use super::snapshot::Snapshots;
 use crate::values::segments::Index;
 
 /// Values smaller than this are freed on the spot.
@@ -21,7 +22,10 @@ pub(super) struct Lookup<'k, 'e> {
     pub(super) hash: u64,
     /// Where the entry stands; `None`: there is no such key.
     pub(super) at: Option<Index>,
-    pub(super) access_clock: u32,
+    /// What is written into an entry that is touched: access clock and mark.
+    pub(super) access: u32,
+    /// `None`: no snapshot runs, and nothing has to be saved.
+    pub(super) snapshots: Option<&'e Snapshots>,
 }
 
 impl Lookup<'_, '_> {
@@ -34,10 +38,10 @@ impl Lookup<'_, '_> {
     /// Changes the entry that was found, as an access, and counts what has become of it.
     #[inline]
     pub(super) fn change<R>(&mut self, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
-        let access_clock = self.access_clock;
+        let access = self.access;
         self.change_unseen(|entry| {
             let result = change(entry);
-            entry.set_access(access_clock);
+            entry.set_access_word(access);
             result
         })
     }
@@ -45,6 +49,17 @@ impl Lookup<'_, '_> {
     /// Changes the entry that was found, as no access, and counts what has become of it.
     #[inline]
     pub(super) fn change_unseen<R>(&mut self, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        let mark = self.mark();
+        let entry = self.table.entries.get_mut(self.at?)?;
+        if let Some(snapshots) = self.snapshots {
+            snapshots.save_copy(mark, self.database, entry);
+        }
+        self.change_unsaved(change)
+    }
+
+    /// Changes the entry that was found, which a snapshot gets as a whole or has already, and counts what has become of it.
+    #[inline]
+    fn change_unsaved<R>(&mut self, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
         let entry = self.table.entries.get_mut(self.at?)?;
         let (bytes, deadline) = (entry.memory_bytes(), entry.deadline().is_some());
         let result = change(entry);
@@ -56,46 +71,66 @@ impl Lookup<'_, '_> {
 
     /// Makes the entry that was found another one under the same key, in its place.
     pub(super) fn replace(&mut self, entry: Entry) {
-        let old = self.change_unseen(|place| std::mem::replace(place, entry));
+        debug_assert_eq!(entry.mark(), self.mark(), "a new entry is part of no snapshot");
+        let old = self.change_unsaved(|place| std::mem::replace(place, entry));
         if let Some(old) = old {
-            discard(self.garbage, old);
+            self.discard(old);
         }
     }
 
-    /// Whether the entry that was found is better replaced as a whole, so that its value is not freed under a lock.
+    /// Whether the entry that was found is better replaced as a whole: its value is not freed under a lock then, or a
+    /// snapshot may have it as it is.
     #[inline]
-    pub(super) fn is_large(&self) -> bool {
-        self.entry().is_some_and(|entry| entry.memory_bytes() >= GARBAGE_BYTES_MIN)
+    pub(super) fn is_better_replaced(&self) -> bool {
+        let is_saved = |entry: &Entry| self.snapshots.is_some() && entry.mark() != self.mark();
+        self.entry().is_some_and(|entry| entry.memory_bytes() >= GARBAGE_BYTES_MIN || is_saved(entry))
     }
 
     /// Adds an entry where none was found.
     #[inline]
     pub(super) fn insert(&mut self, entry: Entry) {
         debug_assert!(self.at.is_none(), "the key is absent");
+        debug_assert_eq!(entry.mark(), self.mark(), "a new entry is part of no snapshot");
         self.table.insert(self.counters, self.database, self.hash, entry);
     }
 
     /// Puts an entry there, in place of the one that was found.
-    pub(super) fn put(&mut self, entry: Entry) {
+    pub(super) fn put(&mut self, mut entry: Entry) {
+        entry.set_mark(self.mark());
         if self.at.is_some() { self.replace(entry) } else { self.insert(entry) }
     }
 
-    /// Takes the entry that was found out of the table.
+    /// Takes the entry that was found out of the table, to be put elsewhere.
     pub(super) fn take(&mut self) -> Option<Entry> {
-        self.table.remove(self.counters, self.database, self.at.take()?)
+        let mut entry = self.table.remove(self.counters, self.database, self.at.take()?)?;
+        if let Some(snapshots) = self.snapshots {
+            snapshots.save_copy(self.mark(), self.database, &mut entry);
+        }
+        Some(entry)
     }
 
     /// Takes the entry that was found out of the table, and frees it.
     pub(super) fn remove(&mut self) {
-        if let Some(entry) = self.take() {
-            discard(self.garbage, entry);
+        let taken = self.at.take().and_then(|at| self.table.remove(self.counters, self.database, at));
+        if let Some(entry) = taken {
+            self.discard(entry);
         }
     }
-}
 
-/// Frees an entry that was taken out: a small one now, others when the locks are released.
-pub(super) fn discard(garbage: &mut Discarded<'_>, entry: Entry) {
-    if entry.memory_bytes() >= GARBAGE_BYTES_MIN {
-        garbage.push(Garbage::Entry(entry));
+    /// The mark of what is made now.
+    #[inline]
+    fn mark(&self) -> u8 {
+        (self.access >> 24) as u8
+    }
+
+    /// Gives an entry that was taken out to the snapshot that needs it, or frees it: a small one now, others when the locks
+    /// are released.
+    fn discard(&mut self, entry: Entry) {
+        let entry = match self.snapshots {
+            Some(snapshots) => snapshots.save(self.mark(), self.database, entry),
+            None => Some(entry),
+        };
+        let large = entry.filter(|entry| entry.memory_bytes() >= GARBAGE_BYTES_MIN);
+        self.garbage.add(large.map(Garbage::Entry));
     }
 }

@@ -3,6 +3,7 @@
 //! It knows neither RESP nor the cluster, neither files nor sockets. Any thread may take any shard: a command takes the
 //! locks of the slots of its keys, in order, works through a [`Keyspace`], and lets go. Nothing waits under a lock.
 
+mod access;
 #[cfg(test)]
 mod changes;
 pub mod collections;
@@ -19,6 +20,7 @@ mod lookup;
 mod prefetch;
 mod reclaim;
 pub mod shard;
+pub mod snapshot;
 mod strings;
 pub mod transfer;
 pub mod watches;
@@ -31,6 +33,7 @@ pub use strings::Increment;
 use crate::base::clock;
 use crate::base::slot::Slot;
 use crate::values::Limits;
+use access::Access;
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 use lock::Locks;
@@ -39,9 +42,10 @@ use parking_lot::Mutex;
 use reclaim::Reclaimer;
 use shard::{Counters, Placement, Shard, SlotState, TotalBytes};
 use smallvec::SmallVec;
+use snapshot::Snapshots;
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Locks over the 16384 slots. More than any machine here has cores; FLUSHALL and the like take them all.
 const SHARD_COUNT: usize = 128;
@@ -58,8 +62,9 @@ pub struct Engine {
     placement: Placement,
     databases: usize,
     limits: ArcSwap<Limits>,
-    /// Seconds, 24 bits: what entries remember of their last access. Wound by the expiry cycle.
-    access_clock: AtomicU32,
+    /// What entries remember of their last access, and the mark of the last snapshot.
+    access: Access,
+    snapshots: Snapshots,
 }
 
 /// What the engine has counted, over all shards.
@@ -94,7 +99,8 @@ impl Engine {
             placement,
             databases,
             limits: ArcSwap::from_pointee(Limits::default()),
-            access_clock: AtomicU32::new(0),
+            access: Access::default(),
+            snapshots: Snapshots::default(),
         };
         engine.wind_access_clock(clock::unix_us() / 1000);
         engine
@@ -250,12 +256,12 @@ impl Engine {
     /// Seconds of the access clock: 24 bits, wraps after 194 days, as Redis's LRU clock.
     #[inline]
     pub fn access_clock(&self) -> u32 {
-        self.access_clock.load(Ordering::Relaxed)
+        self.access.load().clock()
     }
 
     /// Sets the access clock from the time.
     pub fn wind_access_clock(&self, now_ms: u64) {
-        self.access_clock.store((now_ms / 1000) as u32 & 0x00ff_ffff, Ordering::Relaxed);
+        self.access.wind(now_ms / 1000);
     }
 
     /// Random bits, for choosing keys and elements: fast, not secret.

@@ -134,8 +134,9 @@ impl<'e> Discarded<'e> {
         Discarded { reclaimer, garbage: Vec::new() }
     }
 
-    pub(super) fn push(&mut self, garbage: Garbage) {
-        self.garbage.push(garbage);
+    /// Adds it, if there is any.
+    pub(super) fn add(&mut self, garbage: Option<Garbage>) {
+        self.garbage.extend(garbage);
     }
 }
 

@@ -58,11 +58,11 @@ impl Keyspace<'_> {
             Deadline::At(at) => Some(at),
         };
         match found.at {
-            Some(_) if found.is_large() => found.replace(Entry::string(key, bytes, deadline, found.access_clock)),
+            Some(_) if found.is_better_replaced() => found.replace(Entry::string(key, bytes, deadline, found.access)),
             Some(_) => {
                 found.change(|entry| entry.set_string(bytes, deadline));
             }
-            None => found.insert(Entry::string(key, bytes, deadline, found.access_clock)),
+            None => found.insert(Entry::string(key, bytes, deadline, found.access)),
         }
         self.changed(place, key, |out| encode::set_string(out, key, bytes, deadline));
         Ok(true)
@@ -81,11 +81,11 @@ impl Keyspace<'_> {
         let Increment { change, result: value } = update(string)?;
         let deadline = found.entry().and_then(Entry::deadline);
         match found.at {
-            Some(_) if found.is_large() => found.replace(Entry::integer(key, value, deadline, found.access_clock)),
+            Some(_) if found.is_better_replaced() => found.replace(Entry::integer(key, value, deadline, found.access)),
             Some(_) => {
                 found.change(|entry| entry.set_integer(value));
             }
-            None => found.insert(Entry::integer(key, value, None, found.access_clock)),
+            None => found.insert(Entry::integer(key, value, None, found.access)),
         }
         self.changed(place, key, |out| encode::increment(out, key, change, value));
         Ok(value)
@@ -127,7 +127,7 @@ impl Keyspace<'_> {
         if found.at.is_none() {
             let mut buffer = Vec::new();
             let length = modify(&mut buffer);
-            found.insert(Entry::buffer(key, buffer, None, found.access_clock));
+            found.insert(Entry::buffer(key, buffer, None, found.access));
             return Ok(length);
         }
         let modified = found.change(|entry| entry.as_buffer_mut().map(modify));

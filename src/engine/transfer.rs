@@ -5,7 +5,6 @@
 use super::effect::{Cause, Effect, encode};
 use super::group::{Group, Run};
 use super::keyspace::{Deadline, Keyspace, WrongKind};
-use super::reclaim::Garbage;
 use super::shard::SlotState;
 use super::{Engine, Increment};
 use crate::base::identity::{Epoch, Position};
@@ -158,7 +157,7 @@ impl Keyspace<'_> {
         let position = shard.meta(slot_in_shard).position;
         shard.watches.raise_where(|_, key, _| Slot::of_key(key) == slot);
         let count = table.entries.len();
-        self.garbage.push(Garbage::Slot(table));
+        self.discard_slot(slot, 0, table);
         self.set_cause(Cause::Move);
         if self.engine.log.is_read() {
             self.record(Some((slot, position)), encode::clear_slot);
@@ -171,7 +170,7 @@ impl Keyspace<'_> {
         let place = self.place_in(slot, 0);
         let taken = self.shard(place).take_slot(database, place.slot_in_shard);
         if let Some(taken) = taken {
-            self.garbage.push(Garbage::Slot(taken));
+            self.discard_slot(slot, database, taken);
         }
         self.publish(place, encode::flush_slot);
     }

@@ -279,6 +279,23 @@ impl<T> Segments<T> {
         Some(from as u32)
     }
 
+    /// Visits all elements of the segment in which `position` lies (0 at first), to be changed in what their hash does not
+    /// look at. Returns where the next segment begins, or `None` at the end. Splits and merges between two calls hide no
+    /// element, but may show some again.
+    pub fn visit_segment(&mut self, position: u32, visit: impl FnMut(&mut T)) -> Option<u32> {
+        match &mut self.shape {
+            Shape::Single(table) => {
+                table.iter_mut().for_each(visit);
+                None
+            }
+            Shape::Directory(directory) => {
+                let number = directory.number(position);
+                directory.tables[number].iter_mut().for_each(visit);
+                u32::try_from(directory.places[number].end()).ok()
+            }
+        }
+    }
+
     /// One element, each with the same probability, by a random number.
     pub fn random(&self, random: u64) -> Option<&T> {
         if self.is_empty() {

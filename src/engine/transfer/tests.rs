@@ -1,39 +1,10 @@
 use super::*;
 use crate::base::identity::Epoch;
-use crate::engine::changes::{self, Change, DATABASES, NOW_MS, change};
+use crate::engine::changes::{self, DATABASES, NOW_MS, group, key, perform};
 use crate::engine::effect::encode;
 use crate::engine::log::{Behind, Chunk};
 use proptest::prelude::*;
 use std::sync::Arc;
-
-/// Keys of a few slots, so that renames meet both cases.
-fn key(number: u8) -> Vec<u8> {
-    format!("{{{}}}{number}", number % 3).into_bytes()
-}
-
-/// Changes that are made under one set of locks, in one database.
-fn group() -> impl Strategy<Value = (u8, Vec<Change>)> {
-    (any::<u8>(), prop_oneof![4 => prop::collection::vec(change(), 1..2), 1 => prop::collection::vec(change(), 1..6)])
-}
-
-fn perform(engine: &Engine, database: u8, changes: &[Change]) {
-    let database = database as usize % DATABASES;
-    let mut keys = engine.lock_all(database, NOW_MS);
-    for change in changes {
-        if let Change::Expire(after) = change {
-            drop(keys);
-            let later = NOW_MS + u64::from(*after);
-            keys = engine.lock_all(database, later);
-            for number in 0..120 {
-                keys.exists(&key(number));
-            }
-            drop(keys);
-            keys = engine.lock_all(database, NOW_MS);
-        } else {
-            changes::make(&mut keys, change, &key);
-        }
-    }
-}
 
 fn same(left: &Engine, right: &Engine) -> Result<(), TestCaseError> {
     for database in 0..DATABASES {

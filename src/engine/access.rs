@@ -1,0 +1,70 @@
+//! What a change has to know of the moment, in one word: one load says whether a snapshot runs.
+//!
+//! ```text
+//!  bit 32 a snapshot runs | bits 31..24 the mark | bits 23..0 access clock
+//! ```
+//! The low 32 bits are the access word of a new entry. The clock is wound at any time; the rest changes while all shards
+//! are locked, but for the end of a snapshot, so whoever has locked a shard reads the mark that holds until he lets go.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const CLOCK: u64 = 0x00ff_ffff;
+const MARK_SHIFT: u32 = 24;
+const RUNS: u64 = 1 << 32;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Access(AtomicU64);
+
+/// What it said under the lock of a shard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment(u64);
+
+impl Moment {
+    /// The access word of an entry that is made now: mark and clock.
+    #[inline]
+    pub(super) fn word(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Seconds, 24 bits.
+    #[inline]
+    pub(super) fn clock(self) -> u32 {
+        (self.0 & CLOCK) as u32
+    }
+
+    /// Whether a snapshot runs that may need what is changed now.
+    #[inline]
+    pub(super) fn has_snapshot(self) -> bool {
+        self.0 & RUNS != 0
+    }
+}
+
+impl Access {
+    #[inline]
+    pub(super) fn load(&self) -> Moment {
+        Moment(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Sets the clock: seconds, of which 24 bits are kept.
+    pub(super) fn wind(&self, seconds: u64) {
+        self.update(|word| word & !CLOCK | seconds & CLOCK);
+    }
+
+    /// A snapshot begins, and what is made from here on carries its mark. All shards must be locked.
+    pub(super) fn begin(&self, mark: u8) {
+        self.update(|word| word & CLOCK | u64::from(mark) << MARK_SHIFT | RUNS);
+    }
+
+    /// No snapshot runs any more. The mark stays.
+    pub(super) fn end(&self) {
+        self.0.fetch_and(!RUNS, Ordering::Relaxed);
+    }
+
+    fn update(&self, change: impl Fn(u64) -> u64) {
+        let mut word = self.0.load(Ordering::Relaxed);
+        while let Err(now) = self.0.compare_exchange_weak(word, change(word), Ordering::Relaxed, Ordering::Relaxed) {
+            word = now;
+        }
+    }
+}

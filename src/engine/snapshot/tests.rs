@@ -1,0 +1,146 @@
+use super::*;
+use crate::engine::changes::{self, DATABASES, NOW_MS, group, perform};
+use crate::engine::{Deadline, Keyspace};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// Keys by database and name, with what is in them.
+type Contents = BTreeMap<(usize, Vec<u8>), Vec<Vec<u8>>>;
+
+fn contents(engine: &Engine) -> Contents {
+    let of = |database| changes::contents(engine, database, Slot::all()).into_iter();
+    let databases = 0..engine.database_count();
+    databases.flat_map(|database| of(database).map(move |(key, parts)| ((database, key), parts))).collect()
+}
+
+fn note(found: &mut Contents, record: Record<'_>) {
+    let key = record.entry.key().to_vec();
+    assert_eq!(Slot::of_key(&key), record.slot);
+    let twice = found.insert((record.database, key), changes::parts(record.entry));
+    assert!(twice.is_none(), "a key comes once: {:?} in {}", record.entry, record.database);
+}
+
+/// Reads it to its end.
+fn read(mut snapshot: Snapshot) -> Contents {
+    let mut found = Contents::new();
+    while snapshot.step(|record| note(&mut found, record)) {}
+    found
+}
+
+fn set(engine: &Engine, key: &str, value: &[u8]) {
+    with(engine, key, |keys| keys.set_string(key.as_bytes(), value, Deadline::Clear));
+}
+
+fn with<R>(engine: &Engine, key: &str, act: impl FnOnce(&mut Keyspace<'_>) -> R) -> R {
+    act(&mut engine.lock_slot(Slot::of_key(key.as_bytes()), 0, NOW_MS))
+}
+
+fn engine_with(keys: usize) -> Arc<Engine> {
+    let engine = Arc::new(Engine::new(1));
+    (0..keys).for_each(|number| set(&engine, &format!("key {number}"), b"before"));
+    engine
+}
+
+proptest! {
+    /// Whatever is done between the steps of a snapshot, and whatever snapshots were given up before it, it is what was
+    /// there when it began, each key once.
+    #[test]
+    fn a_snapshot_is_its_moment(
+        before in prop::collection::vec(group(), 0..120),
+        given_up in prop::collection::vec(group(), 0..4),
+        after in prop::collection::vec((group(), any::<bool>()), 0..120),
+    ) {
+        let engine = Arc::new(Engine::new(DATABASES));
+        before.iter().for_each(|(database, changes)| perform(&engine, *database, changes));
+        for (database, changes) in &given_up {
+            let mut snapshot = engine.begin_snapshot().expect("no other runs");
+            perform(&engine, *database, changes);
+            snapshot.step(|_| {});
+        }
+        let mut snapshot = engine.begin_snapshot().expect("no other runs");
+        let (then, mut found) = (contents(&engine), Contents::new());
+        let positions: Vec<Position> = Slot::all().map(|slot| snapshot.slot_position(slot)).collect();
+        prop_assert_eq!(positions, changes::positions(&engine));
+        for ((database, changes), steps) in &after {
+            perform(&engine, *database, changes);
+            // The keys are in the slots 5649, 9842 and 13907: the walk comes to them at different times.
+            for _ in 0..if *steps { 7 } else { 0 } {
+                snapshot.step(|record| note(&mut found, record));
+            }
+        }
+        while snapshot.step(|record| note(&mut found, record)) {}
+        prop_assert_eq!(found, then);
+        prop_assert_eq!(engine.saved_bytes(), 0);
+    }
+}
+
+/// What was there is moved here by a flush, once; what comes afterwards is freed as always.
+#[test]
+fn a_flush_hands_over_what_is_owed_and_no_more() {
+    let engine = engine_with(3000);
+    let snapshot = engine.begin_snapshot().expect("no other runs");
+    let then = contents(&engine);
+    for _ in 0..3 {
+        engine.lock_all(0, NOW_MS).flush(None);
+        (0..3000).for_each(|number| set(&engine, &format!("key {number}"), b"after"));
+    }
+    let tables = engine.snapshots.state.lock().saved.len();
+    assert!(tables <= SLOT_COUNT, "{tables} tables");
+    assert_eq!(read(snapshot), then);
+    assert_eq!(contents(&engine).len(), 3000);
+}
+
+/// Marks wrap: whatever was given up before, nothing is taken for new that is not.
+#[test]
+fn snapshots_that_are_given_up_hide_nothing() {
+    let engine = engine_with(300);
+    for round in 0..600usize {
+        drop(engine.begin_snapshot().expect("no other runs"));
+        // Keys of every mark.
+        set(&engine, &format!("key {}", round % 300), b"then");
+        let is_complete = round % 100 == 99;
+        if is_complete || round % 251 == 0 {
+            let snapshot = engine.begin_snapshot().expect("no other runs");
+            let then = contents(&engine);
+            set(&engine, "key 7", b"after");
+            assert_eq!(read(snapshot), then, "round {round}");
+        }
+    }
+}
+
+/// As before, with none that is read to its end in between.
+#[test]
+fn after_255_given_up_all_marks_are_made_equal() {
+    let engine = engine_with(300);
+    for round in 0..520usize {
+        set(&engine, &format!("key {}", round % 300), b"then");
+        let mut snapshot = engine.begin_snapshot().expect("no other runs");
+        snapshot.step(|_| {});
+        set(&engine, "new", b"");
+        drop(snapshot);
+        with(&engine, "new", |keys| keys.delete(b"new"));
+    }
+    let complete = engine.snapshots.state.lock().complete;
+    assert_ne!(complete, 0, "one was read to its end");
+    let snapshot = engine.begin_snapshot().expect("no other runs");
+    let then = contents(&engine);
+    assert_eq!(read(snapshot), then);
+}
+
+/// There is one at a time; one that is given up leaves nothing, and nothing is saved when none runs.
+#[test]
+fn a_snapshot_that_is_given_up_leaves_nothing() {
+    let engine = engine_with(1000);
+    let snapshot = engine.begin_snapshot().expect("no other runs");
+    assert_eq!(engine.begin_snapshot().err(), Some(SnapshotRuns));
+    set(&engine, "key 1", b"after");
+    with(&engine, "key 2", |keys| keys.delete(b"key 2"));
+    assert!(engine.saved_bytes() > 0);
+    drop(snapshot);
+    assert_eq!(engine.saved_bytes(), 0);
+    set(&engine, "key 3", b"after");
+    assert_eq!(engine.saved_bytes(), 0);
+    assert!(!engine.access.load().has_snapshot());
+    let again = engine.begin_snapshot().expect("the other has ended");
+    assert_eq!(read(again), contents(&engine));
+}
