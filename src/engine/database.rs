@@ -59,7 +59,7 @@ impl Keyspace<'_> {
     /// Frees the keys of a slot that were taken out whole, unless a snapshot needs them.
     pub(super) fn discard_slot(&mut self, slot: Slot, database: usize, taken: SlotTable) {
         let taken = match self.engine.access.load().has_snapshot() {
-            true => self.engine.snapshots.save_table(slot, database, taken),
+            true => self.engine.save_table(slot, database, taken),
             false => Some(taken),
         };
         self.garbage.add(taken.map(Garbage::Slot));

@@ -310,9 +310,9 @@ impl<'e> Keyspace<'e> {
     fn lookup_at(&mut self, place: Place, at: Option<Index>) -> Lookup<'_, 'e> {
         let (database, moment) = (self.database, self.engine.access.load());
         let (table, counters) = self.locks.shard(place.shard).split_for_write(database, place.slot_in_shard);
-        let snapshots = moment.has_snapshot().then_some(&self.engine.snapshots);
+        let saving = moment.has_snapshot().then_some(self.engine);
         let (garbage, hash, access) = (&mut self.garbage, place.hash, moment.word());
-        Lookup { table, counters, garbage, database, hash, at, access, snapshots }
+        Lookup { table, counters, garbage, database, hash, at, access, saving }
     }
 
     // ---- writing ----

@@ -41,6 +41,8 @@ const READ: u8 = 1;
 const FULL: u8 = 2;
 /// Replies wait until what they show is kept.
 const GATED: u8 = 4;
+/// Too much waits for a snapshot to take it.
+const SAVED: u8 = 8;
 
 /// How many bytes the log has had since the process started: a place in it, which means nothing to others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -164,10 +166,19 @@ impl Log {
         self.flags.load(Ordering::Relaxed) & READ != 0
     }
 
-    /// Whether writers have to wait before they execute.
+    /// Whether writers have to wait before they execute: for readers, or for a snapshot.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & FULL != 0
+        self.flags.load(Ordering::Relaxed) & (FULL | SAVED) != 0
+    }
+
+    /// Makes writers wait for a snapshot as they wait for readers, or lets them go on: they are to be told then.
+    pub(super) fn set_saved_full(&self, is_full: bool) {
+        if is_full {
+            self.flags.fetch_or(SAVED, Ordering::Relaxed);
+        } else {
+            self.flags.fetch_and(!SAVED, Ordering::Relaxed);
+        }
     }
 
     /// Whether replies wait until what they show is kept.
@@ -290,7 +301,8 @@ impl Log {
     /// There is room again when every reader has caught up to the half of its limit. Whether there is now, and was not.
     fn make_room(&self, tail: &Tail) -> bool {
         let end = tail.end().0;
-        let has_room = self.is_full() && !tail.cursors.iter().any(|cursor| cursor.is_beyond_half(end));
+        let was_full = self.flags.load(Ordering::Relaxed) & FULL != 0;
+        let has_room = was_full && !tail.cursors.iter().any(|cursor| cursor.is_beyond_half(end));
         if has_room {
             self.flags.fetch_and(!FULL, Ordering::Relaxed);
         }

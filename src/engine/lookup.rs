@@ -3,10 +3,10 @@
 //! The only place where entries come, change and go one by one: bytes, keys and deadlines are counted here, large values
 //! leave through the garbage, and what a change replaces is seen before it is gone.
 
+use super::Engine;
 use super::entry::Entry;
 use super::reclaim::{Discarded, Garbage};
 use super::shard::{Counters, SlotTable};
-use super::snapshot::Snapshots;
 use crate::values::segments::Index;
 
 /// Values smaller than this are freed on the spot.
@@ -24,8 +24,8 @@ pub(super) struct Lookup<'k, 'e> {
     pub(super) at: Option<Index>,
     /// What is written into an entry that is touched: access clock and mark.
     pub(super) access: u32,
-    /// `None`: no snapshot runs, and nothing has to be saved.
-    pub(super) snapshots: Option<&'e Snapshots>,
+    /// Who saves what changes; `None`: no snapshot runs.
+    pub(super) saving: Option<&'e Engine>,
 }
 
 impl Lookup<'_, '_> {
@@ -51,8 +51,8 @@ impl Lookup<'_, '_> {
     pub(super) fn change_unseen<R>(&mut self, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
         let mark = self.mark();
         let entry = self.table.entries.get_mut(self.at?)?;
-        if let Some(snapshots) = self.snapshots {
-            snapshots.save_copy(mark, self.database, entry);
+        if let Some(engine) = self.saving {
+            engine.save_copy_of(mark, self.database, entry);
         }
         self.change_unsaved(change)
     }
@@ -82,7 +82,7 @@ impl Lookup<'_, '_> {
     /// snapshot may have it as it is.
     #[inline]
     pub(super) fn is_better_replaced(&self) -> bool {
-        let is_saved = |entry: &Entry| self.snapshots.is_some() && entry.mark() != self.mark();
+        let is_saved = |entry: &Entry| self.saving.is_some() && entry.mark() != self.mark();
         self.entry().is_some_and(|entry| entry.memory_bytes() >= GARBAGE_BYTES_MIN || is_saved(entry))
     }
 
@@ -103,8 +103,8 @@ impl Lookup<'_, '_> {
     /// Takes the entry that was found out of the table, to be put elsewhere.
     pub(super) fn take(&mut self) -> Option<Entry> {
         let mut entry = self.table.remove(self.counters, self.database, self.at.take()?)?;
-        if let Some(snapshots) = self.snapshots {
-            snapshots.save_copy(self.mark(), self.database, &mut entry);
+        if let Some(engine) = self.saving {
+            engine.save_copy_of(self.mark(), self.database, &mut entry);
         }
         Some(entry)
     }
@@ -126,8 +126,8 @@ impl Lookup<'_, '_> {
     /// Gives an entry that was taken out to the snapshot that needs it, or frees it: a small one now, others when the locks
     /// are released.
     fn discard(&mut self, entry: Entry) {
-        let entry = match self.snapshots {
-            Some(snapshots) => snapshots.save(self.mark(), self.database, entry),
+        let entry = match self.saving {
+            Some(engine) => engine.save_entry(self.mark(), self.database, entry),
             None => Some(entry),
         };
         let large = entry.filter(|entry| entry.memory_bytes() >= GARBAGE_BYTES_MIN);

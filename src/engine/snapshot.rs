@@ -13,6 +13,10 @@
 //! changes in place copy it first, flushes move whole tables. SWAPDB exchanges only names: a database is handed out under
 //! the number that it had at the cut.
 //!
+//! What is saved waits for the walk, up to a limit: then writers wait before they execute, as for a slow reader of the log.
+//! The walk takes all of it at once, so twice the limit may be in memory, and tables, which are no more than there was at
+//! the cut.
+//!
 //! Marks wrap. After a walk to the end all marks are equal; a snapshot that is given up leaves several. Before there are
 //! no numbers left that no entry carries, one walk is made for their sake alone.
 
@@ -29,6 +33,8 @@ use std::sync::Arc;
 const STEP_ENTRIES: usize = 256;
 /// Bytes of entries after which no more are read under a lock.
 const STEP_BYTES: usize = 256 * 1024;
+/// Bytes of old values that may wait to be taken before writers wait. Above it comes what those change who execute already.
+const SAVED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Slots that one step visits, at most, each under its own lock.
 const STEP_SLOTS: usize = 64;
 
@@ -88,6 +94,8 @@ struct State {
     saved: Vec<Saved>,
     /// Bytes of saved entries. Tables are not in it: they are no more than was there at the cut.
     bytes: u64,
+    /// Writers wait.
+    is_full: bool,
 }
 
 /// Values that were there at the cut, and have changed or gone since. Their databases are those of the cut.
@@ -115,31 +123,35 @@ impl State {
     }
 }
 
-impl Snapshots {
+impl Engine {
     /// Saves a copy of an entry that is going to change, if it is still owed. The shard is locked.
     #[cold]
-    pub(super) fn save_copy(&self, mark: u8, database: usize, entry: &mut Entry) {
+    pub(super) fn save_copy_of(&self, mark: u8, database: usize, entry: &mut Entry) {
         if entry.mark() != mark {
             let copy = entry.copied(entry.key());
             entry.set_mark(mark);
-            drop(self.push(database, copy));
+            drop(self.push_saved(database, copy));
         }
     }
 
     /// Saves an entry that was taken out, if it is still owed; else gives it back. The shard is locked.
     #[cold]
-    pub(super) fn save(&self, mark: u8, database: usize, entry: Entry) -> Option<Entry> {
-        if entry.mark() == mark { Some(entry) } else { self.push(database, entry) }
+    pub(super) fn save_entry(&self, mark: u8, database: usize, entry: Entry) -> Option<Entry> {
+        if entry.mark() == mark { Some(entry) } else { self.push_saved(database, entry) }
     }
 
-    fn push(&self, database: usize, entry: Entry) -> Option<Entry> {
+    fn push_saved(&self, database: usize, entry: Entry) -> Option<Entry> {
         let (slot, bytes) = (Slot::of_key(entry.key()), entry.memory_bytes() as u64);
-        let mut state = self.state.lock();
+        let mut state = self.snapshots.state.lock();
         if !state.runs {
             return Some(entry);
         }
         let origin = state.origins[database];
         state.bytes += bytes;
+        if state.bytes > SAVED_BYTES_MAX && !state.is_full {
+            state.is_full = true;
+            self.log.set_saved_full(true);
+        }
         state.saved.push(Saved::Entry(origin, slot, entry));
         None
     }
@@ -148,7 +160,7 @@ impl Snapshots {
     /// locked.
     #[cold]
     pub(super) fn save_table(&self, slot: Slot, database: usize, table: SlotTable) -> Option<SlotTable> {
-        let mut state = self.state.lock();
+        let mut state = self.snapshots.state.lock();
         if !state.runs {
             return Some(table);
         }
@@ -161,7 +173,9 @@ impl Snapshots {
         state.saved.push(Saved::Table(origin, slot, table));
         None
     }
+}
 
+impl Snapshots {
     /// Two databases are exchanged. All shards are locked.
     #[cold]
     pub(super) fn swap(&self, first: usize, second: usize) {
@@ -210,8 +224,7 @@ impl Engine {
                 complete: state.complete,
                 origins: (0..databases).collect(),
                 done: vec![0; (SLOT_COUNT * databases).div_ceil(64)],
-                saved: Vec::new(),
-                bytes: 0,
+                ..State::default()
             };
         }
         // Written once before the locks are taken: nobody waits for the pages.
@@ -271,7 +284,21 @@ impl Snapshot {
     fn take_saved(&self) -> Vec<Saved> {
         let mut state = self.engine.snapshots.state.lock();
         state.bytes = 0;
-        std::mem::take(&mut state.saved)
+        let (saved, was_full) = (std::mem::take(&mut state.saved), self.make_room(&mut state));
+        drop(state);
+        if was_full {
+            self.engine.log.tell_room();
+        }
+        saved
+    }
+
+    /// Lets writers go on. Whether they waited, and have to be told.
+    fn make_room(&self, state: &mut State) -> bool {
+        let was_full = std::mem::take(&mut state.is_full);
+        if was_full {
+            self.engine.log.set_saved_full(false);
+        }
+        was_full
     }
 
     /// Reads entries where they stand until there are enough for one step.
@@ -329,9 +356,13 @@ impl Snapshot {
         if self.slot == SLOT_COUNT {
             state.complete = self.mark;
         }
+        let was_full = self.make_room(&mut state);
         let (number, complete) = (state.number, state.complete);
         let ended = std::mem::replace(&mut *state, State { number, complete, ..State::default() });
         drop(state);
+        if was_full {
+            self.engine.log.tell_room();
+        }
         // What nobody takes any more is freed without a lock.
         drop(ended);
     }

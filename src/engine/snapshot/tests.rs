@@ -127,6 +127,36 @@ fn after_255_given_up_all_marks_are_made_equal() {
     assert_eq!(read(snapshot), then);
 }
 
+/// Writers wait before they execute while too much waits for the snapshot, until it takes it or ends; so does expiry.
+#[test]
+fn writers_wait_while_too_much_is_saved() {
+    let engine = engine_with(0);
+    let slot = Slot::of_key(b"other");
+    let is_congested = || engine.lock_slot(slot, 0, NOW_MS).is_congested(&[slot]);
+    let large = vec![b'x'; 1_000_000];
+    for ends in [false, true] {
+        (0..100).for_each(|number| set(&engine, &format!("large {number}"), &large));
+        let mut snapshot = engine.begin_snapshot().expect("no other runs");
+        let mut overwritten = 0;
+        while !is_congested() {
+            set(&engine, &format!("large {overwritten}"), b"small");
+            overwritten += 1;
+        }
+        assert!((60..=70).contains(&overwritten), "full after {overwritten} values of a megabyte");
+        with(&engine, "other", |keys| keys.set_string(b"other", b"", Deadline::At(NOW_MS + 1)));
+        let expire = || engine.expire_cycle(0, 1, &mut 0, NOW_MS + 1, 1_000_000).removed;
+        assert_eq!(expire(), 0);
+        let rooms = engine.log.rooms();
+        if ends {
+            drop(snapshot);
+        } else {
+            snapshot.step(|_| {});
+        }
+        assert!(!is_congested() && engine.log.rooms() > rooms, "they are told");
+        assert_eq!(expire(), 1);
+    }
+}
+
 /// There is one at a time; one that is given up leaves nothing, and nothing is saved when none runs.
 #[test]
 fn a_snapshot_that_is_given_up_leaves_nothing() {
