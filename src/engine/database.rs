@@ -62,7 +62,7 @@ impl Keyspace<'_> {
             true => self.engine.save_table(slot, database, taken),
             false => Some(taken),
         };
-        self.garbage.add(taken.map(Garbage::Slot));
+        self.afterwards.add(taken.map(Garbage::Slot));
     }
 
     /// Exchanges two databases; all shards must be locked.

@@ -326,6 +326,7 @@ impl Entry {
     }
 
     /// Bytes of memory: the block, and what hangs on it.
+    #[inline]
     pub fn memory_bytes(&self) -> usize {
         let header = self.header();
         let outside = match header.form {

@@ -63,6 +63,10 @@ impl Engine {
             return cycle;
         }
         for _ in 0..share {
+            // Expiry writes too, and waits as others do.
+            if self.log.is_full() {
+                break;
+            }
             let shard = first + (*turn % share) * step;
             *turn = (*turn + 1) % share;
             if self.counters[shard].databases.iter().all(|database| database.volatile.load(Ordering::Relaxed) == 0) {

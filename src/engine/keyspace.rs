@@ -7,10 +7,9 @@
 use super::effect::{Cause, encode};
 use super::entry::{Entry, Kind};
 use super::group::Draft;
-use super::log::Log;
 use super::log::gate::{self, Shown};
 use super::lookup::Lookup;
-use super::reclaim::Discarded;
+use super::reclaim::Afterwards;
 use super::shard::{Shard, SlotState, SlotTable, add};
 use super::watches::Watch;
 use super::{Engine, lock::Locks};
@@ -55,8 +54,8 @@ struct Hint {
 pub struct Keyspace<'e> {
     pub(super) engine: &'e Engine,
     pub(super) locks: Locks<'e>,
-    /// Values that were replaced or deleted: dropped behind `locks`, so that freeing them holds nobody up.
-    pub(super) garbage: Discarded<'e>,
+    /// What is done when the locks are released: it is dropped behind them.
+    pub(super) afterwards: Afterwards<'e>,
     pub(super) database: usize,
     pub(super) now_ms: u64,
     pub(super) cause: Cause,
@@ -66,33 +65,11 @@ pub struct Keyspace<'e> {
     /// What is shown is noted: replies wait until it is kept.
     is_gated: bool,
     shown: Shown,
-    /// Stands behind `locks`: nobody is told anything under a lock.
-    bell: Bell<'e>,
 }
 
 thread_local! {
     /// The buffers of the thread's last group.
     static SCRATCH: Cell<Option<Box<Draft>>> = const { Cell::new(None) };
-}
-
-/// Tells the readers of the log, when it is dropped, that there is much to read.
-struct Bell<'e> {
-    log: &'e Log,
-    is_rung: bool,
-}
-
-impl Bell<'_> {
-    fn ring(&mut self) {
-        self.is_rung = true;
-    }
-}
-
-impl Drop for Bell<'_> {
-    fn drop(&mut self) {
-        if self.is_rung {
-            self.log.ask();
-        }
-    }
 }
 
 impl Drop for Keyspace<'_> {
@@ -110,11 +87,10 @@ impl Drop for Keyspace<'_> {
 
 impl<'e> Keyspace<'e> {
     pub(super) fn new(engine: &'e Engine, locks: Locks<'e>, database: usize, now_ms: u64) -> Keyspace<'e> {
-        let garbage = Discarded::new(&engine.reclaimer);
-        let bell = Bell { log: &engine.log, is_rung: false };
+        let afterwards = Afterwards::new(engine);
         let (is_gated, shown) = (engine.log.is_gated(), Shown::default());
         let cause = Cause::Client;
-        Keyspace { engine, locks, garbage, database, now_ms, cause, hint: None, draft: None, is_gated, shown, bell }
+        Keyspace { engine, locks, afterwards, database, now_ms, cause, hint: None, draft: None, is_gated, shown }
     }
 
     /// The moment of this command, in Unix milliseconds: the same for all its keys.
@@ -261,18 +237,41 @@ impl<'e> Keyspace<'e> {
 
     // ---- finding ----
 
-    /// Where the entry of a key stands. One that has expired is removed first, and is not there.
+    /// Where the entry of a key stands, for who reads it. One that has expired is removed first, and is not there; while
+    /// writers have to wait it stays, and is not there either.
     #[inline]
     fn find(&mut self, place: Place, key: &[u8]) -> Option<Index> {
+        match self.find_any(place, key)? {
+            (at, false) => Some(at),
+            (_, true) => {
+                if !self.engine.log.is_full() {
+                    self.expire(place, key);
+                }
+                None
+            }
+        }
+    }
+
+    /// The same for who writes it, and was let through: what has expired is removed.
+    #[inline]
+    fn find_to_write(&mut self, place: Place, key: &[u8]) -> Option<Index> {
+        match self.find_any(place, key)? {
+            (at, false) => Some(at),
+            (_, true) => {
+                self.expire(place, key);
+                None
+            }
+        }
+    }
+
+    /// Where the entry of a key stands, and whether it has expired.
+    #[inline]
+    fn find_any(&mut self, place: Place, key: &[u8]) -> Option<(Index, bool)> {
         let now_ms = self.now_ms;
         self.show(place);
         let entries = &self.table(place)?.entries;
         let at = entries.find_index(place.hash, |entry| entry.key() == key)?;
-        if entries.get(at)?.is_expired(now_ms) {
-            self.expire(place, key);
-            return None;
-        }
-        Some(at)
+        Some((at, entries.get(at)?.is_expired(now_ms)))
     }
 
     /// Notes that something of a slot is shown.
@@ -295,14 +294,14 @@ impl<'e> Keyspace<'e> {
     /// One look for a key that may be written: all changes of single entries begin with it.
     #[inline]
     pub(super) fn lookup(&mut self, place: Place, key: &[u8]) -> Lookup<'_, 'e> {
-        let at = self.find(place, key);
+        let at = self.find_to_write(place, key);
         self.lookup_at(place, at)
     }
 
     /// The same for a change of a key that must be there: where there is none, nothing is made for it.
     #[inline]
     fn lookup_present(&mut self, place: Place, key: &[u8]) -> Option<Lookup<'_, 'e>> {
-        let at = self.find(place, key)?;
+        let at = self.find_to_write(place, key)?;
         Some(self.lookup_at(place, Some(at)))
     }
 
@@ -311,7 +310,7 @@ impl<'e> Keyspace<'e> {
         let (database, moment) = (self.database, self.engine.access.load());
         let (table, counters) = self.locks.shard(place.shard).split_for_write(database, place.slot_in_shard);
         let saving = moment.has_snapshot().then_some(self.engine);
-        let (garbage, hash, access) = (&mut self.garbage, place.hash, moment.word());
+        let (garbage, hash, access) = (&mut self.afterwards, place.hash, moment.word());
         Lookup { table, counters, garbage, database, hash, at, access, saving }
     }
 
@@ -370,7 +369,7 @@ impl<'e> Keyspace<'e> {
     /// no such key.
     pub fn copy(&mut self, key: &[u8], to: &[u8], database: usize) -> bool {
         let (here, place, to_place) = (self.database, self.place(key), self.place(to));
-        let at = self.find(place, key);
+        let at = self.find_to_write(place, key);
         let Some(copied) = at.and_then(|at| Some(self.table(place)?.entries.get(at)?.copied(to))) else { return false };
         self.database = database;
         self.lookup(to_place, to).put(copied);
@@ -421,9 +420,16 @@ impl<'e> Keyspace<'e> {
     /// The same for so many changes, as Redis counts them, that are one effect.
     #[inline]
     pub(super) fn changed_by(&mut self, count: usize, place: Place, key: &[u8], encode: impl FnOnce(&mut Vec<u8>)) {
-        add(&self.shard(place).counters.changes, count as i64);
-        self.raise_watches(place, key, self.database);
-        self.publish(place, encode);
+        let database = self.database as u32;
+        let shard = self.locks.shard(place.shard);
+        add(&shard.counters.changes, count as i64);
+        if shard.is_watched() {
+            shard.watches.raise(place.hash, database, key);
+        }
+        let position = shard.advance(place.slot_in_shard);
+        if self.engine.log.is_read() {
+            self.record(Some((place.slot, position)), encode);
+        }
     }
 
     /// Everything that follows one change of two keys (place, key, database).
@@ -469,6 +475,7 @@ impl<'e> Keyspace<'e> {
     }
 
     /// Adds an effect, of a slot or of the node, to the group of the command.
+    #[cold]
     pub(super) fn record(&mut self, slot: Option<(Slot, Position)>, encode: impl FnOnce(&mut Vec<u8>)) {
         let draft = self.draft.get_or_insert_with(|| SCRATCH.take().unwrap_or_default());
         let (slot, position) = slot.map_or((None, Position::default()), |(slot, position)| (Some(slot), position));
@@ -494,7 +501,7 @@ impl<'e> Keyspace<'e> {
             self.locks.shard(placement.shard(slot)).set_last(placement.slot_in_shard(slot), appended.end);
         }
         if appended.is_sealed {
-            self.bell.ring();
+            self.afterwards.ask_readers();
         }
         self.shown = Shown { gate: appended.end, wrote: true };
         draft.clear();

@@ -52,22 +52,9 @@ impl<'e> Locks<'e> {
         match self {
             Locks::One(locked, guard) if *locked == index => guard,
             Locks::One(..) => not_locked(),
-            Locks::Some(guards) => match guards.binary_search_by_key(&index, |(locked, _)| *locked) {
-                Ok(at) => &mut guards[at].1,
-                Err(_) => not_locked(),
-            },
+            Locks::Some(guards) => find(guards, index),
             Locks::All(guards) => &mut guards[index],
-            Locks::Each { shards, current } => {
-                if current.as_ref().is_none_or(|(locked, _)| *locked != index) {
-                    // Let go first: nobody who holds one may wait for another.
-                    drop(current.take());
-                    *current = Some((index, shards[index].lock()));
-                }
-                match current {
-                    Some((_, guard)) => guard,
-                    None => not_locked(),
-                }
-            }
+            Locks::Each { shards, current } => pass_to(shards, current, index),
         }
     }
 
@@ -96,6 +83,29 @@ impl<'e> Locks<'e> {
             Locks::Each { shards, .. } => (0..shards.len()).collect(),
         };
         indexes.into_iter()
+    }
+}
+
+fn find<'s>(guards: &'s mut [(usize, MutexGuard<'_, Shard>)], index: usize) -> &'s mut Shard {
+    match guards.binary_search_by_key(&index, |(locked, _)| *locked) {
+        Ok(at) => &mut guards[at].1,
+        Err(_) => not_locked(),
+    }
+}
+
+fn pass_to<'s, 'e>(
+    shards: &'e [CachePadded<Mutex<Shard>>],
+    current: &'s mut Option<(usize, MutexGuard<'e, Shard>)>,
+    index: usize,
+) -> &'s mut Shard {
+    if current.as_ref().is_none_or(|(locked, _)| *locked != index) {
+        // Let go first: nobody who holds one may wait for another.
+        drop(current.take());
+        *current = Some((index, shards[index].lock()));
+    }
+    match current {
+        Some((_, guard)) => guard,
+        None => not_locked(),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::Engine;
 use super::entry::Entry;
-use super::reclaim::{Discarded, Garbage};
+use super::reclaim::{Afterwards, Garbage};
 use super::shard::{Counters, SlotTable};
 use crate::values::segments::Index;
 
@@ -16,7 +16,7 @@ const GARBAGE_BYTES_MIN: usize = 4096;
 pub(super) struct Lookup<'k, 'e> {
     pub(super) table: &'k mut SlotTable,
     pub(super) counters: &'k Counters,
-    pub(super) garbage: &'k mut Discarded<'e>,
+    pub(super) garbage: &'k mut Afterwards<'e>,
     pub(super) database: usize,
     /// Table hash of the key.
     pub(super) hash: u64,
@@ -78,12 +78,24 @@ impl Lookup<'_, '_> {
         }
     }
 
-    /// Whether the entry that was found is better replaced as a whole: its value is not freed under a lock then, or a
-    /// snapshot may have it as it is.
+    /// Gives the key a new value, as an access: the entry that was found is changed, an absent one is added. It is replaced
+    /// by what `make` makes where its value is large, so that it is not freed under a lock, or a snapshot may have it as it
+    /// is.
     #[inline]
-    pub(super) fn is_better_replaced(&self) -> bool {
-        let is_saved = |entry: &Entry| self.saving.is_some() && entry.mark() != self.mark();
-        self.entry().is_some_and(|entry| entry.memory_bytes() >= GARBAGE_BYTES_MIN || is_saved(entry))
+    pub(super) fn set(&mut self, make: impl FnOnce(u32) -> Entry, change: impl FnOnce(&mut Entry)) {
+        let (access, mark) = (self.access, self.mark());
+        let Some(entry) = self.at.and_then(|at| self.table.entries.get_mut(at)) else {
+            return self.insert(make(access));
+        };
+        let (bytes, deadline) = (entry.memory_bytes(), entry.deadline().is_some());
+        if bytes >= GARBAGE_BYTES_MIN || self.saving.is_some() && entry.mark() != mark {
+            return self.replace(make(access));
+        }
+        change(entry);
+        entry.set_access_word(access);
+        let (bytes_now, deadline_now) = (entry.memory_bytes(), entry.deadline().is_some());
+        self.table.resize(self.counters, bytes, bytes_now);
+        self.table.count_deadline(self.counters, self.database, deadline, deadline_now);
     }
 
     /// Adds an entry where none was found.

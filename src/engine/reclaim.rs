@@ -4,6 +4,7 @@
 //! Redis calls this lazy freeing and leaves the choice to the command (UNLINK, FLUSHALL ASYNC); here every command frees
 //! so. The memory counts as free at once for `maxmemory`, and is free a little later for the allocator.
 
+use super::Engine;
 use super::entry::Entry;
 use super::shard::SlotTable;
 use crate::values::segments::Segments;
@@ -122,29 +123,40 @@ fn yield_to_workers() {
     let _ = rustix::process::setpriority_process(Some(own), NICE);
 }
 
-/// What the holder of some locks throws away. Stands behind the locks in their holder, so that it is dropped after them.
-pub(super) struct Discarded<'e> {
-    reclaimer: &'e Reclaimer,
+/// What the holder of some locks leaves to be done when they are released: stands behind them, so that it is dropped
+/// after them.
+pub(super) struct Afterwards<'e> {
+    engine: &'e Engine,
+    /// Values that were replaced or deleted: freeing them holds nobody up.
     garbage: Vec<Garbage>,
+    /// The readers of the log are asked to read: nobody is told anything under a lock.
+    asks_readers: bool,
 }
 
-impl<'e> Discarded<'e> {
+impl<'e> Afterwards<'e> {
     #[inline]
-    pub(super) fn new(reclaimer: &'e Reclaimer) -> Discarded<'e> {
-        Discarded { reclaimer, garbage: Vec::new() }
+    pub(super) fn new(engine: &'e Engine) -> Afterwards<'e> {
+        Afterwards { engine, garbage: Vec::new(), asks_readers: false }
     }
 
     /// Adds it, if there is any.
     pub(super) fn add(&mut self, garbage: Option<Garbage>) {
         self.garbage.extend(garbage);
     }
+
+    pub(super) fn ask_readers(&mut self) {
+        self.asks_readers = true;
+    }
 }
 
-impl Drop for Discarded<'_> {
+impl Drop for Afterwards<'_> {
     #[inline]
     fn drop(&mut self) {
         if !self.garbage.is_empty() {
-            self.reclaimer.free(&mut self.garbage);
+            self.engine.reclaimer.free(&mut self.garbage);
+        }
+        if self.asks_readers {
+            self.engine.log.ask();
         }
     }
 }

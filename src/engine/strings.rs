@@ -57,13 +57,7 @@ impl Keyspace<'_> {
             Deadline::Clear => None,
             Deadline::At(at) => Some(at),
         };
-        match found.at {
-            Some(_) if found.is_better_replaced() => found.replace(Entry::string(key, bytes, deadline, found.access)),
-            Some(_) => {
-                found.change(|entry| entry.set_string(bytes, deadline));
-            }
-            None => found.insert(Entry::string(key, bytes, deadline, found.access)),
-        }
+        found.set(|clock| Entry::string(key, bytes, deadline, clock), |entry| entry.set_string(bytes, deadline));
         self.changed(place, key, |out| encode::set_string(out, key, bytes, deadline));
         Ok(true)
     }
@@ -80,13 +74,7 @@ impl Keyspace<'_> {
         let string = found.entry().map(|entry| entry.as_string().ok_or(WrongKind)).transpose()?;
         let Increment { change, result: value } = update(string)?;
         let deadline = found.entry().and_then(Entry::deadline);
-        match found.at {
-            Some(_) if found.is_better_replaced() => found.replace(Entry::integer(key, value, deadline, found.access)),
-            Some(_) => {
-                found.change(|entry| entry.set_integer(value));
-            }
-            None => found.insert(Entry::integer(key, value, None, found.access)),
-        }
+        found.set(|clock| Entry::integer(key, value, deadline, clock), |entry| entry.set_integer(value));
         self.changed(place, key, |out| encode::increment(out, key, change, value));
         Ok(value)
     }
