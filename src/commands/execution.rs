@@ -7,8 +7,7 @@ use super::session::Session;
 use super::spec::{ALL_KEYS, FAST, Handler, ONE_SLOT, SKIP_SLOWLOG, WRITE};
 use super::table::Command;
 use crate::base::slot::Slot;
-use crate::engine::shard::SlotState;
-use crate::engine::{Engine, Keyspace, Wait};
+use crate::engine::{Admission, Engine, Keyspace, Wait, Wanted};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
@@ -74,6 +73,8 @@ pub enum Executed {
     Frozen,
     /// A slot of it is no longer here; nothing was executed.
     Elsewhere,
+    /// It has found nothing, and waits; nothing was executed.
+    Waits(Box<Wanted>),
     /// Readers of the log are behind, and writers wait for them; nothing was executed. There may be room when the log has
     /// told so more often than this.
     Full(u64),
@@ -133,24 +134,28 @@ pub fn execute_data(
     let Some(mut keyspace) = lock(command, arguments, slots, database, &services.engine, now_ms, wait) else {
         return Executed::Busy;
     };
-    match keyspace.slots_state(slots) {
-        SlotState::Serving => {}
-        SlotState::Frozen => return Executed::Frozen,
-        SlotState::Elsewhere => return Executed::Elsewhere,
-    }
-    if command.spec.has(WRITE) {
-        if keyspace.is_congested(slots) {
-            return Executed::Full(rooms);
-        }
-        if command.spec.has(ALL_KEYS) && keyspace.has_frozen() {
+    let writes = command.spec.has(WRITE);
+    match keyspace.admits(slots, writes) {
+        Admission::Executes if writes && command.spec.has(ALL_KEYS) && keyspace.has_frozen() => {
             return Executed::Frozen;
         }
+        Admission::Executes => {}
+        Admission::Full => return Executed::Full(rooms),
+        Admission::Frozen => return Executed::Frozen,
+        Admission::Elsewhere => return Executed::Elsewhere,
     }
     if let ([slot], Some(hash)) = (slots, keys.first_hash) {
         keyspace.hint(arguments.at(1), *slot, hash);
     }
     match run_data(command, arguments, &mut keyspace, reply) {
-        Ok(()) => Executed::Done,
+        Ok(()) => match keyspace.take_wanted() {
+            None => Executed::Done,
+            Some(wanted) => {
+                // Under the locks under which it found nothing: what comes now finds it waiting.
+                keyspace.enlist(&wanted.waiter);
+                Executed::Waits(wanted)
+            }
+        },
         Err(error) => Executed::Failed(error),
     }
 }

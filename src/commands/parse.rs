@@ -45,3 +45,24 @@ pub fn database(argument: &[u8], count: usize) -> Result<usize, CommandError> {
         .filter(|database| *database < count)
         .ok_or(CommandError::text("ERR DB index is out of range"))
 }
+
+/// The time-out of a blocking command, in seconds, as the Unix milliseconds at which it is over; `None`: never.
+///
+/// # Errors
+/// Redis's own (getTimeoutFromObjectOrReply).
+pub fn timeout(argument: &[u8], now_ms: u64) -> Result<Option<u64>, CommandError> {
+    let seconds =
+        number::parse_double(argument).ok_or(CommandError::text("ERR timeout is not a float or out of range"))?;
+    let ms = (seconds * 1000.0).ceil();
+    if ms > i64::MAX as f64 {
+        return Err(CommandError::text("ERR timeout is out of range"));
+    }
+    if ms < 0.0 {
+        return Err(CommandError::text("ERR timeout is negative"));
+    }
+    let until = (ms as u64).checked_add(now_ms).filter(|until| i64::try_from(*until).is_ok());
+    match ms as u64 {
+        0 => Ok(None),
+        _ => until.map(Some).ok_or(CommandError::text("ERR timeout is out of range")),
+    }
+}

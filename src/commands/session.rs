@@ -1,9 +1,11 @@
 //! The state of one client: who it is, what it has selected, what it has begun.
 
-use crate::engine::Wait;
+use crate::engine::waiters::Ended;
 use crate::engine::watches::Watch;
+use crate::engine::{Wait, Wanted};
 use crate::resp::arguments::OwnedArguments;
 use crate::resp::reply::Protocol;
+use crate::services::Services;
 use crate::services::clients::Client;
 use crate::services::pubsub::Space;
 use std::any::Any;
@@ -93,6 +95,57 @@ impl Subscriptions {
     }
 }
 
+/// A command that waits. Whoever drops it, waits no more.
+pub struct Blocked {
+    pub wanted: Wanted,
+    services: Arc<Services>,
+    shown: ShownBlocked,
+}
+
+impl Blocked {
+    pub fn new(wanted: Wanted, services: &Arc<Services>, client: &Arc<Client>) -> Blocked {
+        let shown = ShownBlocked::new(services, client);
+        *client.waiter.lock() = Some(Arc::clone(&wanted.waiter));
+        Blocked { wanted, services: Arc::clone(services), shown }
+    }
+}
+
+/// Shows others that a client's command waits for its reply, until this is dropped (CLIENT LIST, INFO).
+pub struct ShownBlocked {
+    services: Arc<Services>,
+    client: Arc<Client>,
+}
+
+impl ShownBlocked {
+    pub fn new(services: &Arc<Services>, client: &Arc<Client>) -> ShownBlocked {
+        services.statistics.blocked_clients.fetch_add(1, Ordering::Relaxed);
+        client.is_blocked.store(true, Ordering::Relaxed);
+        ShownBlocked { services: Arc::clone(services), client: Arc::clone(client) }
+    }
+}
+
+impl Drop for ShownBlocked {
+    fn drop(&mut self) {
+        self.services.statistics.blocked_clients.fetch_sub(1, Ordering::Relaxed);
+        self.client.is_blocked.store(false, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Blocked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.wanted.fmt(f)
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        *self.shown.client.waiter.lock() = None;
+        // It may have left without an end, and it may stand in the queues of other keys than the one that served it.
+        self.wanted.waiter.end(Ended::TimedOut);
+        self.services.engine.forget_waiter(&self.wanted.waiter);
+    }
+}
+
 /// Owned by the connection.
 #[derive(Debug)]
 pub struct Session {
@@ -114,6 +167,10 @@ pub struct Session {
     pub waiting_since_ms: Option<u64>,
     /// Since when the current command has found its shards busy.
     pub busy_since_ms: Option<u64>,
+    /// The current command waits for its reply, or has waited; no other is executed meanwhile.
+    pub blocked: Option<Blocked>,
+    /// When the current command gives up, in Unix milliseconds, where it has waited before and is executed again.
+    pub gives_up_at: Option<Option<u64>>,
     /// Arguments of the current command that are secrets, by their places: no log shows them.
     pub secrets: Vec<usize>,
 }
@@ -135,6 +192,8 @@ impl Session {
             is_proxied: false,
             waiting_since_ms: None,
             busy_since_ms: None,
+            blocked: None,
+            gives_up_at: None,
             secrets: Vec::new(),
         }
     }

@@ -2,9 +2,10 @@
 
 use super::effect::encode;
 use super::entry::Entry;
-use super::keyspace::Keyspace;
+use super::keyspace::{Keyspace, Place};
 use super::reclaim::Garbage;
 use super::shard::{Placement, Shard, SlotTable, add, hash_of_entry};
+use super::waiters::ReadyKey;
 use super::watches::{BATCH, WatchedKey};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
@@ -77,6 +78,16 @@ impl Keyspace<'_> {
             });
             shard.swap(first, second);
             add(&shard.counters.changes, 1);
+            // What somebody waits for may have come with the other database.
+            for database in [first, second] {
+                let waited = shard.waiters.of_database(database);
+                let key = |(hash, slot, key): (u64, Slot, &[u8])| ReadyKey {
+                    place: Place { shard: index, slot_in_shard: placement.slot_in_shard(slot), slot, hash },
+                    database,
+                    key: key.into(),
+                };
+                self.ready.extend(waited.map(key));
+            }
         }
         if self.engine.access.load().has_snapshot() {
             self.engine.snapshots.swap(first, second);

@@ -11,6 +11,7 @@ use super::log::gate::{self, Shown};
 use super::lookup::Lookup;
 use super::reclaim::Afterwards;
 use super::shard::{Shard, SlotState, SlotTable, add};
+use super::waiters::{ReadyKey, Waiter};
 use super::watches::Watch;
 use super::{Engine, lock::Locks};
 use crate::base::identity::Position;
@@ -19,6 +20,7 @@ use crate::values::hashing::table_hash;
 use crate::values::segments::Index;
 use crate::values::{Limits, Value};
 use std::cell::Cell;
+use std::sync::Arc;
 
 /// The key holds a value of another kind than the command works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,30 @@ pub enum Deadline {
     Clear,
     /// Unix milliseconds.
     At(u64),
+}
+
+/// Whether a command may be executed on some slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Executes,
+    /// It writes, and readers of the log are behind: it waits for room.
+    Full,
+    /// A slot is being handed over.
+    Frozen,
+    /// A slot is somebody else's.
+    Elsewhere,
+}
+
+/// What a command waits for that found nothing.
+#[derive(Debug)]
+pub struct Wanted {
+    pub waiter: Arc<Waiter>,
+    /// When it gives up, in Unix milliseconds.
+    pub until_ms: Option<u64>,
+    /// Its reply then.
+    pub given_up: Vec<u8>,
+    /// Its reply at once, where nothing may wait (MULTI).
+    pub without_waiting: Vec<u8>,
 }
 
 /// Where a key lies.
@@ -62,9 +88,13 @@ pub struct Keyspace<'e> {
     hint: Option<Hint>,
     /// The effects of what has changed, if somebody reads them.
     draft: Option<Box<Draft>>,
+    /// Keys that have changed, and that somebody waits for.
+    pub(super) ready: Vec<ReadyKey>,
+    /// What the command waits for.
+    wanted: Option<Box<Wanted>>,
     /// What is shown is noted: replies wait until it is kept.
     is_gated: bool,
-    shown: Shown,
+    pub(super) shown: Shown,
 }
 
 thread_local! {
@@ -76,7 +106,7 @@ impl Drop for Keyspace<'_> {
     #[inline]
     fn drop(&mut self) {
         // Also while a panic unwinds: the memory has changed.
-        if self.draft.is_some() {
+        if self.draft.is_some() || !self.ready.is_empty() {
             self.commit();
         }
         if self.is_gated {
@@ -90,7 +120,20 @@ impl<'e> Keyspace<'e> {
         let afterwards = Afterwards::new(engine);
         let (is_gated, shown) = (engine.log.is_gated(), Shown::default());
         let cause = Cause::Client;
-        Keyspace { engine, locks, afterwards, database, now_ms, cause, hint: None, draft: None, is_gated, shown }
+        Keyspace {
+            engine,
+            locks,
+            afterwards,
+            database,
+            now_ms,
+            cause,
+            hint: None,
+            draft: None,
+            ready: Vec::new(),
+            wanted: None,
+            is_gated,
+            shown,
+        }
     }
 
     /// The moment of this command, in Unix milliseconds: the same for all its keys.
@@ -122,6 +165,16 @@ impl<'e> Keyspace<'e> {
     /// Thresholds of the packed encodings.
     pub fn limits(&self) -> Limits {
         self.engine.limits()
+    }
+
+    /// The command has no reply yet: it waits. Its handler has written none.
+    pub fn want(&mut self, wanted: Wanted) {
+        self.wanted = Some(Box::new(wanted));
+    }
+
+    /// What the command waits for, if it waits.
+    pub fn take_wanted(&mut self) -> Option<Box<Wanted>> {
+        self.wanted.take()
     }
 
     /// Says why keys change from here on; client commands need not.
@@ -160,7 +213,6 @@ impl<'e> Keyspace<'e> {
     }
 
     /// Whether commands may be executed on these slots: the least favourable of their states.
-    #[inline]
     pub fn slots_state(&mut self, slots: &[Slot]) -> SlotState {
         let placement = self.engine.placement();
         let mut state = SlotState::Serving;
@@ -175,9 +227,33 @@ impl<'e> Keyspace<'e> {
         state
     }
 
-    /// Whether writers of these slots have to wait: so much of them waits to be sent elsewhere, or the log is full.
+    /// Whether a command on these slots may be executed now.
     #[inline]
-    pub fn is_congested(&mut self, slots: &[Slot]) -> bool {
+    pub fn admits(&mut self, slots: &[Slot], writes: bool) -> Admission {
+        let [slot] = slots else { return self.admits_all(slots, writes) };
+        let placement = self.engine.placement();
+        let is_full = writes && self.engine.log.is_full();
+        let shard = self.locks.shard(placement.shard(*slot));
+        let slot_in_shard = placement.slot_in_shard(*slot);
+        match shard.state(slot_in_shard) {
+            SlotState::Serving if is_full || writes && shard.is_throttled(slot_in_shard) => Admission::Full,
+            SlotState::Serving => Admission::Executes,
+            SlotState::Frozen => Admission::Frozen,
+            SlotState::Elsewhere => Admission::Elsewhere,
+        }
+    }
+
+    fn admits_all(&mut self, slots: &[Slot], writes: bool) -> Admission {
+        match self.slots_state(slots) {
+            SlotState::Serving if writes && self.is_congested(slots) => Admission::Full,
+            SlotState::Serving => Admission::Executes,
+            SlotState::Frozen => Admission::Frozen,
+            SlotState::Elsewhere => Admission::Elsewhere,
+        }
+    }
+
+    /// Whether writers of these slots have to wait: so much of them waits to be sent elsewhere, or the log is full.
+    pub(crate) fn is_congested(&mut self, slots: &[Slot]) -> bool {
         let placement = self.engine.placement();
         self.engine.log.is_full()
             || slots
@@ -239,7 +315,7 @@ impl<'e> Keyspace<'e> {
 
     /// Where the entry of a key stands, for who reads it. One that has expired is removed first, and is not there; while
     /// writers have to wait it stays, and is not there either.
-    #[inline]
+    #[inline(always)]
     fn find(&mut self, place: Place, key: &[u8]) -> Option<Index> {
         match self.find_any(place, key)? {
             (at, false) => Some(at),
@@ -253,7 +329,7 @@ impl<'e> Keyspace<'e> {
     }
 
     /// The same for who writes it, and was let through: what has expired is removed.
-    #[inline]
+    #[inline(always)]
     fn find_to_write(&mut self, place: Place, key: &[u8]) -> Option<Index> {
         match self.find_any(place, key)? {
             (at, false) => Some(at),
@@ -265,7 +341,7 @@ impl<'e> Keyspace<'e> {
     }
 
     /// Where the entry of a key stands, and whether it has expired.
-    #[inline]
+    #[inline(always)]
     fn find_any(&mut self, place: Place, key: &[u8]) -> Option<(Index, bool)> {
         let now_ms = self.now_ms;
         self.show(place);
@@ -292,7 +368,7 @@ impl<'e> Keyspace<'e> {
     }
 
     /// One look for a key that may be written: all changes of single entries begin with it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn lookup(&mut self, place: Place, key: &[u8]) -> Lookup<'_, 'e> {
         let at = self.find_to_write(place, key);
         self.lookup_at(place, at)
@@ -305,7 +381,7 @@ impl<'e> Keyspace<'e> {
         Some(self.lookup_at(place, Some(at)))
     }
 
-    #[inline]
+    #[inline(always)]
     fn lookup_at(&mut self, place: Place, at: Option<Index>) -> Lookup<'_, 'e> {
         let (database, moment) = (self.database, self.engine.access.load());
         let (table, counters) = self.locks.shard(place.shard).split_for_write(database, place.slot_in_shard);
@@ -426,6 +502,9 @@ impl<'e> Keyspace<'e> {
         if shard.is_watched() {
             shard.watches.raise(place.hash, database, key);
         }
+        if !shard.waiters.is_empty() && shard.waiters.has(place.hash, self.database, key) {
+            self.ready.push(ReadyKey { place, database: self.database, key: key.into() });
+        }
         let position = shard.advance(place.slot_in_shard);
         if self.engine.log.is_read() {
             self.record(Some((place.slot, position)), encode);
@@ -445,11 +524,14 @@ impl<'e> Keyspace<'e> {
         self.publish_two(place, to_place, encode);
     }
 
-    #[inline]
+    /// Tells those who watch a key, and notes those who wait for it.
     fn raise_watches(&mut self, place: Place, key: &[u8], database: usize) {
         let shard = self.locks.shard(place.shard);
         if shard.is_watched() {
             shard.watches.raise(place.hash, database as u32, key);
+        }
+        if !shard.waiters.is_empty() && shard.waiters.has(place.hash, database, key) {
+            self.ready.push(ReadyKey { place, database, key: key.into() });
         }
     }
 
@@ -486,9 +568,17 @@ impl<'e> Keyspace<'e> {
         }
     }
 
-    /// Appends the group of what has changed so far to the log; what changes later is another one. Called when the
-    /// keyspace is dropped, before the locks are released.
+    /// Appends the group of what has changed so far to the log, and serves those who wait for keys that have; what changes
+    /// later is another group. Called when the keyspace is dropped, before the locks are released.
     pub fn commit(&mut self) {
+        self.append_group();
+        if !self.ready.is_empty() {
+            self.serve_ready();
+        }
+    }
+
+    /// Appends the group of what has changed so far.
+    pub(super) fn append_group(&mut self) {
         let Some(mut draft) = self.draft.take() else { return };
         let appended = self.engine.log.append(&mut draft, self.now_ms);
         let placement = self.engine.placement();

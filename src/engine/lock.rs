@@ -58,6 +58,16 @@ impl<'e> Locks<'e> {
         }
     }
 
+    /// Whether a shard is locked.
+    pub(super) fn has(&self, index: usize) -> bool {
+        match self {
+            Locks::One(locked, _) => *locked == index,
+            Locks::Some(guards) => guards.binary_search_by_key(&index, |(locked, _)| *locked).is_ok(),
+            Locks::All(_) => true,
+            Locks::Each { current, .. } => current.as_ref().is_some_and(|(locked, _)| *locked == index),
+        }
+    }
+
     /// Whether a shard is let go of when the next one is looked at.
     #[inline]
     pub(super) fn is_passing(&self) -> bool {

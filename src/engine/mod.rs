@@ -23,10 +23,11 @@ pub mod shard;
 pub mod snapshot;
 mod strings;
 pub mod transfer;
+pub mod waiters;
 pub mod watches;
 
 pub use group::{Group, Run};
-pub use keyspace::{Deadline, Keyspace, WrongKind};
+pub use keyspace::{Admission, Deadline, Keyspace, Wanted, WrongKind};
 pub use lock::Wait;
 pub use strings::Increment;
 

@@ -7,6 +7,7 @@
 use super::Engine;
 use super::entry::Entry;
 use super::shard::SlotTable;
+use super::waiters::{LaterServed, Waiter};
 use crate::values::segments::Segments;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use std::sync::Arc;
@@ -131,12 +132,20 @@ pub(super) struct Afterwards<'e> {
     garbage: Vec<Garbage>,
     /// The readers of the log are asked to read: nobody is told anything under a lock.
     asks_readers: bool,
+    /// Waiters that wait no more, and those that are to be served with other locks.
+    waiters: Option<Box<Waiting>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    woken: Vec<Arc<Waiter>>,
+    later: Vec<LaterServed>,
 }
 
 impl<'e> Afterwards<'e> {
     #[inline]
     pub(super) fn new(engine: &'e Engine) -> Afterwards<'e> {
-        Afterwards { engine, garbage: Vec::new(), asks_readers: false }
+        Afterwards { engine, garbage: Vec::new(), asks_readers: false, waiters: None }
     }
 
     /// Adds it, if there is any.
@@ -146,6 +155,14 @@ impl<'e> Afterwards<'e> {
 
     pub(super) fn ask_readers(&mut self) {
         self.asks_readers = true;
+    }
+
+    pub(super) fn wake(&mut self, waiter: Arc<Waiter>) {
+        self.waiters.get_or_insert_default().woken.push(waiter);
+    }
+
+    pub(super) fn serve(&mut self, later: LaterServed) {
+        self.waiters.get_or_insert_default().later.push(later);
     }
 }
 
@@ -157,6 +174,10 @@ impl Drop for Afterwards<'_> {
         }
         if self.asks_readers {
             self.engine.log.ask();
+        }
+        if let Some(waiters) = self.waiters.take() {
+            waiters.later.into_iter().for_each(|later| later.serve(self.engine));
+            waiters.woken.iter().for_each(|waiter| waiter.wake());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::entry::Entry;
 use super::log::LogOffset;
+use super::waiters::Waiters;
 use super::watches::Watches;
 use crate::base::identity::{Epoch, Position};
 use crate::base::slot::Slot;
@@ -194,6 +195,7 @@ pub struct Shard {
     elsewhere: usize,
     throttled: usize,
     pub(super) watches: Watches,
+    pub(super) waiters: Waiters,
     pub counters: Arc<CachePadded<Counters>>,
     /// Where the active expiry goes on: database, slot, hash position.
     pub expiry_cursor: (usize, usize, u32),
@@ -209,6 +211,7 @@ impl Shard {
             elsewhere: 0,
             throttled: 0,
             watches: Watches::default(),
+            waiters: Waiters::default(),
             counters: Arc::new(CachePadded::new(Counters::new(databases, total_bytes))),
             expiry_cursor: (0, 0, 0),
         }
@@ -260,6 +263,11 @@ impl Shard {
             a.store(b.load(Ordering::Relaxed), Ordering::Relaxed);
             b.store(kept, Ordering::Relaxed);
         }
+    }
+
+    #[inline]
+    pub fn state(&self, slot_in_shard: usize) -> SlotState {
+        self.metas[slot_in_shard].state
     }
 
     pub fn meta(&self, slot_in_shard: usize) -> SlotMeta {

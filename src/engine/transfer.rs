@@ -50,7 +50,11 @@ impl Engine {
         let mut keyspace = self.lock_slot(slot, 0, 0);
         let shard = keyspace.locks.shard(self.placement().shard(slot));
         shard.set_state(slot_in_shard, state);
-        if shard.meta(slot_in_shard).position.epoch != epoch {
+        let is_elsewhere = state == SlotState::Elsewhere && !shard.waiters.is_empty();
+        let ended = if is_elsewhere { shard.waiters.leave(slot) } else { Vec::new() };
+        let has_new_epoch = shard.meta(slot_in_shard).position.epoch != epoch;
+        ended.into_iter().for_each(|waiter| keyspace.afterwards.wake(waiter));
+        if has_new_epoch {
             keyspace.go_on_after(slot, Position { epoch, seq: 0 });
         }
     }

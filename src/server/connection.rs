@@ -151,7 +151,7 @@ impl Connection {
             if let Some(wait) = &mut self.wait {
                 match wait.as_mut().poll(context) {
                     Poll::Ready(()) => {
-                        self.set_wait(None);
+                        self.wait = None;
                         self.hang_up = None;
                     }
                     // What arrives meanwhile stays in the socket, but a client that has gone is noticed.
@@ -415,7 +415,7 @@ impl Connection {
                     shared.clear();
                     batch.shown.iter_mut().for_each(Vec::clear);
                 }
-                Flow::After(wait) => self.set_wait(Some(wait)),
+                Flow::After(wait) => self.wait = Some(wait),
                 Flow::Later(later) => {
                     // Replies before it go ahead of it.
                     if !self.hold(shared, batch) {
@@ -424,28 +424,13 @@ impl Connection {
                     self.output.push_later(later, wanted);
                 }
                 Flow::Retry(wait) => {
-                    self.set_wait(Some(wait));
+                    self.wait = Some(wait);
                     return false;
                 }
             }
             *used = request.end;
         }
         true
-    }
-
-    /// Begins or ends a wait; INFO shows how many clients wait.
-    fn set_wait(&mut self, wait: Option<Wait>) {
-        let blocked = &self.worker.services.statistics.blocked_clients;
-        match (&self.wait, &wait) {
-            (None, Some(_)) => {
-                blocked.fetch_add(1, Ordering::Relaxed);
-            }
-            (Some(_), None) => {
-                blocked.fetch_sub(1, Ordering::Relaxed);
-            }
-            _ => {}
-        }
-        self.wait = wait;
     }
 
     /// Answers bytes that are no request; the connection closes.
@@ -536,7 +521,7 @@ impl Connection {
 /// However it ends, the client is struck out everywhere.
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.set_wait(None);
+        self.wait = None;
         let services = &self.worker.services;
         crate::commands::control::connection::forget(&mut self.session, services);
         services.clients.leave(self.session.client.id);

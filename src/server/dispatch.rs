@@ -1,6 +1,7 @@
 //! The steps of every request, in order. This is the only place that sequences them, and it names no command: what a
 //! command needs is said by the flags of its row.
 
+use super::blocking;
 use super::forwarding::{self, Proxied};
 use super::routing::{self, Elsewhere};
 use super::timing::Timing;
@@ -84,6 +85,11 @@ pub fn dispatch(
         },
     };
     session.client.command.store(command.index, Ordering::Relaxed);
+    if session.blocked.is_some()
+        && let Some(error) = blocking::end(batch, session, reply)
+    {
+        return answered(batch, command, error);
+    }
     // 3 and 4: permission, state.
     if let Some(error) = forbidden(batch, session, command) {
         return refuse(batch, session, Some(command), error, reply);
@@ -117,6 +123,17 @@ pub fn dispatch(
     }
     // 7 to 10: execute, publish, follow up, reply.
     execute(batch, session, command, arguments, &keys, reply)
+}
+
+/// Counts a command that has waited, and has its reply now.
+fn answered(batch: &Batch<'_>, command: &'static Command, error: Option<CommandError>) -> Flow {
+    let counters = &batch.counters.commands[command.index as usize];
+    bump(&counters.calls, 1);
+    if let Some(error) = error {
+        bump(&counters.failed, 1);
+        batch.counters.count_error(&error.to_string());
+    }
+    Flow::Continue
 }
 
 /// The command of a request, its number of arguments checked.
@@ -300,6 +317,7 @@ fn execute(
                     session.waiting_since_ms = waited;
                     return crate::commands::control::transaction::busy(session, since_ms);
                 }
+                Executed::Waits(wanted) => return blocking::wait(batch, session, *wanted),
                 Executed::Full(rooms) => {
                     session.waiting_since_ms = waited;
                     return execution::until_room(batch.services, rooms);

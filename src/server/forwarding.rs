@@ -527,8 +527,8 @@ impl Home for ThisNode {
         }
         // The others need their client's session: they come over a link to this very node.
         let Handler::Data(_) = command.spec.handler else { return None };
-        if self.services.engine.log.is_gated() {
-            // A link holds the reply back until it may leave.
+        if self.services.engine.log.is_gated() || command.spec.has(spec::BLOCKING) {
+            // A link holds the reply back until it may leave, or waits for it.
             return None;
         }
         if command.spec.has(spec::DENYOOM) && self.is_out_of_memory() {
@@ -546,7 +546,9 @@ impl Home for ThisNode {
             match execution::execute_data(command, request, &keys, 0, services, now_ms, Wait::Shortly, &mut reply) {
                 Executed::Done => false,
                 Executed::Failed(_) => true,
-                Executed::Busy | Executed::Frozen | Executed::Elsewhere | Executed::Full(_) => return None,
+                Executed::Busy | Executed::Frozen | Executed::Elsewhere | Executed::Full(_) | Executed::Waits(_) => {
+                    return None;
+                }
             };
         let took_ns = clock::boot_ns().saturating_sub(started_ns);
         self.services.statistics.count_call(table::all().len(), command.index as usize, took_ns, failed);

@@ -1,6 +1,7 @@
 //! The server: sockets in, commands through, replies out.
 
 pub mod ahead;
+mod blocking;
 pub mod connection;
 pub mod dispatch;
 pub mod forwarding;

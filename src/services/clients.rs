@@ -1,6 +1,7 @@
 //! Who is connected: the records that CLIENT LIST shows and CLIENT KILL finds.
 
 use super::inbox::{Inbox, Message};
+use crate::engine::waiters::Waiter;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -54,6 +55,10 @@ pub struct Client {
     pub connected_at_ms: u64,
     pub labels: Mutex<Labels>,
     pub inbox: Inbox,
+    /// What its command waits with, while it waits for keys.
+    pub waiter: Mutex<Option<Arc<Waiter>>>,
+    /// Whether its command waits for its reply.
+    pub is_blocked: AtomicBool,
     /// Unix milliseconds of the last request.
     pub active_at_ms: AtomicU64,
     pub database: AtomicUsize,
@@ -93,6 +98,8 @@ impl Client {
             descriptor: accepted.descriptor,
             connected_at_ms: accepted.now_ms,
             labels: Mutex::default(),
+            waiter: Mutex::default(),
+            is_blocked: AtomicBool::new(false),
             inbox: Inbox::default(),
             active_at_ms: AtomicU64::new(accepted.now_ms),
             database: AtomicUsize::new(0),

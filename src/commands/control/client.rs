@@ -4,13 +4,14 @@ use crate::base::number;
 use crate::commands::context::{Control, Flow};
 use crate::commands::error::CommandError;
 use crate::commands::help;
-use crate::commands::parse::is;
+use crate::commands::parse::{self, is};
 use crate::commands::session::ReplyMode;
 use crate::commands::spec::{
     ADMIN, Arity::*, CONNECTION, CommandResult, CommandSpec, HIDDEN, LOADING, NOSCRIPT, NOT_PAUSED, SENTINEL, STALE,
     control,
 };
 use crate::commands::table;
+use crate::engine::waiters::Ended;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::clients::{Address, Client};
@@ -35,6 +36,7 @@ pub const CLIENT: &[CommandSpec] = &[
     control("setinfo", Exactly(4), BASIC, CONNECTION, setinfo)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
     control("setname", Exactly(3), BASIC, CONNECTION, setname),
+    control("unblock", AtLeast(3), BASIC | ADMIN, CONNECTION, unblock),
     control("unpause", Exactly(2), BASIC | ADMIN | NOT_PAUSED, CONNECTION, unpause),
 ];
 
@@ -126,6 +128,7 @@ fn line(client: &Client, now_ms: u64) -> String {
     for (flag, raised) in [
         ('P', client.is_subscribed()),
         ('x', client.queued.load(Ordering::Relaxed) >= 0),
+        ('b', client.is_blocked.load(Ordering::Relaxed)),
         ('c', client.closing.load(Ordering::Relaxed)),
         ('U', matches!(client.address, Address::Unix(_))),
         ('r', client.readonly.load(Ordering::Relaxed)),
@@ -278,6 +281,21 @@ fn kill(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWr
         (true, _) => reply.ok(),
         (false, count) => reply.count(count),
     }
+    Ok(())
+}
+
+fn unblock(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    const REASON: CommandError = CommandError::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
+    let ended = match arguments.get(3) {
+        None => Ended::TimedOut,
+        Some(word) if is(word, "timeout") && arguments.len() == 4 => Ended::TimedOut,
+        Some(word) if is(word, "error") && arguments.len() == 4 => Ended::Unblocked,
+        Some(_) => return Err(REASON),
+    };
+    let id = parse::integer(arguments.at(2))?;
+    let meant = control.services.clients.list().into_iter().find(|client| i64::try_from(client.id) == Ok(id));
+    let waiter = meant.and_then(|client| client.waiter.lock().clone());
+    reply.integer(i64::from(waiter.is_some_and(|waiter| waiter.end(ended))));
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use crate::base::{clock, number};
 use crate::commands::context::{Control, Flow};
 use crate::commands::error::CommandError;
 use crate::commands::parse::is;
+use crate::commands::session::ShownBlocked;
 use crate::commands::spec::{
     ADMIN, ADMINS, ALLOW_BUSY, Arity::*, CONNECTION, CommandResult, CommandSpec, DANGEROUS, FAST, LOADING, NO_MULTI,
     NOSCRIPT, NOT_PAUSED, READONLY, STALE, control,
@@ -101,7 +102,9 @@ fn wait(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWr
         0 => Duration::MAX,
         milliseconds => Duration::from_millis(milliseconds as u64),
     };
+    let shown = ShownBlocked::new(control.services, &control.session.client);
     control.flow = Flow::Later(Box::pin(async move {
+        let _shown = shown;
         tokio::time::sleep(timeout).await;
         b":0\r\n".to_vec()
     }));

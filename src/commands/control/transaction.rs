@@ -11,7 +11,7 @@ use crate::commands::spec::{
     LOADING, NOSCRIPT, NOT_QUEUED, SKIP_SLOWLOG, STALE, TRANSACTION, WRITE, control, keys,
 };
 use crate::commands::table;
-use crate::engine::shard::SlotState;
+use crate::engine::Admission;
 use crate::engine::watches::Watch;
 use crate::engine::{Engine, Keyspace, Wait};
 use crate::resp::arguments::Arguments;
@@ -191,11 +191,11 @@ fn execute(control: &mut Control<'_>, queue: &[Queued], reply: &mut ReplyWriter<
         services.engine.try_lock_slots(wait, slots.iter().copied(), database, now_ms)
     };
     let Some(mut keyspace) = locked else { return Outcome::Busy { since_ms } };
-    if keyspace.slots_state(&slots) != SlotState::Serving || (all && keyspace.has_frozen()) {
-        return Outcome::Frozen;
-    }
-    if queue.iter().any(|queued| queued.command.spec.has(WRITE)) && keyspace.is_congested(&slots) {
-        return Outcome::Full(rooms);
+    let writes = queue.iter().any(|queued| queued.command.spec.has(WRITE));
+    match keyspace.admits(&slots, writes) {
+        Admission::Executes if !(all && keyspace.has_frozen()) => {}
+        Admission::Full => return Outcome::Full(rooms),
+        _ => return Outcome::Frozen,
     }
     // Under the locks, nothing can change any more: this is the moment at which WATCH looks.
     expire_watched(&mut keyspace, &watched, database);
@@ -227,7 +227,12 @@ fn run(control: &mut Control<'_>, queued: &Queued, keyspace: &mut Keyspace<'_>, 
     let result = match command.spec.handler {
         Handler::Data(_) => {
             keyspace.select(control.session.database);
-            execution::run_data(command, arguments, keyspace, reply)
+            let result = execution::run_data(command, arguments, keyspace, reply);
+            if let Some(wanted) = keyspace.take_wanted() {
+                // Nothing waits between the commands of a transaction.
+                reply.raw(&wanted.without_waiting);
+            }
+            result
         }
         _ => {
             let session = &mut *control.session;

@@ -1,23 +1,41 @@
 //! Lists.
 
+use crate::base::slot::Slot;
 use crate::commands::error::CommandError;
-use crate::commands::parse;
-use crate::commands::spec::{Arity::*, CommandResult, CommandSpec, DENYOOM, FAST, LIST, READONLY, WRITE, data, keys};
-use crate::engine::Keyspace;
+use crate::commands::parse::{self, is};
+use crate::commands::spec::{
+    Access, Arity::*, BLOCKING, CommandResult, CommandSpec, DENYOOM, FAST, Find, KeySpec, LIST, NOSCRIPT, READONLY,
+    WRITE, data, keys,
+};
 use crate::engine::effect::Side;
+use crate::engine::waiters::Waiter;
+use crate::engine::{Keyspace, Wanted};
 use crate::resp::arguments::Arguments;
-use crate::resp::reply::ReplyWriter;
+use crate::resp::reply::{Protocol, ReplyWriter};
 use crate::values::element::{Digits, Element};
 use crate::values::list::List;
+use std::sync::Arc;
+
+/// BLPOP and BRPOP: all but the time-out.
+const EVERY_POPPED: &[KeySpec] =
+    &[keys::at(1, Find::Range { last: -2, step: 1, limit: 0 }, Access::ReadWrite, "access delete")];
+const MOVED: &[KeySpec] =
+    &[keys::one(1, Access::ReadWrite, "access delete"), keys::one(2, Access::ReadWrite, "insert")];
 
 pub const COMMANDS: &[CommandSpec] = &[
+    data("blmove", Exactly(6), WRITE | DENYOOM | NOSCRIPT | BLOCKING, LIST, MOVED, blmove),
+    data("blpop", AtLeast(3), WRITE | NOSCRIPT | BLOCKING, LIST, EVERY_POPPED, blpop),
+    data("brpop", AtLeast(3), WRITE | NOSCRIPT | BLOCKING, LIST, EVERY_POPPED, brpop),
+    data("brpoplpush", Exactly(4), WRITE | DENYOOM | NOSCRIPT | BLOCKING, LIST, MOVED, brpoplpush),
     data("lindex", Exactly(3), READONLY, LIST, keys::READ, lindex),
     data("llen", Exactly(2), READONLY | FAST, LIST, keys::LOOK, llen),
+    data("lmove", Exactly(5), WRITE | DENYOOM, LIST, MOVED, lmove),
     data("lpop", AtLeast(2), WRITE | FAST, LIST, keys::READ_DELETE, lpop),
     data("lpush", AtLeast(3), WRITE | DENYOOM | FAST, LIST, keys::INSERT, lpush),
     data("lpushx", AtLeast(3), WRITE | DENYOOM | FAST, LIST, keys::INSERT, lpushx),
     data("lrange", Exactly(4), READONLY, LIST, keys::READ, lrange),
     data("rpop", AtLeast(2), WRITE | FAST, LIST, keys::READ_DELETE, rpop),
+    data("rpoplpush", Exactly(3), WRITE | DENYOOM, LIST, MOVED, rpoplpush),
     data("rpush", AtLeast(3), WRITE | DENYOOM | FAST, LIST, keys::INSERT, rpush),
     data("rpushx", AtLeast(3), WRITE | DENYOOM | FAST, LIST, keys::INSERT, rpushx),
 ];
@@ -103,6 +121,160 @@ fn pop(
         _ => return Err(CommandError::WrongArity(name.into())),
     }
     Ok(())
+}
+
+fn blpop(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    pop_or_wait(keyspace, arguments, Side::Front, reply)
+}
+
+fn brpop(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    pop_or_wait(keyspace, arguments, Side::Back, reply)
+}
+
+/// Pops from the first list that has something, or waits until one has.
+fn pop_or_wait(
+    keyspace: &mut Keyspace<'_>,
+    arguments: Arguments<'_>,
+    side: Side,
+    reply: &mut ReplyWriter<'_>,
+) -> CommandResult {
+    let last = arguments.len() - 1;
+    let until_ms = parse::timeout(arguments.at(last), keyspace.now_ms())?;
+    let keys = || (1..last).map(|index| arguments.at(index));
+    for key in keys() {
+        if keyspace.peek_collection::<List>(key)?.is_some() {
+            return pop_with_key(keyspace, key, side, reply);
+        }
+    }
+    let protocol = reply.protocol();
+    let serve = move |keyspace: &mut Keyspace<'_>, key: &[u8]| {
+        keyspace.peek_collection::<List>(key).ok().flatten()?;
+        Some(reply_of(protocol, |reply| pop_with_key(keyspace, key, side, reply)))
+    };
+    let waiter = Waiter::new(keyspace.database(), keys(), None, Box::new(serve));
+    want(keyspace, waiter, until_ms, protocol, |reply| reply.null_array());
+    Ok(())
+}
+
+fn pop_with_key(keyspace: &mut Keyspace<'_>, key: &[u8], side: Side, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    reply.array(2);
+    reply.bulk(key);
+    keyspace.list_pop(key, side, 1, |element| write_element(reply, element))?;
+    Ok(())
+}
+
+/// Waits; `nothing` is the reply in a transaction, where nothing waits.
+fn want(
+    keyspace: &mut Keyspace<'_>,
+    waiter: Arc<Waiter>,
+    until_ms: Option<u64>,
+    protocol: Protocol,
+    nothing: fn(&mut ReplyWriter<'_>),
+) {
+    let of = |write: fn(&mut ReplyWriter<'_>)| {
+        reply_of(protocol, |reply| {
+            write(reply);
+            Ok(())
+        })
+    };
+    let (given_up, without_waiting) = (of(|reply| reply.null_array()), of(nothing));
+    keyspace.want(Wanted { waiter, until_ms, given_up, without_waiting });
+}
+
+/// The bytes of a reply, or of the error in its place.
+fn reply_of(protocol: Protocol, write: impl FnOnce(&mut ReplyWriter<'_>) -> CommandResult) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut reply = ReplyWriter::new(&mut bytes, protocol);
+    if let Err(error) = write(&mut reply) {
+        reply.truncate(0);
+        error.write(&mut reply);
+    }
+    bytes
+}
+
+/// Which end of which list goes to which end of which other.
+#[derive(Clone, Copy)]
+struct Ends {
+    from: Side,
+    to: Side,
+}
+
+const RIGHT_TO_LEFT: Ends = Ends { from: Side::Back, to: Side::Front };
+
+fn ends(arguments: Arguments<'_>) -> Result<Ends, CommandError> {
+    let side = |argument: &[u8]| match argument {
+        _ if is(argument, "left") => Ok(Side::Front),
+        _ if is(argument, "right") => Ok(Side::Back),
+        _ => Err(CommandError::Syntax),
+    };
+    Ok(Ends { from: side(arguments.at(3))?, to: side(arguments.at(4))? })
+}
+
+fn lmove(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let ends = ends(arguments)?;
+    if !move_element(keyspace, arguments.at(1), arguments.at(2), ends, reply)? {
+        reply.null();
+    }
+    Ok(())
+}
+
+fn rpoplpush(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    if !move_element(keyspace, arguments.at(1), arguments.at(2), RIGHT_TO_LEFT, reply)? {
+        reply.null();
+    }
+    Ok(())
+}
+
+fn blmove(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let ends = ends(arguments)?;
+    move_or_wait(keyspace, arguments, ends, arguments.at(5), reply)
+}
+
+fn brpoplpush(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    move_or_wait(keyspace, arguments, RIGHT_TO_LEFT, arguments.at(3), reply)
+}
+
+fn move_or_wait(
+    keyspace: &mut Keyspace<'_>,
+    arguments: Arguments<'_>,
+    ends: Ends,
+    timeout: &[u8],
+    reply: &mut ReplyWriter<'_>,
+) -> CommandResult {
+    let (from, to): (&[u8], Box<[u8]>) = (arguments.at(1), arguments.at(2).into());
+    let until_ms = parse::timeout(timeout, keyspace.now_ms())?;
+    if move_element(keyspace, from, &to, ends, reply)? {
+        return Ok(());
+    }
+    let protocol = reply.protocol();
+    let also = Some(Slot::of_key(&to));
+    let serve = move |keyspace: &mut Keyspace<'_>, from: &[u8]| {
+        keyspace.peek_collection::<List>(from).ok().flatten()?;
+        Some(reply_of(protocol, |reply| move_element(keyspace, from, &to, ends, reply).map(drop)))
+    };
+    let waiter = Waiter::new(keyspace.database(), std::iter::once(from), also, Box::new(serve));
+    want(keyspace, waiter, until_ms, protocol, |reply| reply.null());
+    Ok(())
+}
+
+/// Moves an element, and writes it. False where there is none.
+fn move_element(
+    keyspace: &mut Keyspace<'_>,
+    from: &[u8],
+    to: &[u8],
+    ends: Ends,
+    reply: &mut ReplyWriter<'_>,
+) -> Result<bool, CommandError> {
+    if keyspace.peek_collection::<List>(from)?.is_none() {
+        return Ok(false);
+    }
+    // Nothing is popped that cannot be pushed.
+    keyspace.peek_collection::<List>(to)?;
+    let mut moved = Vec::new();
+    keyspace.list_pop(from, ends.from, 1, |element| moved = element.to_vec())?;
+    keyspace.list_push(to, ends.to, std::iter::once(&moved[..]))?;
+    reply.bulk(&moved);
+    Ok(true)
 }
 
 fn llen(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {

@@ -29,7 +29,7 @@ thread_local! {
 }
 
 /// Notes what a keyspace has shown.
-pub(in crate::engine) fn note(shown: Shown) {
+pub fn note(shown: Shown) {
     let before = SHOWN.get();
     SHOWN.set(Shown { gate: before.gate.max(shown.gate), wrote: before.wrote | shown.wrote });
 }

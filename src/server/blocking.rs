@@ -1,0 +1,69 @@
+//! Commands that wait for keys (BLPOP and its kin), as their connection sees them.
+//!
+//! The request is not used up while it waits: it comes again when the wait is over, and finds here how that ended. Nothing
+//! else is executed for the client meanwhile, no thread and no lock is held, and a client that leaves takes its waiter
+//! with it.
+
+use super::dispatch::Batch;
+use crate::commands::context::Flow;
+use crate::commands::error::CommandError;
+use crate::commands::session::{Blocked, Session};
+use crate::engine::Wanted;
+use crate::engine::log::gate;
+use crate::engine::waiters::Ended;
+use crate::resp::reply::ReplyWriter;
+use std::sync::Arc;
+use std::time::Duration;
+
+const UNBLOCKED: CommandError = CommandError::text("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+
+/// The command has found nothing: its request comes again when its waiter has ended.
+pub(super) fn wait(batch: &Batch<'_>, session: &mut Session, mut wanted: Wanted) -> Flow {
+    if let Some(until_ms) = session.gives_up_at.take() {
+        // It has waited before: for all in all no longer than it said.
+        wanted.until_ms = until_ms;
+    }
+    let (waiter, until_ms) = (Arc::clone(&wanted.waiter), wanted.until_ms);
+    let left = until_ms.map(|until_ms| Duration::from_millis(until_ms.saturating_sub(batch.now_ms)));
+    session.blocked = Some(Blocked::new(wanted, batch.services, &session.client));
+    Flow::Retry(Box::pin(async move {
+        match left {
+            None => waiter.until_ended().await,
+            Some(left) => {
+                if tokio::time::timeout(left, waiter.until_ended()).await.is_err() {
+                    waiter.end(Ended::TimedOut);
+                }
+            }
+        }
+    }))
+}
+
+/// Writes the reply of the command that has waited, and says whether it is an error; `None`: it is to be executed again.
+pub(super) fn end(
+    batch: &Batch<'_>,
+    session: &mut Session,
+    reply: &mut ReplyWriter<'_>,
+) -> Option<Option<CommandError>> {
+    let blocked = session.blocked.take()?;
+    match blocked.wanted.waiter.take_end() {
+        Some(Ended::Served { reply: bytes, shown }) => {
+            if batch.shown.is_some() {
+                gate::note(shown);
+            }
+            reply.raw(&bytes);
+            Some(None)
+        }
+        Some(Ended::TimedOut) => {
+            reply.raw(&blocked.wanted.given_up);
+            Some(None)
+        }
+        Some(Ended::Unblocked) => {
+            UNBLOCKED.write(reply);
+            Some(Some(UNBLOCKED))
+        }
+        Some(Ended::Again) | None => {
+            session.gives_up_at = Some(blocked.wanted.until_ms);
+            None
+        }
+    }
+}
