@@ -9,7 +9,7 @@ use crate::base::slot::Slot;
 use crate::commands::context::{Flow, Wait};
 use crate::commands::error::CommandError;
 use crate::commands::execution::{self, Executed, Keys};
-use crate::commands::session::{Queued, Session};
+use crate::commands::session::{Queued, Session, ShownBlocked};
 use crate::commands::spec::{self, Handler};
 use crate::commands::table::{self, Command};
 use crate::engine::log::gate::Shown;
@@ -242,8 +242,10 @@ fn pause(batch: &Batch<'_>, session: &Session, command: &'static Command) -> Opt
     }
     let left = Duration::from_millis(until_ms - batch.now_ms);
     let services = Arc::clone(batch.services);
+    let shown = ShownBlocked::new(batch.services, &session.client);
     // CLIENT UNPAUSE ends it early: look again often enough that nobody notices.
     Some(Box::pin(async move {
+        let _shown = shown;
         let until = tokio::time::Instant::now() + left;
         while tokio::time::Instant::now() < until {
             let slice = (until - tokio::time::Instant::now()).min(Duration::from_millis(5));

@@ -121,10 +121,11 @@ impl Served {
         let directory = tempfile::tempdir().expect("a directory");
         let (address, proxy, cluster) = (free(), free(), free());
         let ports = [address, proxy, cluster].map(|address| address.port().to_string());
-        let directory_path = directory.path().to_str().expect("a path");
+        // What the command line does with `dir`.
+        std::env::set_current_dir(directory.path()).expect("a directory");
         let arguments =
             ["--bind", "127.0.0.1", "--port", &ports[0], "--proxy-port", &ports[1], "--cluster-port", &ports[2]];
-        let more = ["--cluster-enabled", "yes", "--threads", "2", "--dir", directory_path];
+        let more = ["--cluster-enabled", "yes", "--threads", "2"];
         let arguments: Vec<String> = arguments.iter().chain(&more).map(|word| String::from(*word)).collect();
         let config = load(&arguments, std::iter::empty()).expect("settings").config;
         let (sender, engine) = std::sync::mpsc::channel();
