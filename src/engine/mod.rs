@@ -7,6 +7,7 @@ mod access;
 #[cfg(test)]
 mod changes;
 pub mod collections;
+mod commit;
 pub mod database;
 pub mod effect;
 pub mod entry;
