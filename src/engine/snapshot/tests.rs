@@ -1,8 +1,15 @@
 use super::*;
-use crate::engine::changes::{self, DATABASES, NOW_MS, group, perform};
+use crate::engine::changes::{self, Change, DATABASES, NOW_MS, change, group, perform};
+use crate::engine::effect::Side;
+use crate::engine::export::encode_entry;
+use crate::engine::log::{Behind, Chunk};
 use crate::engine::{Deadline, Keyspace};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Keys by database and name, with what is in them.
 type Contents = BTreeMap<(usize, Vec<u8>), Vec<Vec<u8>>>;
@@ -173,4 +180,137 @@ fn a_snapshot_that_is_given_up_leaves_nothing() {
     assert!(!engine.access.load().has_snapshot());
     let again = engine.begin_snapshot().expect("the other has ended");
     assert_eq!(read(again), contents(&engine));
+}
+
+/// The slots of a change's keys; `None`: it needs all.
+fn slots_of(change: &Change) -> Option<[Slot; 2]> {
+    use Change::{
+        Append, Copy, Delete, Expire, Flush, HashRemove, HashSet, Increment, Move, Pop, PopLowest, Push, Put, Remove,
+        Rename, Set, SetAdd, SetKeeping, SetPop, SetRange, SetRemove, Swap,
+    };
+    let (key, to) = match change {
+        Rename(key, to) | Copy(key, to, _) => (key, to),
+        Set(key, ..) | SetKeeping(key, _) | Increment(key, _) | Append(key, _) | SetRange(key, ..) | Delete(key) => {
+            (key, key)
+        }
+        Push(key, ..) | Pop(key, ..) | HashSet(key, _) | HashRemove(key, _) | SetAdd(key, _) | SetRemove(key, _) => {
+            (key, key)
+        }
+        SetPop(key, _) | Put(key, _) | Remove(key, _) | PopLowest(key, _) | Change::Deadline(key, _) | Move(key, _) => {
+            (key, key)
+        }
+        Flush(_) | Swap(..) | Expire(_) => return None,
+    };
+    Some([key, to].map(|number| Slot::of_key(&name(*number))))
+}
+
+fn name(number: u8) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
+/// Threads write while snapshots are read, one after the other: each is what the log makes of nothing up to its place, keys
+/// and positions.
+#[test]
+fn a_snapshot_is_the_log_up_to_its_place() {
+    const CHANGES: usize = 1000;
+    let engine = Arc::new(Engine::new(DATABASES));
+    let mut reader = engine.read_log(Behind::Lost);
+    let writing = AtomicUsize::new(4);
+    std::thread::scope(|scope| {
+        for thread in 0..4u8 {
+            let (engine, writing) = (&engine, &writing);
+            scope.spawn(move || {
+                let mut runner = TestRunner::new_with_rng(
+                    ProptestConfig::default(),
+                    TestRng::from_seed(RngAlgorithm::ChaCha, &[thread; 32]),
+                );
+                let changes = prop::collection::vec((any::<u8>(), change()), CHANGES).new_tree(&mut runner);
+                let changes = changes.expect("changes").current();
+                for (database, change) in &changes {
+                    let database = *database as usize % DATABASES;
+                    let mut keys = match slots_of(change) {
+                        Some(slots) => engine.lock_slots(slots.into_iter(), database, NOW_MS),
+                        None => engine.lock_all(database, NOW_MS + u64::from(thread)),
+                    };
+                    changes::make(&mut keys, change, &name);
+                }
+                writing.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        let (again, mut chunks) = (Engine::new(DATABASES), Vec::new());
+        let mut replayed = LogOffset(0);
+        let mut round = 0;
+        while writing.load(Ordering::SeqCst) > 0 {
+            round += 1;
+            let snapshot = engine.begin_snapshot().expect("no other runs");
+            let offset = snapshot.offset();
+            let positions: Vec<Position> = Slot::all().map(|slot| snapshot.slot_position(slot)).collect();
+            let found = read(snapshot);
+            chunks.extend(reader.take(usize::MAX).expect("its place"));
+            let (before, after): (Vec<Arc<Chunk>>, _) = chunks.into_iter().partition(|chunk| chunk.end() <= offset);
+            for chunk in before {
+                replayed = chunk.end();
+                chunk.groups().for_each(|(group, _)| again.replay(group).expect("positions have no gap"));
+            }
+            chunks = after;
+            assert_eq!(replayed, offset, "a chunk ends at the cut");
+            assert_eq!(found, contents(&again), "snapshot {round}");
+            assert_eq!(positions, changes::positions(&again), "snapshot {round}");
+        }
+    });
+}
+
+/// A measure, in an optimized build: `cargo test --release --lib -- --ignored --nocapture snapshot_takes`.
+#[test]
+#[ignore = "a measure, not a check"]
+fn how_long_a_snapshot_takes() {
+    const KEYS: usize = 1_000_000;
+    let engine = engine_with(0);
+    (0..KEYS).for_each(|number| set(&engine, &format!("key:{number}"), &[b'x'; 64]));
+    let mut out = Vec::new();
+    for round in 0..5 {
+        let began = Instant::now();
+        let mut snapshot = engine.begin_snapshot().expect("no other runs");
+        let cut = began.elapsed();
+        let (mut step_longest, mut bytes, began) = (Duration::ZERO, 0, Instant::now());
+        loop {
+            let step = Instant::now();
+            out.clear();
+            let has_more = snapshot.step(|record| out.extend_from_slice(&encode_entry(record.entry)));
+            bytes += out.len();
+            step_longest = step_longest.max(step.elapsed());
+            if !has_more {
+                break;
+            }
+        }
+        let total = began.elapsed();
+        println!("{round}: cut {cut:?}, {KEYS} keys, {bytes} bytes in {total:?}, longest step {step_longest:?}");
+    }
+    let per_set = |text: &str| {
+        let began = Instant::now();
+        (0..KEYS).for_each(|number| set(&engine, &format!("key:{number}"), &[b'x'; 64]));
+        println!("SET, {text}: {:?} each", began.elapsed() / KEYS as u32);
+    };
+    per_set("no snapshot");
+    per_set("no snapshot");
+    let snapshot = engine.begin_snapshot().expect("no other runs");
+    per_set("the first after a cut");
+    per_set("the second after a cut");
+    drop(snapshot);
+    for elements in [1_000usize, 10_000, 100_000, 1_000_000] {
+        let members: Vec<String> = (0..elements).map(|number| format!("member:{number}")).collect();
+        let members = || members.iter().map(String::as_bytes);
+        with(&engine, "set", |keys| keys.set_add(b"set", members())).expect("a set");
+        with(&engine, "hash", |keys| keys.hash_set(b"hash", members().map(|it| (it, &b"value"[..])))).expect("a hash");
+        with(&engine, "list", |keys| keys.list_push(b"list", Side::Back, members())).expect("a list");
+        let scored: Vec<(&[u8], f64)> = members().map(|it| (it, it.len() as f64)).collect();
+        with(&engine, "sorted", |keys| keys.sorted_set_put(b"sorted", &scored)).expect("a sorted set");
+        let snapshot = engine.begin_snapshot().expect("no other runs");
+        for key in ["set", "hash", "list", "sorted"] {
+            let began = Instant::now();
+            with(&engine, key, |keys| keys.set_deadline(key.as_bytes(), Some(NOW_MS + 1_000_000)));
+            println!("first change of a {key} of {elements}: {:?}", began.elapsed());
+        }
+        drop(snapshot);
+    }
 }
