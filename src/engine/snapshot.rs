@@ -17,6 +17,9 @@
 //! The walk takes all of it at once, so twice the limit may be in memory, and tables, which are no more than there was at
 //! the cut.
 //!
+//! An entry is handed out whole, and copied whole before its first change in place, RENAME or MOVE, under the lock of its
+//! shard: for a collection of many thousand elements that is longer than anything else here takes.
+//!
 //! Marks wrap. After a walk to the end all marks are equal; a snapshot that is given up leaves several. Before there are
 //! no numbers left that no entry carries, one walk is made for their sake alone.
 
