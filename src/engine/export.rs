@@ -134,7 +134,12 @@ impl Exports {
         }
         let export = Export { of, read_below: Some(0), not_sent: HashSet::new(), position: None };
         self.slots.insert(slot, export);
-        self.moves.entry(of).or_default().unread.insert(slot);
+        let outgoing = self.moves.entry(of).or_default();
+        outgoing.unread.insert(slot);
+        // Its writers as those of the move's other slots.
+        if outgoing.is_full {
+            self.engine.set_throttled(slot, true);
+        }
     }
 
     /// Ends the exports of a move.

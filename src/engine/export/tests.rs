@@ -138,6 +138,23 @@ fn writers_of_a_slot_wait_while_too_much_of_it_waits() {
 }
 
 #[test]
+fn writers_of_a_slot_that_begins_while_too_much_waits_wait_too() {
+    let engine = Arc::new(Engine::new(1));
+    let mut exports = exporting(&engine);
+    let is_congested = |slot: Slot| engine.lock_slot(slot, 0, NOW_MS).is_congested(&[slot]);
+    while !is_congested(slot()) {
+        set(&engine, 1, &vec![b'x'; 1024 * 1024]);
+        exports.follow().expect("the log is followed");
+    }
+    let (of_move, of_another) = (Slot::of_key(b"other"), Slot::of_key(b"another"));
+    exports.begin(of_move, MOVE);
+    exports.begin(of_another, MOVE + 1);
+    assert_eq!((is_congested(of_move), is_congested(of_another)), (true, false));
+    exports.take(MOVE, usize::MAX);
+    assert!(!is_congested(of_move), "until it is sent");
+}
+
+#[test]
 fn an_export_that_is_too_slow_ends_and_costs_no_more_memory_than_is_kept() {
     let engine = Arc::new(Engine::new(1));
     let mut exports = exporting(&engine);
