@@ -258,14 +258,19 @@ fn apply_stream(engine: &Engine, slots: &SlotRanges, stream: &[u8]) -> Result<us
             .map_err(|error| format!("an effect on slot {slot} could not be applied: {error}")),
         None => Ok(()),
     };
-    /// Effects applied under one lock.
+    /// Effects applied under one lock, and their bytes, if there are several: 700 short members, about.
     const BATCH_MAX: usize = 64;
+    const BATCH_BYTES_MAX: usize = 8 * 1024;
+    let mut batch_bytes = 0;
     while let Some((record, length)) = read_record(&stream[at..]).map_err(malformed)? {
         if !slots.contains(record.slot) {
             return Err(format!("a record of slot {}, which does not move", record.slot));
         }
-        if of.is_some_and(|(slot, _)| slot != record.slot) || batch.len() >= BATCH_MAX {
+        batch_bytes += length;
+        let is_full = batch.len() >= BATCH_MAX || batch_bytes > BATCH_BYTES_MAX;
+        if of.is_some_and(|(slot, _)| slot != record.slot || is_full) {
             apply(of, &mut batch)?;
+            batch_bytes = length;
         }
         of = Some((record.slot, record.position));
         batch.push(record.effect);
