@@ -5,36 +5,44 @@
 //! they will be sent as they are then. Whoever applies everything in order has the slot.
 //!
 //! ```text
-//!   step:  lock slot { next entries, from position p to q; end of the slot's last group }
-//!          read the log up to that end: effects of keys below p go into the queue
+//!   step:  read the log to its end
+//!          lock slot { read what little the log has got since: effects of keys below p go into the queue
+//!                      read the next entries, from position p to q }
 //!          the entries go into the queue; p = q
 //! ```
 //! The entries are read by whoever reads the log, so nothing else needs to know of exports: a change costs the same,
 //! whether its slot is exported or not.
 //!
 //! An effect that makes a sent key of one that is not (RENAME, COPY) cannot be applied there: its key counts as *not sent*
-//! again, and goes as a whole with the next step.
+//! again, and goes as a whole with a later step. So do entries for which there was no time under the lock: it is held for
+//! one `Portion`. A collection with more than that goes in pieces, one after the other (`part`).
+
+mod part;
+mod slot;
 
 use super::Engine;
-use super::effect::{Effect, encode};
-use super::entry::Entry;
+use super::effect::Effect;
 use super::group::Run;
+use super::keyspace::Keyspace;
 use super::log::{Behind, Chunk, LogOffset, Lost, Reader};
-use super::shard::hash_of_entry;
 use crate::base::identity::Position;
 use crate::base::slot::Slot;
-use crate::values::hashing::table_hash;
-use crate::values::segments::hash_position;
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use slot::{Export, PORTION, Portion, next};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+
+#[cfg(test)]
+pub(super) use slot::encode_entry;
 
 /// Bytes that may wait for one move before the writers of its slots have to wait. What waits is what is still to be sent
 /// when the slots stand still, so it is a bound of that time too.
 pub const BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// So much has to be taken before writers that wait may go on: letting each of many slots go on has a cost.
 const ROOM_BYTES: usize = 1024 * 1024;
-/// Entries that are read under one lock.
-const STEP_ENTRIES: usize = 32;
+/// Bytes of the log that may be read under the lock of a slot: 100 microseconds, about.
+const LOCKED_LOG_BYTES: u64 = 64 * 1024;
+/// How often the log is read before a slot is locked, while there is more than that afterwards.
+const FOLLOWED_MAX: usize = 4;
 /// Bytes of the log that are taken at once.
 const TAKE_BYTES: usize = 4 * 1024 * 1024;
 
@@ -94,6 +102,7 @@ pub struct Exports {
     read: LogOffset,
     slots: BTreeMap<Slot, Export>,
     moves: BTreeMap<u64, Outgoing>,
+    portion: Portion,
 }
 
 /// The slots of one move: they go together, in one queue.
@@ -108,23 +117,11 @@ struct Outgoing {
     unread: BTreeSet<Slot>,
 }
 
-/// How far one slot has been read.
-#[derive(Debug)]
-struct Export {
-    /// The number of its move.
-    of: u64,
-    /// Entries with hash positions below this have been read; `None`: all have.
-    read_below: Option<u32>,
-    /// Keys below it that count as not read.
-    not_sent: HashSet<Box<[u8]>>,
-    /// Of the last effect in the log that was read; `None`: none was, or the count began anew.
-    position: Option<Position>,
-}
-
 impl Exports {
     pub fn new(engine: Arc<Engine>) -> Exports {
         let (chunks, read) = (VecDeque::new(), LogOffset::default());
-        Exports { engine, reader: None, chunks, read, slots: BTreeMap::new(), moves: BTreeMap::new() }
+        let (slots, moves) = (BTreeMap::new(), BTreeMap::new());
+        Exports { engine, reader: None, chunks, read, slots, moves, portion: PORTION }
     }
 
     /// Begins the export of a slot, as one of those of a move.
@@ -132,8 +129,7 @@ impl Exports {
         if self.reader.is_none() {
             self.reader = Some(self.engine.read_log(Behind::Lost));
         }
-        let export = Export { of, read_below: Some(0), not_sent: HashSet::new(), position: None };
-        self.slots.insert(slot, export);
+        self.slots.insert(slot, Export::new(of, self.portion));
         let outgoing = self.moves.entry(of).or_default();
         outgoing.unread.insert(slot);
         // Its writers as those of the move's other slots.
@@ -217,21 +213,28 @@ impl Exports {
         Ok(())
     }
 
-    /// Reads the next entries of a slot, and the log up to the same moment. Where the log cannot be followed, all exports
-    /// end.
+    /// Reads the log, and the next entries of a slot as they are then. Where the log cannot be followed, all exports end.
     pub fn step(&mut self, slot: Slot, now_ms: u64) -> Result<(), Broken> {
-        let Some(export) = self.slots.get(&slot) else { return Ok(()) };
-        let not_sent = export.not_sent.clone();
-        let read = read_entries(&self.engine, slot, export.read_below, &not_sent, now_ms);
-        // What the log says up to this moment of the keys that were read is in the entries.
-        self.follow_to(Some(read.until))?;
+        let engine = Arc::clone(&self.engine);
+        let mut keyspace = self.lock_at_end(&engine, slot)?;
+        let slot_in_shard = engine.placement().slot_in_shard(slot);
+        let shard = keyspace.locks.shard(engine.placement().shard(slot));
+        let meta = shard.meta(slot_in_shard);
+        let (until, position) = (meta.last, meta.position);
+        // The effects of this slot up to now, of which there are few. Nobody waits for room that this reader makes: it is
+        // none of those that must have everything.
+        let followed = self.try_follow_to(Some(until));
+        let read = match (&followed, self.slots.get_mut(&slot)) {
+            (Ok(()), Some(export)) => export.read(shard.table(0, slot_in_shard), now_ms),
+            _ => Vec::new(),
+        };
+        drop(keyspace);
+        self.end_if_broken(followed)?;
         let Some(export) = self.slots.get_mut(&slot) else { return Ok(()) };
-        export.not_sent.retain(|key| !not_sent.contains(key));
-        export.read_below = read.next;
-        export.position.get_or_insert(read.position);
+        export.position.get_or_insert(position);
         if let Some(outgoing) = self.moves.get_mut(&export.of) {
-            for effect in read.entries {
-                outgoing.push(Record { slot, position: read.position, effect: effect.into_boxed_slice() });
+            for effect in read {
+                outgoing.push(Record { slot, position, effect: effect.into_boxed_slice() });
             }
             outgoing.note(slot, export);
         }
@@ -239,8 +242,28 @@ impl Exports {
         Ok(())
     }
 
+    /// Locks a slot of which the log holds little that has not been read.
+    fn lock_at_end<'e>(&mut self, engine: &'e Engine, slot: Slot) -> Result<Keyspace<'e>, Broken> {
+        for tries in 1.. {
+            self.follow_to(None)?;
+            // At time 0 nothing has expired: an entry is removed by an effect of its own.
+            let mut keyspace = engine.lock_slot(slot, 0, 0);
+            let shard = keyspace.locks.shard(engine.placement().shard(slot));
+            let last = shard.meta(engine.placement().slot_in_shard(slot)).last;
+            if last.0.saturating_sub(self.read.0) <= LOCKED_LOG_BYTES || tries == FOLLOWED_MAX {
+                return Ok(keyspace);
+            }
+        }
+        unreachable!("the last try returns")
+    }
+
     fn follow_to(&mut self, until: Option<LogOffset>) -> Result<(), Broken> {
         let followed = self.try_follow_to(until);
+        self.end_if_broken(followed)
+    }
+
+    /// No lock may be held.
+    fn end_if_broken(&mut self, followed: Result<(), Broken>) -> Result<(), Broken> {
         if followed.is_err() {
             // What comes next does not follow on what is in the queues.
             let moves: Vec<u64> = self.moves.keys().copied().collect();
@@ -322,10 +345,6 @@ impl Exports {
     }
 }
 
-fn next(position: Position) -> Position {
-    Position { seq: position.seq + 1, ..position }
-}
-
 impl Outgoing {
     fn push(&mut self, record: Record) {
         self.bytes += record.size();
@@ -340,132 +359,12 @@ impl Outgoing {
 
     /// Notes whether something of a slot has not been read.
     fn note(&mut self, slot: Slot, export: &Export) {
-        if export.read_below.is_none() && export.not_sent.is_empty() {
+        if export.is_read() {
             self.unread.remove(&slot);
         } else {
             self.unread.insert(slot);
         }
     }
-}
-
-impl Export {
-    /// Whether the reading of entries has passed a key.
-    fn is_passed(&self, key: &[u8]) -> bool {
-        self.read_below.is_none_or(|below| hash_position(table_hash(key)) < below)
-    }
-
-    /// Whether what happens to a key is to be sent.
-    fn is_sent(&self, key: &[u8]) -> bool {
-        self.is_passed(key) && !self.not_sent.contains(key)
-    }
-
-    /// Compares the position of an effect with the last one. False where it changes only the count.
-    fn goes_on(&mut self, slot: Slot, position: Position, effect: &Effect<'_>) -> Result<bool, Broken> {
-        let (reached, changes_keys) = match effect {
-            Effect::ClearSlot => (None, false),
-            Effect::BeginEpoch { after } => (Some(*after), false),
-            _ if self.position.is_some_and(|before| next(before) != position) => {
-                return Err(Broken::Gap(slot, position));
-            }
-            _ => (Some(position), true),
-        };
-        self.position = reached;
-        Ok(changes_keys)
-    }
-
-    fn flush(&mut self, slot: Slot, position: Position, outgoing: &mut Outgoing) {
-        self.not_sent.clear();
-        if self.read_below != Some(0) {
-            outgoing.push_encoded(slot, position, encode::flush_slot);
-        }
-    }
-
-    /// Sends an effect on, or what of it concerns keys that are sent.
-    fn read_effect(
-        &mut self,
-        slot: Slot,
-        position: Position,
-        effect: &Effect<'_>,
-        encoded: &[u8],
-        outgoing: &mut Outgoing,
-    ) {
-        let mut send = |write: &dyn Fn(&mut Vec<u8>)| outgoing.push_encoded(slot, position, write);
-        let whole = |out: &mut Vec<u8>| out.extend_from_slice(encoded);
-        match effect {
-            Effect::FlushSlot => self.flush(slot, position, outgoing),
-            Effect::Rename { key, to } | Effect::Copy { key, to, database: 0 } => {
-                let takes = matches!(effect, Effect::Rename { .. });
-                match (self.is_sent(key), self.is_passed(to)) {
-                    (true, true) => {
-                        self.not_sent.remove(*to);
-                        send(&whole);
-                    }
-                    (false, true) => drop(self.not_sent.insert((*to).into())),
-                    (true, false) if takes => send(&|out| encode::delete(out, key)),
-                    (_, false) => {}
-                }
-            }
-            // Other databases are not exported.
-            Effect::Copy { .. } => {}
-            Effect::Move { key, .. } if self.is_sent(key) => send(&|out| encode::delete(out, key)),
-            Effect::Move { .. } => {}
-            other if other.key().is_some_and(|key| self.is_sent(key)) => send(&whole),
-            _ => {}
-        }
-    }
-}
-
-/// What was read under one lock.
-struct Read {
-    entries: Vec<Vec<u8>>,
-    /// Where to go on; `None`: at the end.
-    next: Option<u32>,
-    position: Position,
-    /// The end of the slot's last group.
-    until: LogOffset,
-}
-
-fn read_entries(engine: &Engine, slot: Slot, from: Option<u32>, not_sent: &HashSet<Box<[u8]>>, now_ms: u64) -> Read {
-    let slot_in_shard = engine.placement().slot_in_shard(slot);
-    // At time 0 nothing has expired: an entry is removed by an effect of its own.
-    let mut keyspace = engine.lock_slot(slot, 0, 0);
-    let shard = keyspace.locks.shard(engine.placement().shard(slot));
-    let meta = shard.meta(slot_in_shard);
-    let mut entries = Vec::new();
-    let table = shard.table(0, slot_in_shard);
-    let next = from.and_then(|from| {
-        table?.entries.scan(from, STEP_ENTRIES, hash_of_entry, |entry| {
-            if !entry.is_expired(now_ms) {
-                entries.push(encode_entry(entry));
-            }
-        })
-    });
-    for key in not_sent {
-        let entry = table.and_then(|table| table.entries.find(table_hash(key), |entry| entry.key() == &**key));
-        entries.push(match entry {
-            Some(entry) => encode_entry(entry),
-            None => {
-                let mut delete = Vec::new();
-                encode::delete(&mut delete, key);
-                delete
-            }
-        });
-    }
-    Read { entries, next, position: meta.position, until: meta.last }
-}
-
-/// An entry as the effect that makes it.
-pub(super) fn encode_entry(entry: &Entry) -> Vec<u8> {
-    let (key, deadline) = (entry.key(), entry.deadline());
-    let mut encoded = Vec::new();
-    match entry.as_value() {
-        Some(value) => encode::put_value(&mut encoded, key, deadline, |out| value.write_image(out)),
-        None => match entry.as_string() {
-            Some(string) => string.with_bytes(|bytes| encode::set_string(&mut encoded, key, bytes, deadline)),
-            None => encode::set_string(&mut encoded, key, b"", deadline),
-        },
-    }
-    encoded
 }
 
 #[cfg(test)]

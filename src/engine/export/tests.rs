@@ -1,9 +1,11 @@
 use super::*;
 use crate::base::identity::Epoch;
 use crate::engine::changes::{self, Change, NOW_MS, change};
+use crate::engine::effect::encode;
 use crate::engine::shard::SlotState;
 use crate::engine::transfer::ApplyError;
-use crate::engine::{Deadline, effect::Side};
+use crate::engine::{Deadline, Keyspace, effect::Side};
+use crate::values::{Limits, Set, Value};
 use proptest::prelude::*;
 
 const MOVE: u64 = 7;
@@ -56,6 +58,90 @@ fn deliver(exports: &mut Exports, target: &Engine, bytes: usize) -> Result<(), A
         .try_for_each(|record| target.apply(record.slot, [&*record.effect].into_iter(), record.position))
 }
 
+/// Changes of collections, a few of each kind, with so many elements that they go in pieces; often all are removed.
+fn large_change() -> impl Strategy<Value = Change> {
+    let many = || prop::collection::vec(0..60u8, 1..30);
+    let pairs = || prop::collection::vec((0..60u8, any::<u8>()), 1..30);
+    let side = || prop_oneof![Just(Side::Front), Just(Side::Back)];
+    let any_key = || prop_oneof![40..43u8, 60..62u8, 80..82u8, 100..102u8];
+    prop_oneof![
+        6 => (40..43u8, side(), many()).prop_map(|(k, s, v)| Change::Push(k, s, v)),
+        6 => (40..43u8, side(), 0..30u8).prop_map(|(k, s, c)| Change::Pop(k, s, c)),
+        3 => (60..62u8, pairs()).prop_map(|(k, v)| Change::HashSet(k, v)),
+        3 => (60..62u8, many()).prop_map(|(k, v)| Change::HashRemove(k, v)),
+        3 => (80..82u8, many()).prop_map(|(k, v)| Change::SetAdd(k, v)),
+        2 => (80..82u8, many()).prop_map(|(k, v)| Change::SetRemove(k, v)),
+        1 => (80..82u8, 0..60u8).prop_map(|(k, c)| Change::SetPop(k, c)),
+        3 => (100..102u8, pairs()).prop_map(|(k, v)| Change::Put(k, v)),
+        2 => (100..102u8, many()).prop_map(|(k, v)| Change::Remove(k, v)),
+        1 => (100..102u8, 0..60u8).prop_map(|(k, c)| Change::PopLowest(k, c)),
+        3 => (any_key(), prop::option::of(any::<u16>())).prop_map(|(k, d)| Change::Deadline(k, d)),
+        2 => any_key().prop_map(Change::Delete),
+        1 => (any_key(), any::<u8>()).prop_map(|(k, v)| Change::Set(k, v, None)),
+        1 => (any_key(), any::<u8>()).prop_map(|(k, v)| Change::Append(k, v)),
+        2 => (any_key(), any_key()).prop_map(|(k, t)| Change::Rename(k, t)),
+        2 => (any_key(), any_key()).prop_map(|(k, t)| Change::Copy(k, t, 0)),
+        1 => any_key().prop_map(|k| Change::Move(k, 0)),
+        1 => any_key().prop_map(|k| Change::Push(k, Side::Back, vec![1])),
+        1 => any::<u16>().prop_map(Change::Expire),
+    ]
+}
+
+fn large_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => large_change().prop_map(Step::Change),
+        8 => Just(Step::Read),
+        1 => Just(Step::Follow),
+        1 => any::<u16>().prop_map(Step::Deliver),
+    ]
+}
+
+/// Exports the slot while things happen to it: who applies that in order has the slot.
+fn check(before: &[Change], during: &[Step], portion: Portion) -> Result<(), TestCaseError> {
+    let (source, target) = (Arc::new(Engine::new(1)), Engine::new(1));
+    if portion.elements < PORTION.elements {
+        // Collections are small, and have their large forms all the same.
+        source.set_limits(Limits {
+            hash_max_listpack_entries: 4,
+            list_max_listpack_size: 3,
+            set_max_intset_entries: 4,
+            set_max_listpack_entries: 4,
+            zset_max_listpack_entries: 4,
+            ..Limits::default()
+        });
+    }
+    before.iter().for_each(|change| perform(&source, change));
+    let mut exports = Exports::new(Arc::clone(&source));
+    exports.portion = portion;
+    exports.begin(slot(), MOVE);
+    for step in during {
+        match step {
+            Step::Change(change) => perform(&source, change),
+            Step::Read => exports.step(slot(), NOW_MS).expect("the log is followed"),
+            Step::Follow => exports.follow().expect("the log is followed"),
+            Step::Deliver(bytes) => deliver(&mut exports, &target, *bytes as usize).expect("applied"),
+        }
+    }
+    exports.follow().expect("the log is followed");
+    while exports.unread(MOVE).is_some() {
+        exports.step(slot(), NOW_MS).expect("the log is followed");
+    }
+    deliver(&mut exports, &target, usize::MAX).expect("applied");
+    let all = |engine: &Engine| changes::contents(engine, 0, [slot()].into_iter());
+    let unexpired = |engine: &Engine| {
+        // An entry that has expired is not sent, and is removed by an effect of its own, some time.
+        let mut keys = engine.lock_slot(slot(), 0, NOW_MS);
+        let mut names = Vec::new();
+        keys.visit_slot(slot(), |entry| names.push(entry.key().to_vec()));
+        names.sort();
+        names
+    };
+    prop_assert_eq!(all(&source), all(&target));
+    prop_assert_eq!(unexpired(&source), unexpired(&target));
+    prop_assert_eq!(exports.waiting_bytes(MOVE), 0);
+    Ok(())
+}
+
 proptest! {
     /// Whatever is done while a slot is exported, who applies the export in order has the slot.
     #[test]
@@ -63,36 +149,18 @@ proptest! {
         before in prop::collection::vec(change(), 0..200),
         during in prop::collection::vec(step(), 0..300),
     ) {
-        // Several exports of one slot, one after the other: the log has been read before, or not.
-        let (source, target) = (Arc::new(Engine::new(1)), Engine::new(1));
-        before.iter().for_each(|change| perform(&source, change));
-        let mut exports = Exports::new(Arc::clone(&source));
-        exports.begin(slot(), MOVE);
-        for step in &during {
-            match step {
-                Step::Change(change) => perform(&source, change),
-                Step::Read => exports.step(slot(), NOW_MS).expect("the log is followed"),
-                Step::Follow => exports.follow().expect("the log is followed"),
-                Step::Deliver(bytes) => deliver(&mut exports, &target, *bytes as usize).expect("applied"),
-            }
-        }
-        exports.follow().expect("the log is followed");
-        while exports.unread(MOVE).is_some() {
-            exports.step(slot(), NOW_MS).expect("the log is followed");
-        }
-        deliver(&mut exports, &target, usize::MAX).expect("applied");
-        let all = |engine: &Engine| changes::contents(engine, 0, [slot()].into_iter());
-        let unexpired = |engine: &Engine| {
-            // An entry that has expired is not sent, and is removed by an effect of its own, some time.
-            let mut keys = engine.lock_slot(slot(), 0, NOW_MS);
-            let mut names = Vec::new();
-            keys.visit_slot(slot(), |entry| names.push(entry.key().to_vec()));
-            names.sort();
-            names
-        };
-        prop_assert_eq!(all(&source), all(&target));
-        prop_assert_eq!(unexpired(&source), unexpired(&target));
-        prop_assert_eq!(exports.waiting_bytes(MOVE), 0);
+        check(&before, &during, PORTION)?;
+    }
+
+    /// And so it is when collections go in pieces, while elements come and go on both sides of what is sent.
+    #[test]
+    fn an_export_in_pieces_applied_in_order_is_the_slot(
+        before in prop::collection::vec(large_change(), 0..40),
+        during in prop::collection::vec(large_step(), 0..120),
+        elements in 1..8usize,
+        bytes in 1..2000usize,
+    ) {
+        check(&before, &during, Portion { elements, bytes })?;
     }
 }
 
@@ -211,4 +279,195 @@ fn a_list_of_many_elements_is_one_effect() {
     engine.lock_slot(slot(), 0, NOW_MS).list_push(&key(1), Side::Back, pushed).expect("a list");
     exports.follow().expect("the log is followed");
     assert_eq!(exports.take(MOVE, usize::MAX).len(), 1);
+}
+
+/// Elements in all effects that wait, and the most in one; effects that add nothing have none.
+fn waiting_elements(exports: &mut Exports) -> (usize, usize) {
+    let counts: Vec<usize> = exports
+        .take(MOVE, usize::MAX)
+        .iter()
+        .map(|record| match Effect::decode(&mut &*record.effect) {
+            Some(Effect::SetAdd { members, .. }) => members.len(),
+            Some(Effect::PutValue { .. }) => panic!("a collection that goes whole"),
+            _ => 0,
+        })
+        .collect();
+    (counts.iter().sum(), counts.into_iter().max().unwrap_or(0))
+}
+
+#[test]
+fn a_large_set_goes_in_pieces_and_what_concerns_the_rest_does_not_go_twice() {
+    let engine = Arc::new(Engine::new(1));
+    let member = |number: u32| number.to_string().into_bytes();
+    let members: Vec<Vec<u8>> = (0..10_000).map(member).collect();
+    let names = |of: &'static str, members: &[Vec<u8>]| {
+        let members: Vec<&[u8]> = members.iter().map(Vec::as_slice).collect();
+        let mut keys = engine.lock_slot(slot(), 0, NOW_MS);
+        match of {
+            "add" => keys.set_add(&key(1), members.into_iter()),
+            _ => keys.set_remove(&key(1), members.into_iter()),
+        }
+        .expect("a set")
+    };
+    names("add", &members);
+    let mut exports = Exports::new(Arc::clone(&engine));
+    exports.begin(slot(), MOVE);
+    // The key is found; then the first half of its members is read.
+    let mut sent = 0;
+    while sent < 5_000 {
+        exports.step(slot(), NOW_MS).expect("the log is followed");
+        let (elements, most) = waiting_elements(&mut exports);
+        assert!(most <= 2 * PORTION.elements, "{most} under one lock");
+        sent += elements;
+    }
+    // All members come anew: only those that are sent go at once.
+    names("remove", &members[1..]);
+    names("add", &members[1..]);
+    exports.follow().expect("the log is followed");
+    let (again, _) = waiting_elements(&mut exports);
+    assert!((sent - 1..=sent).contains(&again), "{again} of {sent}");
+    while exports.unread(MOVE).is_some() {
+        exports.step(slot(), NOW_MS).expect("the log is followed");
+        sent += waiting_elements(&mut exports).0;
+    }
+    assert_eq!(sent, members.len());
+}
+
+#[test]
+fn many_collections_of_middle_size_are_not_read_under_one_lock() {
+    let engine = Arc::new(Engine::new(1));
+    let members: Vec<Vec<u8>> = (0..400u32).map(|number| format!("member {number}").into_bytes()).collect();
+    for number in 0..20 {
+        let members: Vec<&[u8]> = members.iter().map(Vec::as_slice).collect();
+        engine.lock_slot(slot(), 0, NOW_MS).set_add(&key(number), members.into_iter()).expect("a set");
+    }
+    let mut exports = Exports::new(Arc::clone(&engine));
+    exports.begin(slot(), MOVE);
+    let mut keys = Vec::new();
+    while exports.unread(MOVE).is_some() {
+        exports.step(slot(), NOW_MS).expect("the log is followed");
+        keys.push(exports.take(MOVE, usize::MAX).len());
+    }
+    assert_eq!((keys.iter().sum::<usize>(), keys.iter().max()), (20, Some(&1)), "{keys:?}");
+}
+
+#[test]
+fn a_large_value_that_replaces_a_key_goes_in_pieces_too() {
+    let (engine, target) = (Arc::new(Engine::new(1)), Engine::new(1));
+    set(&engine, 1, b"before");
+    let mut exports = exporting(&engine);
+    let (mut members, mut put) = (Set::new(), Vec::new());
+    for number in 0..20_000u32 {
+        members.add(number.to_string().as_bytes(), &Limits::default());
+    }
+    encode::put_value(&mut put, &key(1), Some(NOW_MS * 2), |out| Value::Set(members).write_image(out));
+    let position = Position { epoch: Epoch(0), seq: 2 };
+    engine.apply(slot(), [&*put].into_iter(), position).expect("applied");
+    exports.follow().expect("the log is followed");
+    while exports.unread(MOVE).is_some() {
+        exports.step(slot(), NOW_MS).expect("the log is followed");
+        assert!(exports.waiting_bytes(MOVE) < 2 * PORTION.bytes);
+        deliver(&mut exports, &target, usize::MAX).expect("applied");
+    }
+    let all = |engine: &Engine| changes::contents(engine, 0, [slot()].into_iter());
+    assert!(all(&engine) == all(&target), "the sets differ");
+}
+
+/// Effects come into the log between the moment when it was read and the one when the slot is locked.
+#[test]
+fn a_list_that_changes_at_both_ends_from_another_thread_is_the_same_afterwards() {
+    let (engine, target) = (Arc::new(Engine::new(1)), Engine::new(1));
+    let push = |side: Side, number: u32| {
+        let element = number.to_string();
+        let mut keys = engine.lock_slot(slot(), 0, NOW_MS);
+        keys.list_push(&key(1), side, [element.as_bytes()].into_iter()).expect("a list");
+    };
+    let pop = |side: Side| {
+        engine.lock_slot(slot(), 0, NOW_MS).list_pop(&key(1), side, 1, |_| {}).expect("a list");
+    };
+    (0..10_000).for_each(|number| push(Side::Back, number));
+    let mut exports = Exports::new(Arc::clone(&engine));
+    exports.portion = Portion { elements: 16, bytes: 1000 };
+    exports.begin(slot(), MOVE);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 10_000.. {
+                let (here, there) = if number % 3 == 0 { (Side::Back, Side::Front) } else { (Side::Front, Side::Back) };
+                push(here, number);
+                pop(there);
+                if is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        while exports.unread(MOVE).is_some() {
+            exports.step(slot(), NOW_MS).expect("the log is followed");
+            deliver(&mut exports, &target, usize::MAX).expect("applied");
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    exports.follow().expect("the log is followed");
+    deliver(&mut exports, &target, usize::MAX).expect("applied");
+    let all = |engine: &Engine| changes::contents(engine, 0, [slot()].into_iter());
+    assert!(all(&engine) == all(&target), "the lists differ");
+}
+
+/// The longest times, in microseconds; a step's are those of its lock and a little more.
+#[test]
+#[ignore = "a measurement, for a release build: cargo test --release --lib longest_locks -- --ignored --nocapture"]
+fn longest_locks_of_large_collections_on_their_way() {
+    const MILLION: u32 = 1_000_000;
+    type Fill = fn(&mut Keyspace<'_>, std::ops::Range<u32>);
+    fn names(numbers: std::ops::Range<u32>) -> Vec<String> {
+        // In no order: neighbours in time are none in the tree of a sorted set.
+        numbers.map(|number| format!("member:{}", number.wrapping_mul(2_654_435_761))).collect()
+    }
+    let set: Fill = |keys, numbers| {
+        let names = names(numbers);
+        keys.set_add(&key(1), names.iter().map(String::as_bytes)).expect("a set");
+    };
+    let hash: Fill = |keys, numbers| {
+        let names = names(numbers);
+        keys.hash_set(&key(1), names.iter().map(|name| (name.as_bytes(), &b"some value"[..]))).expect("a hash");
+    };
+    let list: Fill = |keys, numbers| {
+        let names = names(numbers);
+        keys.list_push(&key(1), Side::Back, names.iter().map(String::as_bytes)).expect("a list");
+    };
+    let sorted: Fill = |keys, numbers| {
+        let names = names(numbers);
+        let scored: Vec<_> = names.iter().map(|name| (name.as_bytes(), (name.len() * 31) as f64)).collect();
+        keys.sorted_set_put(&key(1), &scored).expect("a sorted set");
+    };
+    let cases: [(&str, Fill, u32); 4] =
+        [("set", set, 2 * MILLION), ("hash", hash, MILLION), ("list", list, 2 * MILLION), ("zset", sorted, MILLION)];
+    for (name, fill, length) in cases {
+        let (engine, target) = (Arc::new(Engine::new(1)), Engine::new(1));
+        for from in (0..length).step_by(1000) {
+            fill(&mut engine.lock_slot(slot(), 0, NOW_MS), from..from + 1000);
+        }
+        let mut exports = Exports::new(Arc::clone(&engine));
+        exports.begin(slot(), MOVE);
+        let (mut steps, mut applied) = (Vec::new(), Vec::new());
+        while exports.unread(MOVE).is_some() {
+            let before = std::time::Instant::now();
+            exports.step(slot(), NOW_MS).expect("the log is followed");
+            steps.push(before.elapsed().as_micros());
+            for record in exports.take(MOVE, usize::MAX) {
+                let before = std::time::Instant::now();
+                target.apply(record.slot, [&*record.effect].into_iter(), record.position).expect("applied");
+                applied.push(before.elapsed().as_micros());
+            }
+        }
+        for (what, mut times) in [("read", steps), ("applied", applied)] {
+            times.sort_unstable();
+            let (count, median) = (times.len(), times[times.len() / 2]);
+            let high = times[times.len() * 999 / 1000];
+            let longest: Vec<_> = times.iter().rev().take(5).collect();
+            println!(
+                "{name} of {length}, {what}: {count} times, median {median}, 99.9 % {high}, longest {longest:?} us"
+            );
+        }
+    }
 }

@@ -1,0 +1,225 @@
+//! A collection that goes in pieces: how much of it the target has, and what of later effects concerns that.
+//!
+//! ```text
+//!   hash, set, sorted set:  |sent, by hash position|         not sent         |
+//!                                                  ^ below
+//!   list:                   |sent, from the front  |         not sent         |
+//!                            <------- sent ------->                           ^ length
+//! ```
+//! An effect on what is sent goes on at once; what it does to the rest will be seen when that is read. The first piece
+//! comes behind the deletion of the key, so it replaces what the target may have, and the last is followed by the deadline.
+//! A key that the target loses in between, with all elements that were sent, comes again with the next piece.
+
+use super::Portion;
+use crate::engine::effect::{Effect, Side, encode};
+use crate::engine::entry::{Entry, Kind};
+use crate::values::Value;
+use crate::values::element::{Digits, Element};
+use crate::values::hashing::table_hash;
+use crate::values::segments::hash_position;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) key: Box<[u8]>,
+    sent: Sent,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Sent {
+    /// Elements of a hash, a set or a sorted set with hash positions below this.
+    Below(Kind, u32),
+    /// So many elements of a list at its front, and how many it has.
+    Front { sent: u64, length: u64 },
+}
+
+/// How an effect on the key goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Passage {
+    /// As this effect.
+    Cut(Vec<u8>),
+    /// Not at all: it concerns only what is not sent.
+    Nothing,
+    /// As it is: what it makes of the key needs nothing that was there.
+    Replaces,
+    /// Not at all, and nothing that was sent counts any more.
+    Again,
+}
+
+/// Elements that were read, one behind the other.
+#[derive(Default)]
+struct Elements {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    /// Of the members of a sorted set.
+    scores: Vec<f64>,
+}
+
+impl Part {
+    /// Of a collection of which nothing is sent; the deletion of its key comes first.
+    pub(super) fn new(entry: &Entry) -> Part {
+        let sent = match entry.kind() {
+            Kind::List => Sent::Front { sent: 0, length: 0 },
+            kind => Sent::Below(kind, 0),
+        };
+        Part { key: entry.key().into(), sent }
+    }
+
+    /// Reads the next piece, as effects, from the entry as it is behind the last effect that came by. Whether it is the
+    /// last one; `None` where the entry is not what those effects say.
+    pub(super) fn read(&mut self, entry: &Entry, portion: Portion, effects: &mut Vec<Vec<u8>>) -> Option<bool> {
+        let (value, mut elements) = (entry.as_value()?, Elements::default());
+        let element_bytes = value.memory_bytes() / value.len().max(1);
+        let count = (portion.bytes / element_bytes.max(1)).clamp(1, portion.elements);
+        let next = match (&mut self.sent, value) {
+            (Sent::Front { sent, length }, Value::List(list)) => {
+                *length = list.len() as u64;
+                let rest = list.range(usize::try_from(*sent).unwrap_or(usize::MAX), portion.elements);
+                for element in rest {
+                    elements.put(element);
+                    *sent += 1;
+                    if elements.bytes.len() >= portion.bytes {
+                        break;
+                    }
+                }
+                (sent < length).then_some(())
+            }
+            (Sent::Below(Kind::Set, below), Value::Set(set)) => {
+                set.scan(*below, count, |member| elements.put(member)).map(|next| *below = next)
+            }
+            (Sent::Below(Kind::Hash, below), Value::Hash(hash)) => {
+                let put = |field: Element<'_>, value: Element<'_>| {
+                    elements.put(field);
+                    elements.put(value);
+                };
+                hash.scan(*below, count, put).map(|next| *below = next)
+            }
+            (Sent::Below(Kind::SortedSet, below), Value::SortedSet(sorted)) => {
+                let put = |member: Element<'_>, score: f64| {
+                    elements.put(member);
+                    elements.scores.push(score);
+                };
+                sorted.scan(*below, count, put).map(|next| *below = next)
+            }
+            _ => return None,
+        };
+        if !elements.ends.is_empty() {
+            effects.push(self.encode(&elements));
+        }
+        if next.is_none() && entry.deadline().is_some() {
+            let mut encoded = Vec::new();
+            encode::set_deadline(&mut encoded, &self.key, entry.deadline());
+            effects.push(encoded);
+        }
+        Some(next.is_none())
+    }
+
+    /// The effect that adds elements behind those that are sent.
+    fn encode(&self, elements: &Elements) -> Vec<u8> {
+        let (mut out, key) = (Vec::with_capacity(elements.bytes.len() + 3 * elements.ends.len() + 32), &*self.key);
+        match self.sent {
+            Sent::Front { .. } => encode::list_push(&mut out, key, Side::Back, elements.iter()),
+            Sent::Below(Kind::Hash, _) => {
+                let mut items = elements.iter();
+                let pairs = std::iter::from_fn(|| Some((items.next()?, items.next()?)));
+                encode::hash_set(&mut out, key, pairs);
+            }
+            Sent::Below(Kind::SortedSet, _) => {
+                encode::sorted_set_put(&mut out, key, elements.iter().zip(elements.scores.iter().copied()));
+            }
+            Sent::Below(..) => encode::set_add(&mut out, key, elements.iter()),
+        }
+        out
+    }
+
+    /// What of an effect on the key is to be sent. Effects on two keys are for the caller to judge.
+    pub(super) fn pass(&mut self, effect: &Effect<'_>) -> Passage {
+        match (effect, &mut self.sent) {
+            (Effect::Delete { .. } | Effect::SetString { .. } | Effect::PutValue { .. }, _) => Passage::Replaces,
+            // It follows on the last piece.
+            (Effect::SetDeadline { .. }, _) => Passage::Nothing,
+            (Effect::ListPush { side, elements, .. }, Sent::Front { sent, length }) => {
+                *length += elements.len() as u64;
+                match side {
+                    Side::Back => Passage::Nothing,
+                    Side::Front => {
+                        *sent += elements.len() as u64;
+                        self.cut(|out, key| encode::list_push(out, key, Side::Front, elements.iter()))
+                    }
+                }
+            }
+            (Effect::ListPop { side, count, .. }, Sent::Front { sent, length }) => {
+                let popped = match side {
+                    Side::Front => (*sent).min(*count),
+                    Side::Back => count.saturating_sub(*length - *sent).min(*sent),
+                };
+                *sent -= popped;
+                *length = length.saturating_sub(*count);
+                match popped {
+                    0 => Passage::Nothing,
+                    _ => self.cut(|out, key| encode::list_pop(out, key, *side, popped)),
+                }
+            }
+            (Effect::HashSet { pairs, .. }, Sent::Below(Kind::Hash, below)) => {
+                let below = *below;
+                self.cut_items(pairs.pairs().filter(|(field, _)| is_below(field, below)), encode::hash_set)
+            }
+            (Effect::HashRemove { fields, .. }, Sent::Below(Kind::Hash, below)) => {
+                let below = *below;
+                self.cut_items(fields.iter().filter(|field| is_below(field, below)), encode::hash_remove)
+            }
+            (Effect::SetAdd { members, .. }, Sent::Below(Kind::Set, below)) => {
+                let below = *below;
+                self.cut_items(members.iter().filter(|member| is_below(member, below)), encode::set_add)
+            }
+            (Effect::SetRemove { members, .. }, Sent::Below(Kind::Set, below)) => {
+                let below = *below;
+                self.cut_items(members.iter().filter(|member| is_below(member, below)), encode::set_remove)
+            }
+            (Effect::SortedSetPut { members, .. }, Sent::Below(Kind::SortedSet, below)) => {
+                let below = *below;
+                self.cut_items(members.iter().filter(|(member, _)| is_below(member, below)), encode::sorted_set_put)
+            }
+            (Effect::SortedSetRemove { members, .. }, Sent::Below(Kind::SortedSet, below)) => {
+                let below = *below;
+                self.cut_items(members.iter().filter(|member| is_below(member, below)), encode::sorted_set_remove)
+            }
+            // The collection was emptied, and the key holds something else by now.
+            _ => Passage::Again,
+        }
+    }
+
+    fn cut(&self, write: impl FnOnce(&mut Vec<u8>, &[u8])) -> Passage {
+        let mut out = Vec::new();
+        write(&mut out, &self.key);
+        Passage::Cut(out)
+    }
+
+    fn cut_items<I: Iterator>(
+        &self,
+        items: I,
+        write: impl FnOnce(&mut Vec<u8>, &[u8], std::iter::Peekable<I>),
+    ) -> Passage {
+        let mut items = items.peekable();
+        match items.peek().is_some() {
+            true => self.cut(|out, key| write(out, key, items)),
+            false => Passage::Nothing,
+        }
+    }
+}
+
+fn is_below(element: &[u8], below: u32) -> bool {
+    hash_position(table_hash(element)) < below
+}
+
+impl Elements {
+    fn put(&mut self, element: Element<'_>) {
+        self.bytes.extend_from_slice(element.bytes(&mut Digits::new()));
+        self.ends.push(self.bytes.len());
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+    }
+}
