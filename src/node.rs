@@ -71,7 +71,9 @@ impl Node {
             run_id: run_id(),
             started_at_ms: clock::unix_us() / 1000,
             shutdown: tokio::sync::Notify::new(),
+            notifications: Default::default(),
         });
+        crate::services::notifications::listen(&services);
         crate::commands::control::config::apply(&services, &config);
         let listeners = open(&addresses, config.port, config.tcp_backlog)?;
         let proxy_listeners = open(&addresses, config.proxy_port, config.tcp_backlog)?;

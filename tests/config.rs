@@ -66,6 +66,7 @@ const ACTING: &[(&str, &str, &str)] = &[
     ("masteruser", "src/server/forwarding.rs", "\"masteruser\""),
     ("maxclients", "src/server/listener.rs", "config.maxclients"),
     ("maxmemory", "src/server/worker.rs", "config.maxmemory"),
+    ("notify-keyspace-events", "src/commands/control/config.rs", "config.notify_keyspace_events"),
     ("port", "src/commands/control/config.rs", "config.port != before.port"),
     ("protected-mode", "src/server/listener.rs", "config.protected_mode"),
     ("proto-max-bulk-len", "src/server/connection.rs", "config.proto_max_bulk_len"),

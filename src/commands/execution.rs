@@ -74,7 +74,7 @@ pub enum Executed {
     /// A slot of it is no longer here; nothing was executed.
     Elsewhere,
     /// It has found nothing, and waits; nothing was executed.
-    Waits(Box<Wanted>),
+    Waits(Wanted),
     /// Readers of the log are behind, and writers wait for them; nothing was executed. There may be room when the log has
     /// told so more often than this.
     Full(u64),

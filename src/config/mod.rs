@@ -106,6 +106,8 @@ pub struct Config {
     /// Microseconds; negative: nothing is logged.
     pub slowlog_log_slower_than: i64,
     pub slowlog_max_len: usize,
+    /// Letters of the classes and channels of key events.
+    pub notify_keyspace_events: String,
     /// Milliseconds; 0: off.
     pub latency_monitor_threshold: u64,
     pub latency_tracking: bool,
@@ -213,6 +215,7 @@ impl Config {
             output_limit_pubsub: output_limit("pubsub"),
             slowlog_log_slower_than: signed("slowlog-log-slower-than"),
             slowlog_max_len: size("slowlog-max-len"),
+            notify_keyspace_events: text("notify-keyspace-events").to_owned(),
             latency_monitor_threshold: number("latency-monitor-threshold"),
             latency_tracking: yes("latency-tracking"),
             hz: number("hz"),

@@ -76,7 +76,6 @@ const CRASHES: &str = "this server writes no crash reports";
 const DEFRAGMENTATION: &str = "Active defragmentation cannot be enabled: it requires a Redis server compiled with a modified \
                                Jemalloc like the one shipped by default with the Redis source distribution";
 const DUMPS: &str = "this server has no DUMP and RESTORE yet";
-const EVENTS: &str = "this server has no keyspace notifications yet";
 const EVICTION: &str = "this server does not evict keys yet";
 const FOREGROUND: &str = "this server stays in the foreground";
 const MODULES: &str = "this server has no modules";
@@ -283,7 +282,7 @@ pub const PARAMETERS: &[Parameter] = &[
     )
     .alias("min-slaves-to-write"),
     missing(APPEND_ONLY, "no-appendfsync-on-rewrite", Kind::Bool, "no", Change::Anytime),
-    missing(EVENTS, "notify-keyspace-events", Kind::EventClasses, "", Change::Anytime),
+    acts("notify-keyspace-events", Kind::EventClasses, "", Change::Anytime),
     missing(OOM_SCORE, "oom-score-adj", Kind::Choice(&["no", "yes", "relative", "absolute"]), "no", Change::Anytime),
     missing(OOM_SCORE, "oom-score-adj-values", Kind::Words, "0 200 800", Change::Anytime),
     acts("pidfile", Kind::Text, "", Change::Never),

@@ -2,6 +2,7 @@
 
 use super::effect::Side;
 use super::entry::Entry;
+use super::event;
 use super::{Deadline, Engine, Increment, Keyspace, WrongKind};
 use crate::base::identity::Position;
 use crate::base::slot::Slot;
@@ -136,7 +137,7 @@ pub(super) fn make(keys: &mut Keyspace<'_>, change: &Change, name: &dyn Fn(u8) -
         Change::SetPop(k, count) => drop(keys.set_pop(&name(*k), *count as usize)),
         Change::Put(k, members) => {
             let members: Vec<_> = members.iter().map(|(m, s)| (&bytes[*m as usize][..], f64::from(*s))).collect();
-            let _ = keys.sorted_set_put(&name(*k), &members);
+            let _ = keys.sorted_set_put(&name(*k), &members, event::SORTED_SET_PUT);
         }
         Change::Remove(k, members) => drop(keys.sorted_set_remove(&name(*k), of(members).into_iter())),
         Change::PopLowest(k, count) => drop(keys.sorted_set_pop(&name(*k), Side::Front, *count as usize)),

@@ -4,6 +4,7 @@
 
 use super::effect::{Side, encode};
 use super::entry::Kind;
+use super::event::{self, Event};
 use super::keyspace::{Keyspace, WrongKind};
 use crate::values::hash::{Hash, Stored};
 use crate::values::list::{End, List};
@@ -118,7 +119,7 @@ impl Keyspace<'_> {
         })?;
         let place = self.place(key);
         let count = elements.clone().count();
-        self.changed_by(count, place, key, |out| encode::list_push(out, key, side, elements));
+        self.changed_by(count, place, key, event::list_push(side), |out| encode::list_push(out, key, side, elements));
         Ok(length)
     }
 
@@ -139,7 +140,9 @@ impl Keyspace<'_> {
         })?;
         if let Some(count @ 1..) = popped {
             let place = self.place(key);
-            self.changed_by(count, place, key, |out| encode::list_pop(out, key, side, count as u64));
+            self.changed_by(count, place, key, event::list_pop(side), |out| {
+                encode::list_pop(out, key, side, count as u64);
+            });
         }
         Ok(popped)
     }
@@ -156,7 +159,7 @@ impl Keyspace<'_> {
         })?;
         let place = self.place(key);
         let count = pairs.clone().count();
-        self.changed_by(count, place, key, |out| encode::hash_set(out, key, pairs));
+        self.changed_by(count, place, key, event::HASH_SET, |out| encode::hash_set(out, key, pairs));
         Ok(added)
     }
 
@@ -167,7 +170,9 @@ impl Keyspace<'_> {
             .unwrap_or_default();
         let place = self.place(key);
         if !removed.is_empty() {
-            self.changed_by(removed.len(), place, key, |out| encode::hash_remove(out, key, removed.iter().copied()));
+            self.changed_by(removed.len(), place, key, event::HASH_REMOVE, |out| {
+                encode::hash_remove(out, key, removed.iter().copied());
+            });
         }
         Ok(removed.len())
     }
@@ -182,7 +187,9 @@ impl Keyspace<'_> {
             .edit_or_create::<Set, _>(key, |set, limits| members.filter(|member| set.add(member, limits)).collect())?;
         let place = self.place(key);
         if !added.is_empty() {
-            self.changed_by(added.len(), place, key, |out| encode::set_add(out, key, added.iter().copied()));
+            self.changed_by(added.len(), place, key, event::SET_ADD, |out| {
+                encode::set_add(out, key, added.iter().copied());
+            });
         }
         Ok(added.len())
     }
@@ -194,7 +201,9 @@ impl Keyspace<'_> {
             .unwrap_or_default();
         let place = self.place(key);
         if !removed.is_empty() {
-            self.changed_by(removed.len(), place, key, |out| encode::set_remove(out, key, removed.iter().copied()));
+            self.changed_by(removed.len(), place, key, event::SET_REMOVE, |out| {
+                encode::set_remove(out, key, removed.iter().copied());
+            });
         }
         Ok(removed.len())
     }
@@ -207,7 +216,7 @@ impl Keyspace<'_> {
         })?;
         let place = self.place(key);
         if let Some(popped) = popped.as_ref().filter(|popped| !popped.is_empty()) {
-            self.changed_by(popped.len(), place, key, |out| {
+            self.changed_by(popped.len(), place, key, event::SET_POP, |out| {
                 encode::set_remove(out, key, popped.iter().map(Vec::as_slice))
             });
         }
@@ -215,7 +224,7 @@ impl Keyspace<'_> {
     }
 
     /// Gives members of the sorted set these scores, which must not be NaN.
-    pub fn sorted_set_put(&mut self, key: &[u8], members: &[(&[u8], f64)]) -> Result<(), WrongKind> {
+    pub fn sorted_set_put(&mut self, key: &[u8], members: &[(&[u8], f64)], event: Event) -> Result<(), WrongKind> {
         self.edit_or_create::<SortedSet, _>(key, |sorted, limits| {
             for (member, score) in members {
                 sorted.insert(member, *score, limits);
@@ -223,7 +232,9 @@ impl Keyspace<'_> {
         })?;
         let place = self.place(key);
         if !members.is_empty() {
-            self.changed_by(members.len(), place, key, |out| encode::sorted_set_put(out, key, members.iter().copied()));
+            self.changed_by(members.len(), place, key, event, |out| {
+                encode::sorted_set_put(out, key, members.iter().copied());
+            });
         }
         Ok(())
     }
@@ -239,7 +250,7 @@ impl Keyspace<'_> {
             .unwrap_or_default();
         let place = self.place(key);
         if !removed.is_empty() {
-            self.changed_by(removed.len(), place, key, |out| {
+            self.changed_by(removed.len(), place, key, event::SORTED_SET_REMOVE, |out| {
                 encode::sorted_set_remove(out, key, removed.iter().copied())
             });
         }
@@ -262,7 +273,9 @@ impl Keyspace<'_> {
         let place = self.place(key);
         if !popped.is_empty() {
             let members = popped.iter().map(|(member, _)| member.as_slice());
-            self.changed_by(popped.len(), place, key, |out| encode::sorted_set_remove(out, key, members));
+            self.changed_by(popped.len(), place, key, event::sorted_set_pop(side), |out| {
+                encode::sorted_set_remove(out, key, members);
+            });
         }
         Ok(popped)
     }

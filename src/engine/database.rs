@@ -69,6 +69,7 @@ impl Keyspace<'_> {
     /// Exchanges two databases; all shards must be locked.
     pub fn swap_databases(&mut self, first: usize, second: usize) {
         let (now_ms, placement) = (self.now_ms, self.engine.placement());
+        let mut ready = Vec::new();
         for index in self.locks.indexes() {
             let shard = self.locks.shard(index);
             // A watched key changes where it exists before or after.
@@ -86,8 +87,11 @@ impl Keyspace<'_> {
                     database,
                     key: key.into(),
                 };
-                self.ready.extend(waited.map(key));
+                ready.extend(waited.map(key));
             }
+        }
+        if !ready.is_empty() {
+            self.pending().ready.extend(ready);
         }
         if self.engine.access.load().has_snapshot() {
             self.engine.snapshots.swap(first, second);

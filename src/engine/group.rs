@@ -76,6 +76,11 @@ impl Draft {
         self.runs.iter().filter_map(|run| run.slot)
     }
 
+    /// Whether nothing was added.
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
     /// Whether something in it concerns more than the slots that it names.
     pub(super) fn has_node_effect(&self) -> bool {
         self.runs.iter().any(|run| run.slot.is_none())

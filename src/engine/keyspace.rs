@@ -4,14 +4,15 @@
 //! handler reads and changes keys only through it, and every change is counted, published to the effect log and told to
 //! those who watch the key: there is no other way to change a key.
 
+use super::commit::Pending;
 use super::effect::{Cause, encode};
 use super::entry::{Entry, Kind};
-use super::group::Draft;
+use super::event;
 use super::log::gate::Shown;
 use super::lookup::Lookup;
 use super::reclaim::Afterwards;
 use super::shard::{Shard, SlotState, SlotTable, add};
-use super::waiters::{ReadyKey, Waiter};
+use super::waiters::Waiter;
 use super::watches::Watch;
 use super::{Engine, lock::Locks};
 use crate::base::slot::Slot;
@@ -84,12 +85,11 @@ pub struct Keyspace<'e> {
     pub(super) now_ms: u64,
     pub(super) cause: Cause,
     hint: Option<Hint>,
-    /// The effects of what has changed, if somebody reads them.
-    pub(super) draft: Option<Box<Draft>>,
-    /// Keys that have changed, and that somebody waits for.
-    pub(super) ready: Vec<ReadyKey>,
-    /// What the command waits for.
-    wanted: Option<Box<Wanted>>,
+    /// What the commit has to do, if anything.
+    pub(super) pending: Option<Box<Pending>>,
+    /// The last look has made its key, or has taken the last of it.
+    pub(super) has_created: bool,
+    pub(super) has_emptied: bool,
     /// What is shown is noted: replies wait until it is kept.
     pub(super) is_gated: bool,
     pub(super) shown: Shown,
@@ -108,9 +108,9 @@ impl<'e> Keyspace<'e> {
             now_ms,
             cause,
             hint: None,
-            draft: None,
-            ready: Vec::new(),
-            wanted: None,
+            pending: None,
+            has_created: false,
+            has_emptied: false,
             is_gated,
             shown,
         }
@@ -149,12 +149,12 @@ impl<'e> Keyspace<'e> {
 
     /// The command has no reply yet: it waits. Its handler has written none.
     pub fn want(&mut self, wanted: Wanted) {
-        self.wanted = Some(Box::new(wanted));
+        self.pending().wanted = Some(wanted);
     }
 
     /// What the command waits for, if it waits.
-    pub fn take_wanted(&mut self) -> Option<Box<Wanted>> {
-        self.wanted.take()
+    pub fn take_wanted(&mut self) -> Option<Wanted> {
+        self.pending.as_mut()?.wanted.take()
     }
 
     /// Says why keys change from here on; client commands need not.
@@ -252,31 +252,31 @@ impl<'e> Keyspace<'e> {
     #[inline]
     pub fn read(&mut self, key: &[u8]) -> Option<&Entry> {
         let place = self.place(key);
-        let at = self.find(place, key);
+        let Some(at) = self.find(place, key) else { return self.missed(place, key) };
         let (database, clock) = (self.database, self.engine.access_clock());
         let (table, counters) = self.locks.shard(place.shard).split(database, place.slot_in_shard);
-        match at.and_then(|at| table?.entries.get_mut(at)) {
-            Some(entry) => {
-                add(&counters.hits, 1);
-                entry.set_access(clock);
-                Some(entry)
-            }
-            None => {
-                add(&counters.misses, 1);
-                None
-            }
+        let entry = table?.entries.get_mut(at)?;
+        add(&counters.hits, 1);
+        entry.set_access(clock);
+        Some(entry)
+    }
+
+    /// Counts a miss.
+    fn missed(&mut self, place: Place, key: &[u8]) -> Option<&Entry> {
+        add(&self.shard(place).counters.misses, 1);
+        if self.engine.log.is_listened_to() {
+            self.happened(key, event::MISSED);
         }
+        None
     }
 
     /// The entry of a key, for a command that asks about it and does not read its content: counted as hit or miss, but
     /// no access.
     pub fn look(&mut self, key: &[u8]) -> Option<&Entry> {
         let place = self.place(key);
-        let at = self.find(place, key);
-        let database = self.database;
-        let (table, counters) = self.locks.shard(place.shard).split(database, place.slot_in_shard);
-        add(if at.is_some() { &counters.hits } else { &counters.misses }, 1);
-        table?.entries.get(at?)
+        let Some(at) = self.find(place, key) else { return self.missed(place, key) };
+        add(&self.shard(place).counters.hits, 1);
+        self.table(place)?.entries.get(at)
     }
 
     /// The entry of a key, expired ones removed, without a trace: for EXISTS-like questions and for writers.
@@ -365,9 +365,11 @@ impl<'e> Keyspace<'e> {
     fn lookup_at(&mut self, place: Place, at: Option<Index>) -> Lookup<'_, 'e> {
         let (database, moment) = (self.database, self.engine.access.load());
         let (table, counters) = self.locks.shard(place.shard).split_for_write(database, place.slot_in_shard);
+        (self.has_created, self.has_emptied) = (false, false);
         let saving = moment.has_snapshot().then_some(self.engine);
         let (garbage, hash, access) = (&mut self.afterwards, place.hash, moment.word());
-        Lookup { table, counters, garbage, database, hash, at, access, saving }
+        let created = &mut self.has_created;
+        Lookup { table, counters, garbage, database, hash, at, access, saving, created }
     }
 
     // ---- writing ----
@@ -377,7 +379,7 @@ impl<'e> Keyspace<'e> {
         let place = self.place(key);
         let Some(mut found) = self.lookup_present(place, key) else { return false };
         found.remove();
-        self.changed(place, key, |out| encode::delete(out, key));
+        self.changed(place, key, event::DELETE, |out| encode::delete(out, key));
         true
     }
 
@@ -386,7 +388,8 @@ impl<'e> Keyspace<'e> {
         let place = self.place(key);
         let Some(mut found) = self.lookup_present(place, key) else { return false };
         found.change_unseen(|entry| entry.set_deadline(deadline));
-        self.changed(place, key, |out| encode::set_deadline(out, key, deadline));
+        let event = if deadline.is_some() { event::EXPIRE } else { event::PERSIST };
+        self.changed(place, key, event, |out| encode::set_deadline(out, key, deadline));
         true
     }
 
@@ -404,9 +407,9 @@ impl<'e> Keyspace<'e> {
             if let Some(value) = entry.and_then(Entry::as_value) {
                 encode::put_value(&mut encoded, key, deadline, |out| value.write_image(out));
             }
-            self.changed(place, key, |out| out.extend_from_slice(&encoded));
+            self.changed(place, key, event::RESTORE, |out| out.extend_from_slice(&encoded));
         } else {
-            self.changed(place, key, |_| {});
+            self.changed(place, key, event::RESTORE, |_| {});
         }
     }
 
@@ -418,6 +421,9 @@ impl<'e> Keyspace<'e> {
         self.lookup(to_place, to).put(entry.renamed(to));
         let database = self.database;
         self.changed_two((place, key, database), (to_place, to, database), |out| encode::rename(out, key, to));
+        self.happened_if_new(database, to);
+        self.happened(key, event::RENAMED_FROM);
+        self.happened(to, event::RENAMED_TO);
         true
     }
 
@@ -434,6 +440,8 @@ impl<'e> Keyspace<'e> {
         add(&self.shard(to_place).counters.changes, 1);
         self.raise_watches(to_place, to, database);
         self.publish_two(place, to_place, |out| encode::copy(out, key, to, database as u32));
+        self.happened_if_new(database, to);
+        self.happened_in(database, to, event::COPIED_TO);
         true
     }
 
@@ -447,6 +455,9 @@ impl<'e> Keyspace<'e> {
         self.database = here;
         let (from, to) = ((place, key, here), (place, key, database));
         self.changed_two(from, to, |out| encode::move_to(out, key, database as u32));
+        self.happened_if_new(database, key);
+        self.happened(key, event::MOVED_FROM);
+        self.happened_in(database, key, event::MOVED_TO);
         true
     }
 
@@ -461,6 +472,7 @@ impl<'e> Keyspace<'e> {
             let cause = std::mem::replace(&mut self.cause, Cause::Expire);
             self.raise_watches(place, key, database);
             self.publish(place, |out| encode::delete(out, key));
+            self.happened(key, event::EXPIRED);
             self.cause = cause;
         }
     }
@@ -492,11 +504,15 @@ impl<'e> Keyspace<'e> {
         let limits = self.engine.limits();
         let Some(create) = create else {
             let Some(mut found) = self.lookup_present(place, key) else { return Ok(None) };
-            return edit_found(&mut found, kind, &limits, edit, is_empty);
+            let edited = edit_found(&mut found, kind, &limits, edit, is_empty)?;
+            self.has_emptied = edited.1;
+            return Ok(Some(edited.0));
         };
         let mut found = self.lookup(place, key);
         if found.at.is_some() {
-            return edit_found(&mut found, kind, &limits, edit, is_empty);
+            let edited = edit_found(&mut found, kind, &limits, edit, is_empty)?;
+            self.has_emptied = edited.1;
+            return Ok(Some(edited.0));
         }
         let mut value = create();
         let result = edit(&mut value, &limits);
@@ -507,14 +523,14 @@ impl<'e> Keyspace<'e> {
     }
 }
 
-/// Changes the collection that was found; one that becomes empty goes.
+/// Changes the collection that was found; one that becomes empty goes, which is said too.
 fn edit_found<R>(
     found: &mut Lookup<'_, '_>,
     kind: Kind,
     limits: &Limits,
     edit: impl FnOnce(&mut Value, &Limits) -> R,
     is_empty: fn(&Value) -> bool,
-) -> Result<Option<R>, WrongKind> {
+) -> Result<(R, bool), WrongKind> {
     if found.entry().is_none_or(|entry| entry.kind() != kind) {
         return Err(WrongKind);
     }
@@ -527,5 +543,5 @@ fn edit_found<R>(
     if emptied {
         found.remove();
     }
-    Ok(Some(result))
+    Ok((result, emptied))
 }

@@ -41,6 +41,8 @@ const READ: u8 = 1;
 const FULL: u8 = 2;
 /// Replies wait until what they show is kept.
 const GATED: u8 = 4;
+/// Somebody listens to key events: they share the flags, so that a change looks at one byte for all who may follow it.
+const LISTENED: u8 = 16;
 /// Too much waits for a snapshot to take it.
 const SAVED: u8 = 8;
 
@@ -160,6 +162,25 @@ impl Default for Log {
 }
 
 impl Log {
+    /// Whether anybody may follow a change: reads it, or listens to its event.
+    #[inline]
+    pub(super) fn is_followed(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & (READ | LISTENED) != 0
+    }
+
+    /// Whether anybody listens to key events.
+    #[inline]
+    pub(super) fn is_listened_to(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & LISTENED != 0
+    }
+
+    pub(super) fn set_listened_to(&self, is_listened_to: bool) {
+        match is_listened_to {
+            true => self.flags.fetch_or(LISTENED, Ordering::Relaxed),
+            false => self.flags.fetch_and(!LISTENED, Ordering::Relaxed),
+        };
+    }
+
     /// Whether anybody reads: if not, effects need not even be built. To be asked under the lock of a shard.
     #[inline]
     pub fn is_read(&self) -> bool {

@@ -25,6 +25,8 @@ pub(super) struct Lookup<'k, 'e> {
     /// What is written into an entry that is touched: access clock and mark.
     pub(super) access: u32,
     /// Who saves what changes; `None`: no snapshot runs.
+    /// Set where the key is new.
+    pub(super) created: &'k mut bool,
     pub(super) saving: Option<&'e Engine>,
 }
 
@@ -103,6 +105,7 @@ impl Lookup<'_, '_> {
     pub(super) fn insert(&mut self, entry: Entry) {
         debug_assert!(self.at.is_none(), "the key is absent");
         debug_assert_eq!(entry.mark(), self.mark(), "a new entry is part of no snapshot");
+        *self.created = true;
         self.table.insert(self.counters, self.database, self.hash, entry);
     }
 

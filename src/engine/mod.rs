@@ -11,6 +11,7 @@ mod commit;
 pub mod database;
 pub mod effect;
 pub mod entry;
+pub mod event;
 pub mod expiry;
 pub mod export;
 mod group;
@@ -61,6 +62,7 @@ pub struct Engine {
     reclaimer: Reclaimer,
     /// What has changed, for whoever reads it.
     pub log: Log,
+    events: event::Events,
     placement: Placement,
     databases: usize,
     limits: ArcSwap<Limits>,
@@ -98,6 +100,7 @@ impl Engine {
             total_bytes,
             reclaimer: Reclaimer::start(),
             log: Log::default(),
+            events: Default::default(),
             placement,
             databases,
             limits: ArcSwap::from_pointee(Limits::default()),

@@ -2,6 +2,7 @@
 
 use super::effect::encode;
 use super::entry::{Entry, StringRef};
+use super::event::{self, Event};
 use super::keyspace::{Deadline, Keyspace, WrongKind};
 use std::convert::Infallible;
 
@@ -33,7 +34,13 @@ impl Keyspace<'_> {
     /// Makes the key this string, whatever it was.
     #[inline]
     pub fn set_string(&mut self, key: &[u8], bytes: &[u8], deadline: Deadline) {
-        let Ok(_) = self.set_string_if(key, bytes, deadline, |_| Ok::<_, Infallible>(true));
+        self.set_string_as(key, bytes, deadline, event::SET);
+    }
+
+    /// The same for a command whose event is another one.
+    #[inline]
+    pub fn set_string_as(&mut self, key: &[u8], bytes: &[u8], deadline: Deadline, event: Event) {
+        let Ok(_) = self.set_string_if(key, bytes, deadline, event, |_| Ok::<_, Infallible>(true));
     }
 
     /// Makes the key this string, whatever it was, where `is_wanted` says so of the entry that is there. Gives what it
@@ -44,6 +51,7 @@ impl Keyspace<'_> {
         key: &[u8],
         bytes: &[u8],
         deadline: Deadline,
+        event: Event,
         is_wanted: impl FnOnce(Option<&Entry>) -> Result<bool, E>,
     ) -> Result<bool, E> {
         let place = self.place(key);
@@ -58,7 +66,7 @@ impl Keyspace<'_> {
             Deadline::At(at) => Some(at),
         };
         found.set(|clock| Entry::string(key, bytes, deadline, clock), |entry| entry.set_string(bytes, deadline));
-        self.changed(place, key, |out| encode::set_string(out, key, bytes, deadline));
+        self.changed(place, key, event, |out| encode::set_string(out, key, bytes, deadline));
         Ok(true)
     }
 
@@ -75,7 +83,7 @@ impl Keyspace<'_> {
         let Increment { change, result: value } = update(string)?;
         let deadline = found.entry().and_then(Entry::deadline);
         found.set(|clock| Entry::integer(key, value, deadline, clock), |entry| entry.set_integer(value));
-        self.changed(place, key, |out| encode::increment(out, key, change, value));
+        self.changed(place, key, event::INCREMENT, |out| encode::increment(out, key, change, value));
         Ok(value)
     }
 
@@ -86,7 +94,7 @@ impl Keyspace<'_> {
             buffer.len()
         })?;
         let place = self.place(key);
-        self.changed(place, key, |out| encode::append(out, key, bytes));
+        self.changed(place, key, event::APPEND, |out| encode::append(out, key, bytes));
         Ok(length)
     }
 
@@ -100,7 +108,7 @@ impl Keyspace<'_> {
             buffer.len()
         })?;
         let place = self.place(key);
-        self.changed(place, key, |out| encode::set_range(out, key, offset as u64, bytes));
+        self.changed(place, key, event::SET_RANGE, |out| encode::set_range(out, key, offset as u64, bytes));
         Ok(length)
     }
 

@@ -3,6 +3,7 @@
 //! Only database 0 moves: a cluster has no other.
 
 use super::effect::{Cause, Effect, encode};
+use super::event;
 use super::group::{Group, Run};
 use super::keyspace::{Deadline, Keyspace, WrongKind};
 use super::shard::SlotState;
@@ -253,7 +254,7 @@ impl Keyspace<'_> {
             }
             Effect::SortedSetPut { key, members } => {
                 let members: Vec<(&[u8], f64)> = members.iter().collect();
-                self.sorted_set_put(key, &members)?;
+                self.sorted_set_put(key, &members, event::SORTED_SET_PUT)?;
             }
             Effect::SortedSetRemove { key, members } => {
                 self.sorted_set_remove(key, members.iter())?;

@@ -231,7 +231,7 @@ impl LaterServed {
     pub(super) fn serve(self, engine: &Engine) {
         let LaterServed { ready, also, now_ms } = self;
         let mut keyspace = engine.lock_slots([ready.place.slot, also].into_iter(), ready.database, now_ms);
-        keyspace.ready.push(ready);
+        keyspace.pending().ready.push(ready);
     }
 }
 
@@ -248,11 +248,11 @@ impl Keyspace<'_> {
     #[cold]
     pub(super) fn serve_ready(&mut self) {
         let (database, cause) = (self.database, self.cause);
-        while !self.ready.is_empty() {
-            // In the order in which they became ready; what serving makes ready comes behind.
-            for ready in std::mem::take(&mut self.ready) {
-                self.serve_key(ready);
-            }
+        // In the order in which they became ready; what serving makes ready comes behind.
+        while let Some(ready) = self.pending.as_mut().map(|pending| std::mem::take(&mut pending.ready))
+            && !ready.is_empty()
+        {
+            ready.into_iter().for_each(|ready| self.serve_key(ready));
         }
         (self.database, self.cause) = (database, cause);
     }
@@ -288,6 +288,7 @@ impl Keyspace<'_> {
         }
         let Some(reply) = (waiter.serve)(self, key) else { return false };
         self.append_group();
+        self.tell_events();
         *state = State::Ended(Ended::Served { reply, shown: Shown { gate: self.shown.gate, wrote: true } });
         drop(state);
         self.afterwards.wake(Arc::clone(waiter));

@@ -319,7 +319,7 @@ fn execute(
                     session.waiting_since_ms = waited;
                     return crate::commands::control::transaction::busy(session, since_ms);
                 }
-                Executed::Waits(wanted) => return blocking::wait(batch, session, *wanted),
+                Executed::Waits(wanted) => return blocking::wait(batch, session, wanted),
                 Executed::Full(rooms) => {
                     session.waiting_since_ms = waited;
                     return execution::until_room(batch.services, rooms);

@@ -10,6 +10,7 @@ pub mod inbox;
 pub mod latency;
 pub mod log;
 pub mod memory;
+pub mod notifications;
 pub mod pause;
 pub mod pubsub;
 pub mod settings;
@@ -33,6 +34,7 @@ pub struct Services {
     /// Bytes that connections hold, as their workers have told.
     pub held: memory::Held,
     pub pause: pause::Pause,
+    pub notifications: notifications::Notifications,
     /// `None`: a standalone server.
     pub cluster: Option<Arc<cluster::Cluster>>,
     /// 40 hexadecimal digits, drawn at every start.

@@ -2,6 +2,7 @@
 
 mod blocking;
 mod local;
+mod notifications;
 mod order;
 mod output;
 mod server;

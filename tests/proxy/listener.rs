@@ -173,6 +173,7 @@ fn services(cluster: Arc<Cluster>) -> Services {
         statistics: Default::default(),
         held: Default::default(),
         pause: Default::default(),
+        notifications: Default::default(),
         run_id: String::new(),
         started_at_ms: 0,
         shutdown: tokio::sync::Notify::new(),

@@ -286,10 +286,15 @@ fn kill(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWr
 
 fn unblock(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     const REASON: CommandError = CommandError::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
+    if arguments.len() > 4 {
+        return Err(CommandError::text(
+            "ERR unknown subcommand or wrong number of arguments for 'unblock'. Try CLIENT HELP.",
+        ));
+    }
     let ended = match arguments.get(3) {
         None => Ended::TimedOut,
-        Some(word) if is(word, "timeout") && arguments.len() == 4 => Ended::TimedOut,
-        Some(word) if is(word, "error") && arguments.len() == 4 => Ended::Unblocked,
+        Some(word) if is(word, "timeout") => Ended::TimedOut,
+        Some(word) if is(word, "error") => Ended::Unblocked,
         Some(_) => return Err(REASON),
     };
     let id = parse::integer(arguments.at(2))?;

@@ -127,6 +127,7 @@ pub fn apply(services: &Services, config: &Config) {
     services.slowlog.configure(config.slowlog_log_slower_than, config.slowlog_max_len);
     services.latency.set_threshold_ms(config.latency_monitor_threshold);
     services.statistics.latency_untracked.store(!config.latency_tracking, Ordering::Relaxed);
+    crate::services::notifications::configure(services, &config.notify_keyspace_events);
     if let Some(cluster) = &services.cluster {
         cluster.set_options(view_options(config));
     }

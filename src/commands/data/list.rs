@@ -265,14 +265,13 @@ fn move_element(
     ends: Ends,
     reply: &mut ReplyWriter<'_>,
 ) -> Result<bool, CommandError> {
-    if keyspace.peek_collection::<List>(from)?.is_none() {
-        return Ok(false);
-    }
+    let Some(list) = keyspace.peek_collection::<List>(from)? else { return Ok(false) };
+    let at = if ends.from == Side::Front { 0 } else { list.len() - 1 };
+    let moved = list.get(at).map(|element| element.to_vec()).unwrap_or_default();
     // Nothing is popped that cannot be pushed.
     keyspace.peek_collection::<List>(to)?;
-    let mut moved = Vec::new();
-    keyspace.list_pop(from, ends.from, 1, |element| moved = element.to_vec())?;
     keyspace.list_push(to, ends.to, std::iter::once(&moved[..]))?;
+    keyspace.list_pop(from, ends.from, 1, |_| {})?;
     reply.bulk(&moved);
     Ok(true)
 }

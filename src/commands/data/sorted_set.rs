@@ -7,6 +7,7 @@ use crate::commands::spec::{
 };
 use crate::engine::Keyspace;
 use crate::engine::effect::Side;
+use crate::engine::event;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::{Protocol, ReplyWriter};
 use crate::values::sorted_set::SortedSet;
@@ -161,7 +162,8 @@ fn add(
         puts.push(member, new);
     }
     if !puts.in_order.is_empty() {
-        keyspace.sorted_set_put(key, &puts.in_order)?;
+        let event = if options.increment { event::SORTED_SET_INCREMENT } else { event::SORTED_SET_PUT };
+        keyspace.sorted_set_put(key, &puts.in_order, event)?;
     }
     match result {
         Some(score) if options.increment => reply.double(score),

@@ -8,6 +8,7 @@ use crate::commands::spec::{
     data, keys,
 };
 use crate::engine::entry::{Entry, StringRef};
+use crate::engine::event;
 use crate::engine::{Deadline, Increment, Keyspace};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
@@ -199,7 +200,11 @@ fn set(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
         Some(_) => !options.if_absent,
         None => !options.if_present,
     };
-    let is_set = keyspace.set_string_if(key, value, deadline, |before| Ok::<_, CommandError>(is_wanted(before)))?;
+    let is_set =
+        keyspace.set_string_if(key, value, deadline, event::SET, |before| Ok::<_, CommandError>(is_wanted(before)))?;
+    if is_set && matches!(deadline, Deadline::At(_)) {
+        keyspace.happened(key, event::EXPIRE);
+    }
     match is_set {
         _ if options.get => {}
         true => reply.ok(),
@@ -211,7 +216,7 @@ fn set(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
 fn setnx(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let (key, value) = (arguments.at(1), arguments.at(2));
     let is_absent = |before: Option<&Entry>| Ok::<_, CommandError>(before.is_none());
-    let is_set = keyspace.set_string_if(key, value, Deadline::Clear, is_absent)?;
+    let is_set = keyspace.set_string_if(key, value, Deadline::Clear, event::SET, is_absent)?;
     reply.integer(i64::from(is_set));
     Ok(())
 }
@@ -233,6 +238,7 @@ fn set_with_time(
 ) -> CommandResult {
     let deadline = unit.deadline(arguments.at(2), keyspace.now_ms(), command)?;
     keyspace.set_string(arguments.at(1), arguments.at(3), Deadline::At(deadline));
+    keyspace.happened(arguments.at(1), event::EXPIRE);
     reply.ok();
     Ok(())
 }
@@ -330,7 +336,7 @@ fn append(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Rep
     let length = match length {
         // A new string is set whole, so that a number stays a number.
         None => {
-            keyspace.set_string(key, tail, Deadline::Clear);
+            keyspace.set_string_as(key, tail, Deadline::Clear, event::APPEND);
             tail.len()
         }
         Some(length) if length + tail.len() > STRING_BYTES_MAX => return Err(TOO_LONG),
@@ -421,7 +427,7 @@ fn incrbyfloat(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mu
     }
     let sum = number::add_decimal(&value, increment)
         .ok_or(CommandError::text("ERR increment would produce NaN or Infinity"))?;
-    keyspace.set_string(key, sum.as_bytes(), Deadline::Keep);
+    keyspace.set_string_as(key, sum.as_bytes(), Deadline::Keep, event::INCREMENT_FLOAT);
     reply.bulk(sum.as_bytes());
     Ok(())
 }

@@ -438,7 +438,7 @@ fn longest_locks_of_large_collections_on_their_way() {
     let sorted: Fill = |keys, numbers| {
         let names = names(numbers);
         let scored: Vec<_> = names.iter().map(|name| (name.as_bytes(), (name.len() * 31) as f64)).collect();
-        keys.sorted_set_put(&key(1), &scored).expect("a sorted set");
+        keys.sorted_set_put(&key(1), &scored, crate::engine::event::SORTED_SET_PUT).expect("a sorted set");
     };
     let cases: [(&str, Fill, u32); 4] =
         [("set", set, 2 * MILLION), ("hash", hash, MILLION), ("list", list, 2 * MILLION), ("zset", sorted, MILLION)];

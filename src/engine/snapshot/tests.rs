@@ -304,7 +304,8 @@ fn how_long_a_snapshot_takes() {
         with(&engine, "hash", |keys| keys.hash_set(b"hash", members().map(|it| (it, &b"value"[..])))).expect("a hash");
         with(&engine, "list", |keys| keys.list_push(b"list", Side::Back, members())).expect("a list");
         let scored: Vec<(&[u8], f64)> = members().map(|it| (it, it.len() as f64)).collect();
-        with(&engine, "sorted", |keys| keys.sorted_set_put(b"sorted", &scored)).expect("a sorted set");
+        with(&engine, "sorted", |keys| keys.sorted_set_put(b"sorted", &scored, crate::engine::event::SORTED_SET_PUT))
+            .expect("a sorted set");
         let snapshot = engine.begin_snapshot().expect("no other runs");
         for key in ["set", "hash", "list", "sorted"] {
             let began = Instant::now();

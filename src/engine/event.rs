@@ -1,0 +1,141 @@
+//! Key events: what happened to which key, in Redis's words (notify-keyspace-events).
+//!
+//! Every change names its event. Where nobody listens that costs one look that a change takes anyway; else the events of a
+//! command are handed on by its commit, before the locks are released, so that those of one key keep their order.
+
+use super::Engine;
+use super::effect::Side;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// One class of events, a letter of notify-keyspace-events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class(pub char);
+
+impl Class {
+    /// Its bit in a set of classes.
+    const fn bit(self) -> u32 {
+        match self.0 {
+            'g' => 1,
+            '$' => 1 << 1,
+            'l' => 1 << 2,
+            's' => 1 << 3,
+            'h' => 1 << 4,
+            'z' => 1 << 5,
+            'x' => 1 << 6,
+            'e' => 1 << 7,
+            't' => 1 << 8,
+            'd' => 1 << 9,
+            'm' => 1 << 10,
+            'n' => 1 << 11,
+            _ => 0,
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub class: Class,
+    pub name: &'static str,
+}
+
+const fn event(class: char, name: &'static str) -> Event {
+    Event { class: Class(class), name }
+}
+
+pub const SET: Event = event('$', "set");
+pub const APPEND: Event = event('$', "append");
+pub const SET_RANGE: Event = event('$', "setrange");
+pub const INCREMENT: Event = event('$', "incrby");
+pub const INCREMENT_FLOAT: Event = event('$', "incrbyfloat");
+pub const DELETE: Event = event('g', "del");
+pub const EXPIRE: Event = event('g', "expire");
+pub const PERSIST: Event = event('g', "persist");
+pub const RENAMED_FROM: Event = event('g', "rename_from");
+pub const RENAMED_TO: Event = event('g', "rename_to");
+pub const COPIED_TO: Event = event('g', "copy_to");
+pub const MOVED_FROM: Event = event('g', "move_from");
+pub const MOVED_TO: Event = event('g', "move_to");
+pub const RESTORE: Event = event('g', "restore");
+pub const HASH_SET: Event = event('h', "hset");
+pub const HASH_REMOVE: Event = event('h', "hdel");
+pub const SET_ADD: Event = event('s', "sadd");
+pub const SET_REMOVE: Event = event('s', "srem");
+pub const SET_POP: Event = event('s', "spop");
+pub const SORTED_SET_PUT: Event = event('z', "zadd");
+pub const SORTED_SET_INCREMENT: Event = event('z', "zincr");
+pub const SORTED_SET_REMOVE: Event = event('z', "zrem");
+pub const EXPIRED: Event = event('x', "expired");
+pub const NEW: Event = event('n', "new");
+pub const MISSED: Event = event('m', "keymiss");
+
+/// LPUSH, RPUSH.
+pub fn list_push(side: Side) -> Event {
+    event('l', if side == Side::Front { "lpush" } else { "rpush" })
+}
+
+/// LPOP, RPOP.
+pub fn list_pop(side: Side) -> Event {
+    event('l', if side == Side::Front { "lpop" } else { "rpop" })
+}
+
+/// ZPOPMIN, ZPOPMAX.
+pub fn sorted_set_pop(side: Side) -> Event {
+    event('z', if side == Side::Front { "zpopmin" } else { "zpopmax" })
+}
+
+/// Something that happened to a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyEvent {
+    pub database: usize,
+    pub key: Box<[u8]>,
+    pub event: Event,
+}
+
+/// Hears of events, in order. It is called under the locks of shards: it must not ask the engine for anything.
+pub type Listener = Box<dyn Fn(&[KeyEvent]) + Send + Sync>;
+
+/// Who listens, and to what.
+#[derive(Default)]
+pub(super) struct Events {
+    classes: AtomicU32,
+    listener: OnceLock<Listener>,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Events({:#b})", self.classes.load(Ordering::Relaxed))
+    }
+}
+
+impl Events {
+    /// Whether somebody listens to events of this class.
+    pub(super) fn wants(&self, class: Class) -> bool {
+        self.classes.load(Ordering::Relaxed) & class.bit() != 0
+    }
+
+    pub(super) fn tell(&self, events: &[KeyEvent]) {
+        if let Some(listener) = self.listener.get() {
+            listener(events);
+        }
+    }
+}
+
+impl Engine {
+    /// Says who hears of key events; only the first counts.
+    pub fn set_listener(self: &Arc<Engine>, listener: Listener) {
+        let _ = self.events.listener.set(listener);
+    }
+
+    /// Says which classes of events are told, by their letters; `A` stands for all that it stands for in Redis.
+    pub fn set_event_classes(&self, letters: &str) {
+        let bits = letters.chars().map(|letter| match letter {
+            'A' => "g$lshzxetd".chars().map(|letter| Class(letter).bit()).sum(),
+            letter => Class(letter).bit(),
+        });
+        let classes = bits.fold(0, |all, bits| all | bits);
+        self.events.classes.store(classes, Ordering::Relaxed);
+        self.log.set_listened_to(classes != 0);
+    }
+}
