@@ -72,6 +72,7 @@ impl Node {
             started_at_ms: clock::unix_us() / 1000,
             shutdown: tokio::sync::Notify::new(),
             notifications: Default::default(),
+            log_reader: Default::default(),
         });
         crate::services::notifications::listen(&services);
         crate::commands::control::config::apply(&services, &config);

@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod inbox;
 pub mod latency;
 pub mod log;
+pub mod log_reader;
 pub mod memory;
 pub mod notifications;
 pub mod pause;
@@ -34,6 +35,8 @@ pub struct Services {
     /// Bytes that connections hold, as their workers have told.
     pub held: memory::Held,
     pub pause: pause::Pause,
+    /// Counts what is in the log, where somebody wants to know what that costs.
+    pub log_reader: log_reader::LogReader,
     pub notifications: notifications::Notifications,
     /// `None`: a standalone server.
     pub cluster: Option<Arc<cluster::Cluster>>,

@@ -1,5 +1,6 @@
 //! Connections over real sockets: what one client may do to the others, and in which order it is answered.
 
+mod behind;
 mod blocking;
 mod local;
 mod notifications;

@@ -174,6 +174,7 @@ fn services(cluster: Arc<Cluster>) -> Services {
         held: Default::default(),
         pause: Default::default(),
         notifications: Default::default(),
+        log_reader: Default::default(),
         run_id: String::new(),
         started_at_ms: 0,
         shutdown: tokio::sync::Notify::new(),

@@ -44,6 +44,7 @@ fn debug(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
             tracing::warn!("DEBUG LOG: {}", String::from_utf8_lossy(arguments.at(2)));
             reply.ok();
         }
+        _ if is(word, "log-reader") && count == 3 => return log_reader(control, arguments.at(2), reply),
         _ if is(word, "protocol") && count == 3 => return protocol(arguments.at(2), reply),
         _ => {
             let word = String::from_utf8_lossy(&word[..word.len().min(128)]);
@@ -73,6 +74,32 @@ fn sleep(seconds: &[u8], reply: &mut ReplyWriter<'_>) {
     let time = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO).min(SLEEP_MAX);
     reply.ok();
     std::thread::sleep(time);
+}
+
+/// A reader of the log that counts: what readers cost can be measured with it, and what happens when one stands still.
+fn log_reader(control: &mut Control<'_>, word: &[u8], reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let (reader, engine) = (&control.services.log_reader, &control.services.engine);
+    match word {
+        _ if is(word, "on") => {
+            reader.start(engine).map_err(|error| CommandError::Text(format!("ERR no reader: {error}").into()))?;
+            reply.ok();
+        }
+        _ if is(word, "stand") => {
+            reader.stand();
+            reply.ok();
+        }
+        _ if is(word, "off") => {
+            reader.stop();
+            reply.ok();
+        }
+        _ if is(word, "status") => {
+            let (kept, is_full) = (engine.log.kept_bytes(), engine.log.is_full());
+            let groups = reader.groups().map_or(-1, |groups| groups as i64);
+            reply.bulk(format!("groups={groups} kept_bytes={kept} full={}", u8::from(is_full)).as_bytes());
+        }
+        _ => return Err(CommandError::Syntax),
+    }
+    Ok(())
 }
 
 fn object(control: &mut Control<'_>, key: &[u8], reply: &mut ReplyWriter<'_>) -> CommandResult {
@@ -174,6 +201,8 @@ fn debug_help(reply: &mut ReplyWriter<'_>) {
             "    Answer with an error of this text.",
             "LOG <message>",
             "    Write <message> to the server's log.",
+            "LOG-READER ON|STAND|OFF|STATUS",
+            "    A reader of the effect log that counts, or stands still until writers wait.",
             "OBJECT <key>",
             "    Show how the value of <key> is held.",
             "PANIC",
