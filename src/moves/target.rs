@@ -258,9 +258,9 @@ fn apply_stream(engine: &Engine, slots: &SlotRanges, stream: &[u8]) -> Result<us
             .map_err(|error| format!("an effect on slot {slot} could not be applied: {error}")),
         None => Ok(()),
     };
-    /// Effects applied under one lock, and their bytes, if there are several: 700 short members, about.
+    /// Effects applied under one lock, and their bytes, if there are several: 350 short members, about.
     const BATCH_MAX: usize = 64;
-    const BATCH_BYTES_MAX: usize = 8 * 1024;
+    const BATCH_BYTES_MAX: usize = 4 * 1024;
     let mut batch_bytes = 0;
     while let Some((record, length)) = read_record(&stream[at..]).map_err(malformed)? {
         if !slots.contains(record.slot) {

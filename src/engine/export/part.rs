@@ -17,6 +17,10 @@ use crate::values::Value;
 use crate::values::element::{Digits, Element};
 use crate::values::hashing::table_hash;
 use crate::values::segments::hash_position;
+use std::ops::Range;
+
+/// A member takes longer to find its place in a sorted set, among others of its score, than another element by this.
+const SORTED_WEIGHT: usize = 4;
 
 /// See the module.
 #[derive(Debug)]
@@ -103,8 +107,9 @@ impl Part {
             }
             _ => return None,
         };
-        if !elements.ends.is_empty() {
-            effects.push(self.encode(&elements));
+        let (read, at_once) = (elements.ends.len(), self.applied_at_once(portion));
+        for from in (0..read).step_by(at_once) {
+            effects.push(self.encode(&elements, from..read.min(from.saturating_add(at_once))));
         }
         if next.is_none() && entry.deadline().is_some() {
             let mut encoded = Vec::new();
@@ -115,21 +120,29 @@ impl Part {
     }
 
     /// The effect that adds elements behind those that are sent.
-    fn encode(&self, elements: &Elements) -> Vec<u8> {
-        let (mut out, key) = (Vec::with_capacity(elements.bytes.len() + 3 * elements.ends.len() + 32), &*self.key);
+    fn encode(&self, elements: &Elements, some: Range<usize>) -> Vec<u8> {
+        let (mut out, key, scores) = (Vec::new(), &*self.key, &elements.scores);
+        let mut items = elements.iter(some.clone());
         match self.sent {
-            Sent::Front { .. } => encode::list_push(&mut out, key, Side::Back, elements.iter()),
+            Sent::Front { .. } => encode::list_push(&mut out, key, Side::Back, items),
             Sent::Below(Kind::Hash, _) => {
-                let mut items = elements.iter();
                 let pairs = std::iter::from_fn(|| Some((items.next()?, items.next()?)));
                 encode::hash_set(&mut out, key, pairs);
             }
             Sent::Below(Kind::SortedSet, _) => {
-                encode::sorted_set_put(&mut out, key, elements.iter().zip(elements.scores.iter().copied()));
+                encode::sorted_set_put(&mut out, key, items.zip(scores[some].iter().copied()));
             }
-            Sent::Below(..) => encode::set_add(&mut out, key, elements.iter()),
+            Sent::Below(..) => encode::set_add(&mut out, key, items),
         }
         out
+    }
+
+    /// So many of the elements of a portion are one effect, which is applied under one lock.
+    fn applied_at_once(&self, portion: Portion) -> usize {
+        match self.sent {
+            Sent::Below(Kind::SortedSet, _) => (portion.elements / SORTED_WEIGHT).max(1),
+            _ => usize::MAX,
+        }
     }
 
     /// What of an effect on the key is to be sent. Effects on two keys are for the caller to judge.
@@ -218,8 +231,8 @@ impl Elements {
         self.ends.push(self.bytes.len());
     }
 
-    fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+    fn iter(&self, some: Range<usize>) -> impl Iterator<Item = &[u8]> {
+        let mut start = some.start.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.ends[some].iter().map(move |end| &self.bytes[std::mem::replace(&mut start, *end)..*end])
     }
 }
