@@ -25,9 +25,10 @@ use super::effect::Effect;
 use super::group::Run;
 use super::keyspace::Keyspace;
 use super::log::{Behind, Chunk, LogOffset, Lost, Reader};
+use super::portion::{PORTION, Portion};
 use crate::base::identity::Position;
 use crate::base::slot::Slot;
-use slot::{Export, PORTION, Portion, next};
+use slot::{Export, next};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 

@@ -38,7 +38,7 @@ pub enum Deadline {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     Executes,
-    /// It writes, and readers of the log are behind: it waits for room.
+    /// It writes, and readers of the log are behind, or a snapshot has something large to read first: it waits for room.
     Full,
     /// A slot is being handed over.
     Frozen,
@@ -212,7 +212,7 @@ impl<'e> Keyspace<'e> {
     pub fn admits(&mut self, slots: &[Slot], writes: bool) -> Admission {
         let [slot] = slots else { return self.admits_all(slots, writes) };
         let placement = self.engine.placement();
-        let is_full = writes && self.engine.log.is_full();
+        let is_full = writes && self.engine.log.may_be_full() && self.is_congested(&[*slot]);
         let shard = self.locks.shard(placement.shard(*slot));
         let slot_in_shard = placement.slot_in_shard(*slot);
         match shard.state(slot_in_shard) {
@@ -232,13 +232,20 @@ impl<'e> Keyspace<'e> {
         }
     }
 
-    /// Whether writers of these slots have to wait: so much of them waits to be sent elsewhere, or the log is full.
+    /// Whether writers of these slots have to wait: so much of them waits to be sent elsewhere, the log is full, or a
+    /// snapshot has not read what is large in them, which it does next then.
+    #[cold]
     pub(crate) fn is_congested(&mut self, slots: &[Slot]) -> bool {
-        let placement = self.engine.placement();
-        self.engine.log.is_full()
-            || slots
-                .iter()
-                .any(|slot| self.locks.shard(placement.shard(*slot)).is_throttled(placement.slot_in_shard(*slot)))
+        let (engine, placement) = (self.engine, self.engine.placement());
+        let mut is_congested = engine.log.is_full();
+        for slot in slots {
+            let (shard, slot_in_shard) = (self.locks.shard(placement.shard(*slot)), placement.slot_in_shard(*slot));
+            is_congested |= shard.is_throttled(slot_in_shard);
+            if engine.access.load().has_snapshot() && shard.has_large(slot_in_shard) {
+                is_congested |= engine.snapshots.wants(*slot);
+            }
+        }
+        is_congested
     }
 
     /// Whether a slot of the locked shards is being handed over: what may change any key has to wait.

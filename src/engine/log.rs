@@ -45,6 +45,8 @@ const GATED: u8 = 4;
 const LISTENED: u8 = 16;
 /// Too much waits for a snapshot to take it.
 const SAVED: u8 = 8;
+/// A snapshot runs: whoever writes where something large is has to ask whether it is read already.
+const SNAPSHOT: u8 = 32;
 
 /// How many bytes the log has had since the process started: a place in it, which means nothing to others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -191,6 +193,21 @@ impl Log {
     #[inline]
     pub fn is_full(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & (FULL | SAVED) != 0
+    }
+
+    /// Whether writers may have to wait, for any reason that concerns the whole node: if not, nothing more need be asked.
+    #[inline]
+    pub(super) fn may_be_full(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & (FULL | SAVED | SNAPSHOT) != 0
+    }
+
+    /// Says whether a snapshot runs.
+    pub(super) fn set_snapshot(&self, runs: bool) {
+        if runs {
+            self.flags.fetch_or(SNAPSHOT, Ordering::Relaxed);
+        } else {
+            self.flags.fetch_and(!SNAPSHOT, Ordering::Relaxed);
+        }
     }
 
     /// Makes writers wait for a snapshot as they wait for readers, or lets them go on: they are to be told then.

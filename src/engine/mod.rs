@@ -19,6 +19,7 @@ pub mod keyspace;
 mod lock;
 pub mod log;
 mod lookup;
+mod portion;
 mod prefetch;
 mod reclaim;
 pub mod shard;
@@ -31,6 +32,7 @@ pub mod watches;
 pub use group::{Group, Run};
 pub use keyspace::{Admission, Deadline, Keyspace, Wanted, WrongKind};
 pub use lock::Wait;
+pub use portion::Elements;
 pub use strings::Increment;
 
 use crate::base::clock;

@@ -12,12 +12,24 @@ use crossbeam::utils::CachePadded;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// An entry with so many bytes, or more, is *large*: a snapshot reads it in parts, and its writers wait for that, for it takes
+/// too long to read or to copy it under one lock. Tests have large entries all the time.
+const LARGE_BYTES: usize = if cfg!(all(test, debug_assertions)) { 64 } else { 256 * 1024 };
+
+/// Whether an entry of so many bytes is large.
+#[inline]
+pub(super) fn is_large(bytes: usize) -> bool {
+    bytes >= LARGE_BYTES
+}
+
 /// The keys of one slot in one database.
 #[derive(Debug, Default)]
 pub struct SlotTable {
     pub entries: Segments<Entry>,
     /// How many of them have a deadline.
     pub volatile: u32,
+    /// How many of them take `LARGE_BYTES` or more.
+    pub(super) large: u32,
     /// Bytes of the entries and of what hangs on them; the table's own are not in it.
     pub bytes: u64,
 }
@@ -32,6 +44,7 @@ impl SlotTable {
         self.entries.insert_unique(hash, entry, hash_of_entry);
         let table_change = self.entries.allocation_bytes() as i64 - before as i64;
         self.volatile += volatile;
+        self.large += u32::from(is_large(bytes));
         self.bytes += bytes as u64;
         add(&counters.databases[database].keys, 1);
         if volatile != 0 {
@@ -49,6 +62,7 @@ impl SlotTable {
         let volatile = u32::from(entry.deadline().is_some());
         let bytes = entry.memory_bytes();
         self.volatile -= volatile;
+        self.large -= u32::from(is_large(bytes));
         self.bytes -= bytes as u64;
         add(&counters.databases[database].keys, -1);
         if volatile != 0 {
@@ -63,6 +77,7 @@ impl SlotTable {
     pub(super) fn resize(&mut self, counters: &Counters, before: usize, now: usize) {
         let change = now as i64 - before as i64;
         self.bytes = self.bytes.wrapping_add_signed(change);
+        self.large = self.large + u32::from(is_large(now)) - u32::from(is_large(before));
         counters.count_bytes(change, 0);
     }
 
@@ -243,6 +258,12 @@ impl Shard {
         let database = self.databases[database]
             .get_or_insert_with(|| Database { slots: (0..slots).map(|_| SlotTable::default()).collect() });
         (&mut database.slots[slot_in_shard], &self.counters)
+    }
+
+    /// Whether a slot has large entries, in any database.
+    pub(super) fn has_large(&self, slot_in_shard: usize) -> bool {
+        let databases = self.databases.iter().flatten();
+        databases.map(|database| &database.slots[slot_in_shard]).any(|table| table.large > 0)
     }
 
     pub fn database_count(&self) -> usize {

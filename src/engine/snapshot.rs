@@ -17,38 +17,56 @@
 //! The walk takes all of it at once, so twice the limit may be in memory, and tables, which are no more than there was at
 //! the cut.
 //!
-//! An entry is handed out whole, and copied whole before its first change in place, RENAME or MOVE, under the lock of its
-//! shard: for a collection of many thousand elements that is longer than anything else here takes.
+//! What is *large* would be read and copied for too long under one lock. It is handed out in parts, each under a lock of its
+//! own, and who writes in its slot waits until that is done; readers do not. The walk takes such slots first. What changes a
+//! large value nevertheless (effects from elsewhere; a client that is served behind another one's command) copies it whole,
+//! and expiry moves it here: its parts go on from there, for their places depend on nothing but its elements. Until its last
+//! part nothing else is handed out.
 //!
 //! Marks wrap. After a walk to the end all marks are equal; a snapshot that is given up leaves several. Before there are
 //! no numbers left that no entry carries, one walk is made for their sake alone.
 
+mod saved;
+mod walk;
+
+pub(super) use saved::Snapshots;
+
 use super::Engine;
-use super::entry::Entry;
+use super::entry::{Entry, Kind};
 use super::log::LogOffset;
-use super::shard::SlotTable;
+use super::portion::Elements;
 use crate::base::identity::Position;
 use crate::base::slot::{SLOT_COUNT, Slot};
-use parking_lot::Mutex;
+use saved::State;
 use std::sync::Arc;
+use walk::{Part, Place};
 
-/// Entries that are read under one lock, at most.
-const STEP_ENTRIES: usize = 256;
-/// Bytes of entries after which no more are read under a lock.
-const STEP_BYTES: usize = 256 * 1024;
-/// Bytes of old values that may wait to be taken before writers wait. Above it comes what those change who execute already.
-const SAVED_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Slots that one step visits, at most, each under its own lock.
-const STEP_SLOTS: usize = 64;
-
-/// One key of a snapshot.
+/// What a snapshot hands out. Databases are named by their numbers at the cut. A deadline may have passed: whoever uses it
+/// decides.
 #[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
+pub enum Record<'a> {
+    /// A key with its value and deadline at the cut.
+    Entry { database: usize, slot: Slot, entry: &'a Entry },
+    /// A key with a large value: its parts follow, and nothing comes in between.
+    Begin(Head<'a>),
+    /// The next elements of that value: a list's from its front, a string's bytes from its first, others in hash order.
+    Part(&'a Elements),
+    /// It is complete.
+    End,
+}
+
+/// A key of which the value comes in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head<'a> {
     /// The number that its database had at the cut.
     pub database: usize,
     pub slot: Slot,
-    /// Its value and deadline at the cut. A deadline may have passed: whoever uses it decides.
-    pub entry: &'a Entry,
+    pub key: &'a [u8],
+    pub kind: Kind,
+    /// Elements of a collection (pairs of a hash), or bytes of a string.
+    pub length: usize,
+    /// In Unix milliseconds.
+    pub deadline: Option<u64>,
 }
 
 /// Another snapshot has not ended yet.
@@ -70,129 +88,14 @@ pub struct Snapshot {
     mark: u8,
     offset: LogOffset,
     positions: Vec<Position>,
-    /// Where the walk goes on: slot, database (its number at the cut), position in hash order.
-    slot: usize,
-    database: usize,
-    position: u32,
+    /// Where the walk goes on.
+    place: Place,
+    /// Where it goes on in a slot of which it reads what is large ahead of its turn.
+    ahead: Option<Place>,
+    /// The large value that is being handed out.
+    part: Option<Part>,
+    elements: Elements,
     has_ended: bool,
-}
-
-/// What changes have to save for a snapshot.
-#[derive(Debug, Default)]
-pub(super) struct Snapshots {
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    runs: bool,
-    /// The number of the last snapshot.
-    number: u8,
-    /// The last one that was read to its end: since then every mark lies from this number to `number`.
-    complete: u8,
-    /// By the number of a database now: the one it had at the cut.
-    origins: Vec<usize>,
-    /// One bit for every slot and database of the cut: nothing in it is owed any more.
-    done: Vec<u64>,
-    saved: Vec<Saved>,
-    /// Bytes of saved entries. Tables are not in it: they are no more than was there at the cut.
-    bytes: u64,
-    /// Writers wait.
-    is_full: bool,
-}
-
-/// Values that were there at the cut, and have changed or gone since. Their databases are those of the cut.
-#[derive(Debug)]
-enum Saved {
-    Entry(usize, Slot, Entry),
-    /// Entries with the snapshot's own mark in it are not part of it.
-    Table(usize, Slot, SlotTable),
-}
-
-impl State {
-    fn done_bit(&self, slot: usize, origin: usize) -> (usize, u64) {
-        let bit = slot * self.origins.len() + origin;
-        (bit / 64, 1 << (bit % 64))
-    }
-
-    fn is_done(&self, slot: usize, origin: usize) -> bool {
-        let (word, bit) = self.done_bit(slot, origin);
-        self.done[word] & bit != 0
-    }
-
-    fn set_done(&mut self, slot: usize, origin: usize) {
-        let (word, bit) = self.done_bit(slot, origin);
-        self.done[word] |= bit;
-    }
-}
-
-impl Engine {
-    /// Saves a copy of an entry that is going to change, if it is still owed. The shard is locked.
-    #[cold]
-    pub(super) fn save_copy_of(&self, mark: u8, database: usize, entry: &mut Entry) {
-        if entry.mark() != mark {
-            let copy = entry.copied(entry.key());
-            entry.set_mark(mark);
-            drop(self.push_saved(database, copy));
-        }
-    }
-
-    /// Saves an entry that was taken out, if it is still owed; else gives it back. The shard is locked.
-    #[cold]
-    pub(super) fn save_entry(&self, mark: u8, database: usize, entry: Entry) -> Option<Entry> {
-        if entry.mark() == mark { Some(entry) } else { self.push_saved(database, entry) }
-    }
-
-    fn push_saved(&self, database: usize, entry: Entry) -> Option<Entry> {
-        let (slot, bytes) = (Slot::of_key(entry.key()), entry.memory_bytes() as u64);
-        let mut state = self.snapshots.state.lock();
-        if !state.runs {
-            return Some(entry);
-        }
-        let origin = state.origins[database];
-        state.bytes += bytes;
-        if state.bytes > SAVED_BYTES_MAX && !state.is_full {
-            state.is_full = true;
-            self.log.set_saved_full(true);
-        }
-        state.saved.push(Saved::Entry(origin, slot, entry));
-        None
-    }
-
-    /// Saves the keys of a slot that were taken out, if any of them is still owed; else gives them back. The shard is
-    /// locked.
-    #[cold]
-    pub(super) fn save_table(&self, slot: Slot, database: usize, table: SlotTable) -> Option<SlotTable> {
-        let mut state = self.snapshots.state.lock();
-        if !state.runs {
-            return Some(table);
-        }
-        let origin = state.origins[database];
-        if state.is_done(slot.index(), origin) {
-            return Some(table);
-        }
-        // What comes to this place from here on carries the mark.
-        state.set_done(slot.index(), origin);
-        state.saved.push(Saved::Table(origin, slot, table));
-        None
-    }
-}
-
-impl Snapshots {
-    /// Two databases are exchanged. All shards are locked.
-    #[cold]
-    pub(super) fn swap(&self, first: usize, second: usize) {
-        let mut state = self.state.lock();
-        if state.runs {
-            state.origins.swap(first, second);
-        }
-    }
-
-    /// The number that a database of the cut has now, unless nothing of it is owed any more in this slot.
-    fn owed(&self, slot: usize, origin: usize) -> Option<usize> {
-        let state = self.state.lock();
-        if state.is_done(slot, origin) { None } else { state.origins.iter().position(|&it| it == origin) }
-    }
 }
 
 impl Engine {
@@ -227,6 +130,7 @@ impl Engine {
                 complete: state.complete,
                 origins: (0..databases).collect(),
                 done: vec![0; (SLOT_COUNT * databases).div_ceil(64)],
+                large_done: vec![0; SLOT_COUNT / 64],
                 ..State::default()
             };
         }
@@ -242,9 +146,19 @@ impl Engine {
         }
         let offset = self.log.cut();
         self.access.begin(mark);
+        self.log.set_snapshot(true);
         drop(keyspace);
-        let engine = Arc::clone(self);
-        Ok(Snapshot { engine, mark, offset, positions, slot: 0, database: 0, position: 0, has_ended: false })
+        Ok(Snapshot {
+            engine: Arc::clone(self),
+            mark,
+            offset,
+            positions,
+            place: Place::default(),
+            ahead: None,
+            part: None,
+            elements: Elements::default(),
+            has_ended: false,
+        })
     }
 }
 
@@ -259,32 +173,31 @@ impl Snapshot {
         self.positions[slot.index()]
     }
 
-    /// Goes on: hands out what has been saved, and then some entries where they stand. False at the end; every key has
-    /// been handed out once then. `visit` may be called while a shard is locked: it is to copy what it wants, and no more.
+    /// Goes on: hands out what has been saved, and then some entries where they stand, or a part of a large one. False at the
+    /// end; every key has been handed out once then. `visit` may be called while a shard is locked: it is to copy what it
+    /// wants, and no more.
     pub fn step(&mut self, mut visit: impl FnMut(Record<'_>)) -> bool {
         if self.has_ended {
             return false;
         }
-        // Before the walk has ended, or nothing more can come: a change saves nothing where all are marked.
-        let is_walked = self.slot == SLOT_COUNT;
-        for saved in self.take_saved() {
-            match saved {
-                Saved::Entry(database, slot, entry) => visit(Record { database, slot, entry: &entry }),
-                Saved::Table(database, slot, table) => {
-                    let owed = table.entries.iter().filter(|entry| entry.mark() != self.mark);
-                    owed.for_each(|entry| visit(Record { database, slot, entry }));
-                }
-            }
+        if let Some(part) = self.part.take() {
+            self.read_part(part, &mut visit);
+            return true;
         }
+        // Before the walk has ended, or nothing more can come: a change saves nothing where all are marked.
+        let is_walked = self.place.slot == SLOT_COUNT;
+        self.take_saved().iter().for_each(|saved| saved.hand_out(self.mark, &mut visit));
         if is_walked {
             self.end();
             return false;
         }
-        self.walk(&mut visit);
+        if !self.read_ahead(&mut visit) {
+            self.walk(&mut visit);
+        }
         true
     }
 
-    fn take_saved(&self) -> Vec<Saved> {
+    fn take_saved(&self) -> Vec<saved::Saved> {
         let mut state = self.engine.snapshots.state.lock();
         state.bytes = 0;
         let (saved, was_full) = (std::mem::take(&mut state.saved), self.make_room(&mut state));
@@ -304,48 +217,6 @@ impl Snapshot {
         was_full
     }
 
-    /// Reads entries where they stand until there are enough for one step.
-    fn walk(&mut self, visit: &mut impl FnMut(Record<'_>)) {
-        let mut budget = Budget { entries: STEP_ENTRIES, bytes: STEP_BYTES };
-        for _ in 0..STEP_SLOTS {
-            let Some(slot) = Slot::new(self.slot as u64) else { return };
-            if !self.walk_slot(slot, &mut budget, visit) {
-                return;
-            }
-            (self.slot, self.database, self.position) = (self.slot + 1, 0, 0);
-        }
-    }
-
-    /// Reads entries of a slot under its lock. False where the budget is used up before its end.
-    fn walk_slot(&mut self, slot: Slot, budget: &mut Budget, visit: &mut impl FnMut(Record<'_>)) -> bool {
-        let (engine, mark) = (&self.engine, self.mark);
-        let mut keyspace = engine.lock_slot(slot, 0, 0);
-        let slot_in_shard = engine.placement().slot_in_shard(slot);
-        let shard = keyspace.locks.shard(engine.placement().shard(slot));
-        while self.database < engine.database_count() {
-            let origin = self.database;
-            let number = engine.snapshots.owed(slot.index(), origin);
-            if let Some(table) = number.and_then(|number| shard.table_mut(number, slot_in_shard)) {
-                let mut next = Some(self.position);
-                while let Some(position) = next {
-                    self.position = position;
-                    next = table.entries.visit_segment(position, |entry| {
-                        if entry.mark() != mark && budget.spend(entry) {
-                            visit(Record { database: origin, slot, entry });
-                            entry.set_mark(mark);
-                        }
-                    });
-                    if budget.is_exceeded() {
-                        return false;
-                    }
-                }
-            }
-            engine.snapshots.state.lock().set_done(slot.index(), origin);
-            (self.database, self.position) = (self.database + 1, 0);
-        }
-        true
-    }
-
     /// Whether the next number is one that entries may carry already.
     fn is_last_number(&self) -> bool {
         self.mark.wrapping_sub(self.engine.snapshots.state.lock().complete) == u8::MAX
@@ -355,15 +226,16 @@ impl Snapshot {
     fn end(&mut self) {
         self.has_ended = true;
         self.engine.access.end();
+        self.engine.log.set_snapshot(false);
         let mut state = self.engine.snapshots.state.lock();
-        if self.slot == SLOT_COUNT {
+        if self.place.slot == SLOT_COUNT {
             state.complete = self.mark;
         }
-        let was_full = self.make_room(&mut state);
+        let has_waiters = self.make_room(&mut state) || !state.wanted.is_empty();
         let (number, complete) = (state.number, state.complete);
         let ended = std::mem::replace(&mut *state, State { number, complete, ..State::default() });
         drop(state);
-        if was_full {
+        if has_waiters {
             self.engine.log.tell_room();
         }
         // What nobody takes any more is freed without a lock.
@@ -376,34 +248,6 @@ impl Drop for Snapshot {
         if !self.has_ended {
             self.end();
         }
-    }
-}
-
-/// What may still be read under one lock. One entry more than it has bytes for: an entry is read whole.
-#[derive(Debug)]
-struct Budget {
-    entries: usize,
-    bytes: usize,
-}
-
-impl Budget {
-    /// Whether the entry may be read. If not, the budget is exceeded.
-    fn spend(&mut self, entry: &Entry) -> bool {
-        if self.entries == 0 || self.bytes == 0 {
-            self.entries = usize::MAX;
-            return false;
-        }
-        if self.is_exceeded() {
-            return false;
-        }
-        self.entries -= 1;
-        self.bytes = self.bytes.saturating_sub(entry.memory_bytes());
-        true
-    }
-
-    /// Whether something was not read for its sake.
-    fn is_exceeded(&self) -> bool {
-        self.entries == usize::MAX
     }
 }
 

@@ -6,6 +6,7 @@ use crate::base::identity::Position;
 use crate::base::slot::Slot;
 use crate::engine::effect::{Effect, encode};
 use crate::engine::entry::Entry;
+use crate::engine::portion::Portion;
 use crate::engine::shard::{SlotTable, hash_of_entry};
 use crate::values::hashing::table_hash;
 use crate::values::segments::hash_position;
@@ -13,16 +14,6 @@ use std::collections::BTreeSet;
 
 /// Entries that are read under one lock, about.
 const STEP_ENTRIES: usize = 32;
-
-/// What is read under one lock, at most: a lock is held for well below a millisecond then.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Portion {
-    /// Elements of collections; a string counts as one.
-    pub(super) elements: usize,
-    pub(super) bytes: usize,
-}
-
-pub(super) const PORTION: Portion = Portion { elements: 512, bytes: 128 * 1024 };
 
 /// How far one slot has been read.
 #[derive(Debug)]

@@ -3,13 +3,29 @@ use crate::engine::changes::{self, Change, DATABASES, NOW_MS, change, group, per
 use crate::engine::effect::Side;
 use crate::engine::export::encode_entry;
 use crate::engine::log::{Behind, Chunk};
-use crate::engine::{Deadline, Keyspace};
+use crate::engine::{Admission, Deadline, Keyspace};
+use crate::values::hash::Stored;
+use crate::values::list::End;
+use crate::values::sorted_set::Placed;
+use crate::values::{Limits, Value};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+/// Collections leave their packed forms early: they are read in parts then.
+const LITTLE_PACKED: Limits = Limits {
+    hash_max_listpack_entries: 2,
+    hash_max_listpack_value: 64,
+    list_max_listpack_size: 2,
+    set_max_intset_entries: 2,
+    set_max_listpack_entries: 2,
+    set_max_listpack_value: 64,
+    zset_max_listpack_entries: 2,
+    zset_max_listpack_value: 64,
+};
 
 /// Keys by database and name, with what is in them.
 type Contents = BTreeMap<(usize, Vec<u8>), Vec<Vec<u8>>>;
@@ -20,18 +36,87 @@ fn contents(engine: &Engine) -> Contents {
     databases.flat_map(|database| of(database).map(move |(key, parts)| ((database, key), parts))).collect()
 }
 
-fn note(found: &mut Contents, record: Record<'_>) {
-    let key = record.entry.key().to_vec();
-    assert_eq!(Slot::of_key(&key), record.slot);
-    let twice = found.insert((record.database, key), changes::parts(record.entry));
-    assert!(twice.is_none(), "a key comes once: {:?} in {}", record.entry, record.database);
+/// What a snapshot has handed out.
+#[derive(Debug, Default)]
+struct Found {
+    contents: Contents,
+    /// The key of which the value comes in parts, what of it has come, and how much is to come.
+    part: Option<(usize, Entry, usize)>,
+    /// How many parts there were.
+    parts: usize,
+}
+
+impl Found {
+    fn note(&mut self, record: Record<'_>) {
+        match record {
+            Record::Entry { database, slot, entry } => {
+                assert!(self.part.is_none(), "nothing comes between the parts of a value");
+                self.put(database, slot, entry);
+            }
+            Record::Begin(Head { database, slot, key, kind, length, deadline }) => {
+                assert!(self.part.is_none(), "nothing comes between the parts of a value");
+                assert_eq!(Slot::of_key(key), slot);
+                let value = match kind {
+                    Kind::String => None,
+                    Kind::List => Some(Value::List(Default::default())),
+                    Kind::Set => Some(Value::Set(Default::default())),
+                    Kind::Hash => Some(Value::Hash(Default::default())),
+                    Kind::SortedSet => Some(Value::SortedSet(Default::default())),
+                };
+                let entry = match value {
+                    Some(value) => Entry::value(key, value, deadline, 0),
+                    None => Entry::buffer(key, Vec::new(), deadline, 0),
+                };
+                self.part = Some((database, entry, length));
+            }
+            Record::Part(elements) => {
+                let (_, entry, _) = self.part.as_mut().expect("a value has begun");
+                add_elements(entry, elements);
+                self.parts += 1;
+            }
+            Record::End => {
+                let (database, entry, length) = self.part.take().expect("a value has begun");
+                let read = entry.as_value().map_or_else(|| entry.as_string().map_or(0, |it| it.len()), Value::len);
+                assert_eq!(read, length, "it is as long as it was to be: {entry:?}");
+                self.put(database, Slot::of_key(entry.key()), &entry);
+            }
+        }
+    }
+
+    fn put(&mut self, database: usize, slot: Slot, entry: &Entry) {
+        let key = entry.key().to_vec();
+        assert_eq!(Slot::of_key(&key), slot);
+        let twice = self.contents.insert((database, key), changes::parts(entry));
+        assert!(twice.is_none(), "a key comes once: {entry:?} in {database}");
+    }
+}
+
+/// Adds a part to a value; each element is new.
+fn add_elements(entry: &mut Entry, elements: &Elements) {
+    let limits = Limits::default();
+    let mut items = elements.iter();
+    match entry.as_value_mut() {
+        None => entry.as_buffer_mut().expect("a string").extend(items.flatten()),
+        Some(Value::List(list)) => items.for_each(|element| list.push(End::Tail, element, &limits)),
+        Some(Value::Set(set)) => items.for_each(|member| assert!(set.add(member, &limits))),
+        Some(Value::Hash(hash)) => {
+            while let (Some(field), Some(value)) = (items.next(), items.next()) {
+                assert_eq!(hash.set(field, value, &limits), Stored::Added);
+            }
+        }
+        Some(Value::SortedSet(sorted)) => {
+            for (member, score) in items.zip(elements.scores()) {
+                assert_eq!(sorted.insert(member, *score, &limits), Placed::Added);
+            }
+        }
+    }
 }
 
 /// Reads it to its end.
 fn read(mut snapshot: Snapshot) -> Contents {
-    let mut found = Contents::new();
-    while snapshot.step(|record| note(&mut found, record)) {}
-    found
+    let mut found = Found::default();
+    while snapshot.step(|record| found.note(record)) {}
+    found.contents
 }
 
 fn set(engine: &Engine, key: &str, value: &[u8]) {
@@ -55,9 +140,10 @@ proptest! {
     fn a_snapshot_is_its_moment(
         before in prop::collection::vec(group(), 0..120),
         given_up in prop::collection::vec(group(), 0..4),
-        after in prop::collection::vec((group(), any::<bool>()), 0..120),
+        after in prop::collection::vec((group(), any::<bool>(), 0..9usize), 0..120),
     ) {
         let engine = Arc::new(Engine::new(DATABASES));
+        engine.set_limits(LITTLE_PACKED);
         before.iter().for_each(|(database, changes)| perform(&engine, *database, changes));
         for (database, changes) in &given_up {
             let mut snapshot = engine.begin_snapshot().expect("no other runs");
@@ -65,18 +151,23 @@ proptest! {
             snapshot.step(|_| {});
         }
         let mut snapshot = engine.begin_snapshot().expect("no other runs");
-        let (then, mut found) = (contents(&engine), Contents::new());
+        let (then, mut found) = (contents(&engine), Found::default());
         let positions: Vec<Position> = Slot::all().map(|slot| snapshot.slot_position(slot)).collect();
         prop_assert_eq!(positions, changes::positions(&engine));
-        for ((database, changes), steps) in &after {
+        for ((database, changes), waits, steps) in &after {
+            if *waits {
+                // As writers do who look before they execute: a slot is read ahead of its turn.
+                let slot = Slot::of_key(&changes::key(*database));
+                engine.lock_slot(slot, 0, NOW_MS).is_congested(&[slot]);
+            }
             perform(&engine, *database, changes);
             // The keys are in the slots 5649, 9842 and 13907: the walk comes to them at different times.
-            for _ in 0..if *steps { 7 } else { 0 } {
-                snapshot.step(|record| note(&mut found, record));
+            for _ in 0..*steps {
+                snapshot.step(|record| found.note(record));
             }
         }
-        while snapshot.step(|record| note(&mut found, record)) {}
-        prop_assert_eq!(found, then);
+        while snapshot.step(|record| found.note(record)) {}
+        prop_assert_eq!(found.contents, then);
         prop_assert_eq!(engine.saved_bytes(), 0);
     }
 }
@@ -214,6 +305,7 @@ fn name(number: u8) -> Vec<u8> {
 fn a_snapshot_is_the_log_up_to_its_place() {
     const CHANGES: usize = 1000;
     let engine = Arc::new(Engine::new(DATABASES));
+    engine.set_limits(LITTLE_PACKED);
     let mut reader = engine.read_log(Behind::Lost);
     let writing = AtomicUsize::new(4);
     std::thread::scope(|scope| {
@@ -238,6 +330,7 @@ fn a_snapshot_is_the_log_up_to_its_place() {
             });
         }
         let (again, mut chunks) = (Engine::new(DATABASES), Vec::new());
+        again.set_limits(LITTLE_PACKED);
         let mut replayed = LogOffset(0);
         let mut round = 0;
         while writing.load(Ordering::SeqCst) > 0 {
@@ -260,11 +353,58 @@ fn a_snapshot_is_the_log_up_to_its_place() {
     });
 }
 
+/// Writers of a slot wait until what is large in it has been read, which is done next; then they are told, change it, and
+/// nothing is copied. Others, and readers, do not wait.
+#[test]
+fn writers_wait_until_what_is_large_is_read() {
+    let engine = engine_with(2000);
+    engine.set_limits(LITTLE_PACKED);
+    let members: Vec<String> = (0..100).map(|number| format!("member {number}")).collect();
+    let (large, small) = (Slot::of_key(b"large"), Slot::of_key(b"key 1"));
+    let is_congested = |slot: Slot| engine.lock_slot(slot, 0, NOW_MS).is_congested(&[slot]);
+    for ends in [false, true] {
+        let add = || with(&engine, "large", |keys| keys.set_add(b"large", members.iter().map(String::as_bytes)));
+        add().expect("a set");
+        assert!(!is_congested(large), "no snapshot runs");
+        let mut snapshot = engine.begin_snapshot().expect("no other runs");
+        let (then, mut found) = (contents(&engine), Found::default());
+        let admits = |slot, writes| engine.lock_slot(slot, 0, NOW_MS).admits(&[slot], writes);
+        assert_eq!(admits(large, true), Admission::Full);
+        assert_eq!([admits(large, false), admits(small, true)], [Admission::Executes; 2]);
+        let rooms = engine.log.rooms();
+        if ends {
+            drop(snapshot);
+            assert!(!is_congested(large) && engine.log.rooms() > rooms, "they are told");
+        } else {
+            let mut steps = 0;
+            while engine.log.rooms() == rooms {
+                assert!(snapshot.step(|record| found.note(record)), "they are told before it ends");
+                steps += 1;
+            }
+            assert!(!is_congested(large), "they are told when they may go on");
+            assert!(found.parts > 10 && found.contents.len() == 1 && steps <= found.parts + 4, "{steps} steps");
+            with(&engine, "large", |keys| keys.set_remove(b"large", std::iter::once(&b"member 1"[..]))).expect("a set");
+            add().expect("a set");
+            assert!(!is_congested(large), "what is large later is not waited for");
+            assert_eq!(engine.saved_bytes(), 0, "nothing was copied");
+            while snapshot.step(|record| found.note(record)) {}
+            assert_eq!(found.contents, then);
+        }
+    }
+}
+
 /// A measure, in an optimized build: `cargo test --release --lib -- --ignored --nocapture snapshot_takes`.
 #[test]
 #[ignore = "a measure, not a check"]
 fn how_long_a_snapshot_takes() {
     const KEYS: usize = 1_000_000;
+    // As a writer of a file does.
+    let write = |record: Record<'_>, out: &mut Vec<u8>| match record {
+        Record::Entry { entry, .. } => out.extend_from_slice(&encode_entry(entry)),
+        Record::Begin(head) => out.extend_from_slice(head.key),
+        Record::Part(elements) => elements.iter().for_each(|element| out.extend_from_slice(element)),
+        Record::End => {}
+    };
     let engine = engine_with(0);
     (0..KEYS).for_each(|number| set(&engine, &format!("key:{number}"), &[b'x'; 64]));
     let mut out = Vec::new();
@@ -276,7 +416,7 @@ fn how_long_a_snapshot_takes() {
         loop {
             let step = Instant::now();
             out.clear();
-            let has_more = snapshot.step(|record| out.extend_from_slice(&encode_entry(record.entry)));
+            let has_more = snapshot.step(|record| write(record, &mut out));
             bytes += out.len();
             step_longest = step_longest.max(step.elapsed());
             if !has_more {
@@ -297,7 +437,7 @@ fn how_long_a_snapshot_takes() {
     per_set("the first after a cut");
     per_set("the second after a cut");
     drop(snapshot);
-    for elements in [1_000usize, 10_000, 100_000, 1_000_000] {
+    for elements in [1_000usize, 2_000, 4_000, 8_000, 1_000_000] {
         let members: Vec<String> = (0..elements).map(|number| format!("member:{number}")).collect();
         let members = || members.iter().map(String::as_bytes);
         with(&engine, "set", |keys| keys.set_add(b"set", members())).expect("a set");
@@ -306,12 +446,29 @@ fn how_long_a_snapshot_takes() {
         let scored: Vec<(&[u8], f64)> = members().map(|it| (it, it.len() as f64)).collect();
         with(&engine, "sorted", |keys| keys.sorted_set_put(b"sorted", &scored, crate::engine::event::SORTED_SET_PUT))
             .expect("a sorted set");
-        let snapshot = engine.begin_snapshot().expect("no other runs");
-        for key in ["set", "hash", "list", "sorted"] {
+        with(&engine, "string", |keys| keys.set_string(b"string", &vec![b'x'; elements * 50], Deadline::Clear));
+        let mut snapshot = engine.begin_snapshot().expect("no other runs");
+        for key in ["set", "hash", "list", "sorted", "string"] {
+            let slot = Slot::of_key(key.as_bytes());
+            let (began, mut longest, mut steps) = (Instant::now(), Duration::ZERO, 0);
+            while engine.lock_slot(slot, 0, NOW_MS).is_congested(&[slot]) {
+                out.clear();
+                let step = Instant::now();
+                snapshot.step(|record| write(record, &mut out));
+                longest = longest.max(step.elapsed());
+                steps += 1;
+            }
+            let waited = began.elapsed();
             let began = Instant::now();
             with(&engine, key, |keys| keys.set_deadline(key.as_bytes(), Some(NOW_MS + 1_000_000)));
-            println!("first change of a {key} of {elements}: {:?}", began.elapsed());
+            let changed = began.elapsed();
+            println!(
+                "{key} of {elements}: waits {waited:?} for {steps} steps, longest {longest:?}; change {changed:?}"
+            );
         }
         drop(snapshot);
+        for key in ["set", "hash", "list", "sorted"] {
+            with(&engine, key, |keys| keys.delete(key.as_bytes()));
+        }
     }
 }

@@ -1,0 +1,109 @@
+//! A portion of a value: as much as is read under one lock, from a place that depends on nothing but the elements.
+//!
+//! Such a place means the same in a copy of the value, and whatever its table has been through since.
+
+use super::entry::Entry;
+use crate::values::Value;
+use crate::values::element::{Digits, Element};
+
+/// What is read under one lock, at most: a lock is held for well below a millisecond then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Portion {
+    /// Elements of collections; a string counts as one.
+    pub(super) elements: usize,
+    pub(super) bytes: usize,
+}
+
+pub(super) const PORTION: Portion = Portion { elements: 512, bytes: 128 * 1024 };
+
+/// Elements that were read, one behind the other: of a hash each field and its value, of a string some of its bytes.
+#[derive(Debug, Default)]
+pub struct Elements {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    /// Of the members of a sorted set.
+    scores: Vec<f64>,
+}
+
+impl Portion {
+    /// Reads what is next in a value from a place on, 0 at first: an index in a list, an offset in a string, or else a hash
+    /// position. Returns where to go on; `None` at the end. Packed collections, which are small, come whole.
+    pub(super) fn read(self, entry: &Entry, from: u64, elements: &mut Elements) -> Option<u64> {
+        let Some(value) = entry.as_value() else { return self.read_string(entry, from, elements) };
+        let element_bytes = value.memory_bytes() / value.len().max(1);
+        let count = (self.bytes / element_bytes.max(1)).clamp(1, self.elements);
+        // What is no position is behind the last of them.
+        let position = u32::try_from(from);
+        match value {
+            Value::List(list) => {
+                let mut next = from;
+                for element in list.range(usize::try_from(from).unwrap_or(usize::MAX), self.elements) {
+                    elements.put(element);
+                    next += 1;
+                    if elements.bytes.len() >= self.bytes {
+                        break;
+                    }
+                }
+                (next < list.len() as u64).then_some(next)
+            }
+            Value::Set(set) => set.scan(position.ok()?, count, |member| elements.put(member)).map(u64::from),
+            Value::Hash(hash) => {
+                let put = |field: Element<'_>, value: Element<'_>| {
+                    elements.put(field);
+                    elements.put(value);
+                };
+                hash.scan(position.ok()?, count, put).map(u64::from)
+            }
+            Value::SortedSet(sorted) => {
+                let put = |member: Element<'_>, score: f64| {
+                    elements.put(member);
+                    elements.scores.push(score);
+                };
+                sorted.scan(position.ok()?, count, put).map(u64::from)
+            }
+        }
+    }
+
+    fn read_string(self, entry: &Entry, from: u64, elements: &mut Elements) -> Option<u64> {
+        entry.as_string()?.with_bytes(|bytes| {
+            let rest = bytes.get(usize::try_from(from).ok()?..)?;
+            let read = &rest[..rest.len().min(self.bytes)];
+            elements.put(Element::Bytes(read));
+            (read.len() < rest.len()).then_some(from + read.len() as u64)
+        })
+    }
+}
+
+impl Elements {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The elements, in the order in which they were read.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+    }
+
+    /// The scores of the members of a sorted set, in the same order.
+    pub fn scores(&self) -> &[f64] {
+        &self.scores
+    }
+
+    /// Empties it; its memory stays.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.scores.clear();
+    }
+
+    fn put(&mut self, element: Element<'_>) {
+        self.bytes.extend_from_slice(element.bytes(&mut Digits::new()));
+        self.ends.push(self.bytes.len());
+    }
+}
