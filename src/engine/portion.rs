@@ -5,6 +5,7 @@
 use super::entry::Entry;
 use crate::values::Value;
 use crate::values::element::{Digits, Element};
+use std::ops::Range;
 
 /// What is read under one lock, at most: a lock is held for well below a millisecond then.
 #[derive(Clone, Copy, Debug)]
@@ -86,8 +87,13 @@ impl Elements {
 
     /// The elements, in the order in which they were read.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+        self.some(0..self.len())
+    }
+
+    /// Some of them.
+    pub(super) fn some(&self, some: Range<usize>) -> impl Iterator<Item = &[u8]> {
+        let mut start = some.start.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.ends[some].iter().map(move |end| &self.bytes[std::mem::replace(&mut start, *end)..*end])
     }
 
     /// The scores of the members of a sorted set, in the same order.

@@ -10,11 +10,9 @@
 //! comes behind the deletion of the key, so it replaces what the target may have, and the last is followed by the deadline.
 //! A key that the target loses in between, with all elements that were sent, comes again with the next piece.
 
-use super::Portion;
 use crate::engine::effect::{Effect, Side, encode};
 use crate::engine::entry::{Entry, Kind};
-use crate::values::Value;
-use crate::values::element::{Digits, Element};
+use crate::engine::portion::{Elements, Portion};
 use crate::values::hashing::table_hash;
 use crate::values::segments::hash_position;
 use std::ops::Range;
@@ -50,15 +48,6 @@ pub(super) enum Passage {
     Again,
 }
 
-/// Elements that were read, one behind the other.
-#[derive(Default)]
-struct Elements {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-    /// Of the members of a sorted set.
-    scores: Vec<f64>,
-}
-
 impl Part {
     /// Of a collection of which nothing is sent; the deletion of its key comes first.
     pub(super) fn new(entry: &Entry) -> Part {
@@ -72,42 +61,22 @@ impl Part {
     /// Reads the next piece, as effects, from the entry as it is behind the last effect that came by. Whether it is the
     /// last one; `None` where the entry is not what those effects say.
     pub(super) fn read(&mut self, entry: &Entry, portion: Portion, effects: &mut Vec<Vec<u8>>) -> Option<bool> {
-        let (value, mut elements) = (entry.as_value()?, Elements::default());
-        let element_bytes = value.memory_bytes() / value.len().max(1);
-        let count = (portion.bytes / element_bytes.max(1)).clamp(1, portion.elements);
-        let next = match (&mut self.sent, value) {
-            (Sent::Front { sent, length }, Value::List(list)) => {
-                *length = list.len() as u64;
-                let rest = list.range(usize::try_from(*sent).unwrap_or(usize::MAX), portion.elements);
-                for element in rest {
-                    elements.put(element);
-                    *sent += 1;
-                    if elements.bytes.len() >= portion.bytes {
-                        break;
-                    }
-                }
-                (sent < length).then_some(())
-            }
-            (Sent::Below(Kind::Set, below), Value::Set(set)) => {
-                set.scan(*below, count, |member| elements.put(member)).map(|next| *below = next)
-            }
-            (Sent::Below(Kind::Hash, below), Value::Hash(hash)) => {
-                let put = |field: Element<'_>, value: Element<'_>| {
-                    elements.put(field);
-                    elements.put(value);
-                };
-                hash.scan(*below, count, put).map(|next| *below = next)
-            }
-            (Sent::Below(Kind::SortedSet, below), Value::SortedSet(sorted)) => {
-                let put = |member: Element<'_>, score: f64| {
-                    elements.put(member);
-                    elements.scores.push(score);
-                };
-                sorted.scan(*below, count, put).map(|next| *below = next)
-            }
+        let from = match self.sent {
+            Sent::Front { sent, .. } if entry.kind() == Kind::List => sent,
+            Sent::Below(kind, below) if entry.kind() == kind => u64::from(below),
             _ => return None,
         };
-        let (read, at_once) = (elements.ends.len(), self.applied_at_once(portion));
+        let mut elements = Elements::default();
+        let next = portion.read(entry, from, &mut elements);
+        match &mut self.sent {
+            Sent::Front { sent, length } => {
+                *length = entry.as_value()?.len() as u64;
+                *sent += elements.len() as u64;
+            }
+            // Behind the last one nothing more is asked.
+            Sent::Below(_, below) => *below = next.and_then(|next| u32::try_from(next).ok()).unwrap_or(*below),
+        }
+        let (read, at_once) = (elements.len(), self.applied_at_once(portion));
         for from in (0..read).step_by(at_once) {
             effects.push(self.encode(&elements, from..read.min(from.saturating_add(at_once))));
         }
@@ -121,8 +90,8 @@ impl Part {
 
     /// The effect that adds elements behind those that are sent.
     fn encode(&self, elements: &Elements, some: Range<usize>) -> Vec<u8> {
-        let (mut out, key, scores) = (Vec::new(), &*self.key, &elements.scores);
-        let mut items = elements.iter(some.clone());
+        let (mut out, key, scores) = (Vec::new(), &*self.key, elements.scores());
+        let mut items = elements.some(some.clone());
         match self.sent {
             Sent::Front { .. } => encode::list_push(&mut out, key, Side::Back, items),
             Sent::Below(Kind::Hash, _) => {
@@ -223,16 +192,4 @@ impl Part {
 
 fn is_below(element: &[u8], below: u32) -> bool {
     hash_position(table_hash(element)) < below
-}
-
-impl Elements {
-    fn put(&mut self, element: Element<'_>) {
-        self.bytes.extend_from_slice(element.bytes(&mut Digits::new()));
-        self.ends.push(self.bytes.len());
-    }
-
-    fn iter(&self, some: Range<usize>) -> impl Iterator<Item = &[u8]> {
-        let mut start = some.start.checked_sub(1).map_or(0, |before| self.ends[before]);
-        self.ends[some].iter().map(move |end| &self.bytes[std::mem::replace(&mut start, *end)..*end])
-    }
 }
