@@ -37,7 +37,7 @@ pub struct Keys {
 }
 
 /// The keys of a request; `None` where it does not say what they are.
-#[inline]
+#[inline(always)]
 pub fn keys_of(command: &Command, arguments: Arguments<'_>) -> Option<Keys> {
     if command.spec.first_key_only
         && let Some(key) = arguments.get(1)

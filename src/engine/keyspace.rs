@@ -208,7 +208,7 @@ impl<'e> Keyspace<'e> {
     }
 
     /// Whether a command on these slots may be executed now.
-    #[inline]
+    #[inline(always)]
     pub fn admits(&mut self, slots: &[Slot], writes: bool) -> Admission {
         let [slot] = slots else { return self.admits_all(slots, writes) };
         let placement = self.engine.placement();

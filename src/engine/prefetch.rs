@@ -34,8 +34,12 @@ impl Engine {
         indexes.sort_unstable();
         indexes.dedup();
         // A shard that another thread holds is passed over: its keys are merely not fetched.
-        let guards: SmallVec<[(u16, MutexGuard<'_, Shard>); KEYS_MAX]> =
-            indexes.into_iter().filter_map(|index| Some((index, self.shards[index as usize].try_lock()?))).collect();
+        let mut guards: SmallVec<[(u16, MutexGuard<'_, Shard>); KEYS_MAX]> = SmallVec::new();
+        for index in indexes {
+            if let Some(guard) = self.shards[index as usize].try_lock() {
+                guards.push((index, guard));
+            }
+        }
         let mut tables: SmallVec<[_; KEYS_MAX]> = SmallVec::new();
         for (slot, hash) in keys {
             let shard = placement.shard(*slot) as u16;

@@ -128,56 +128,70 @@ fn yield_to_workers() {
 /// after them.
 pub(super) struct Afterwards<'e> {
     engine: &'e Engine,
+    /// Mostly there is nothing.
+    left: Option<Box<Left>>,
+}
+
+#[derive(Default)]
+struct Left {
     /// Values that were replaced or deleted: freeing them holds nobody up.
     garbage: Vec<Garbage>,
     /// The readers of the log are asked to read: nobody is told anything under a lock.
     asks_readers: bool,
-    /// Waiters that wait no more, and those that are to be served with other locks.
-    waiters: Option<Box<Waiting>>,
-}
-
-#[derive(Default)]
-struct Waiting {
+    /// Waiters that wait no more.
     woken: Vec<Arc<Waiter>>,
+    /// Waiters that are to be served with other locks.
     later: Vec<LaterServed>,
 }
 
 impl<'e> Afterwards<'e> {
     #[inline]
     pub(super) fn new(engine: &'e Engine) -> Afterwards<'e> {
-        Afterwards { engine, garbage: Vec::new(), asks_readers: false, waiters: None }
+        Afterwards { engine, left: None }
     }
 
-    /// Adds it, if there is any.
+    /// Adds garbage, if there is any.
+    #[inline]
     pub(super) fn add(&mut self, garbage: Option<Garbage>) {
-        self.garbage.extend(garbage);
+        if let Some(garbage) = garbage {
+            self.left().garbage.push(garbage);
+        }
     }
 
     pub(super) fn ask_readers(&mut self) {
-        self.asks_readers = true;
+        self.left().asks_readers = true;
     }
 
     pub(super) fn wake(&mut self, waiter: Arc<Waiter>) {
-        self.waiters.get_or_insert_default().woken.push(waiter);
+        self.left().woken.push(waiter);
     }
 
     pub(super) fn serve(&mut self, later: LaterServed) {
-        self.waiters.get_or_insert_default().later.push(later);
+        self.left().later.push(later);
+    }
+
+    fn left(&mut self) -> &mut Left {
+        self.left.get_or_insert_default()
+    }
+
+    #[cold]
+    fn finish(&mut self, mut left: Left) {
+        if !left.garbage.is_empty() {
+            self.engine.reclaimer.free(&mut left.garbage);
+        }
+        if left.asks_readers {
+            self.engine.log.ask();
+        }
+        left.later.into_iter().for_each(|later| later.serve(self.engine));
+        left.woken.iter().for_each(|waiter| waiter.wake());
     }
 }
 
 impl Drop for Afterwards<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if !self.garbage.is_empty() {
-            self.engine.reclaimer.free(&mut self.garbage);
-        }
-        if self.asks_readers {
-            self.engine.log.ask();
-        }
-        if let Some(waiters) = self.waiters.take() {
-            waiters.later.into_iter().for_each(|later| later.serve(self.engine));
-            waiters.woken.iter().for_each(|waiter| waiter.wake());
+        if let Some(left) = self.left.take() {
+            self.finish(*left);
         }
     }
 }

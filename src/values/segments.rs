@@ -149,7 +149,7 @@ impl<T> Segments<T> {
 
     /// Where the element with this hash is for which `eq` holds: to look at it first, and then to change or remove it
     /// without a second search.
-    #[inline]
+    #[inline(always)]
     pub fn find_index(&self, hash: u64, eq: impl FnMut(&T) -> bool) -> Option<Index> {
         let (number, table) = match &self.shape {
             Shape::Single(table) => (0, table),
