@@ -1,7 +1,7 @@
 //! Plain clients on the proxy listeners of a real cluster, in which slots move with their keys.
 
 use crate::client::Client;
-use crate::nodes::{LIMIT, Node, free_port};
+use crate::nodes::{LIMIT, Node, free_port, member_port};
 use starling::proxy::reply;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,8 +22,7 @@ impl Member {
 
     pub(crate) fn start_with(seed: Option<&Member>, more: &[&str]) -> Member {
         for _ in 0..10 {
-            // The cluster port is 10,000 above.
-            let port = 10_000 + free_port() % 20_000;
+            let port = member_port();
             let proxy = free_port();
             let folder = tempfile::tempdir().expect("a folder");
             let path = folder.path().display().to_string();

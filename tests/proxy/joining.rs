@@ -2,7 +2,7 @@
 
 use crate::client::Client;
 use crate::cluster::{Member, await_balance};
-use crate::nodes::{Node, free_port, until};
+use crate::nodes::{Node, free_port, member_port, until};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -20,7 +20,7 @@ impl Drop for Stranger {
 impl Stranger {
     fn start(seed: &Member, folder: &Path, log: &str, more: &[&str]) -> Stranger {
         let process = Command::new(env!("CARGO_BIN_EXE_starling"))
-            .args(["--port", &(10_000 + free_port() % 20_000).to_string()])
+            .args(["--port", &(member_port()).to_string()])
             .args(["--cluster-port", &free_port().to_string()])
             .args(["--bind", "127.0.0.1", "--threads", "1", "--dir"])
             .arg(folder)

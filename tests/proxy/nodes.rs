@@ -85,6 +85,10 @@ impl Node {
 
     /// `None`: it has ended, most likely because the port is taken.
     pub(crate) fn try_start(port: u16, directives: &[&str]) -> Option<Node> {
+        // Whoever listens there already would be taken for the node that ends because of it.
+        if TcpListener::bind(("127.0.0.1", port)).is_err() {
+            return None;
+        }
         let process = Node::command(port, directives)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -108,6 +112,18 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(began.elapsed() < LIMIT, "{what}");
         std::thread::sleep(LOOK_PAUSE);
+    }
+}
+
+/// A port for a member of a cluster: nobody listens there, nor 10,000 above, where its cluster port will be; below the
+/// ports that the kernel hands out.
+pub(crate) fn member_port() -> u16 {
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    loop {
+        let port = 10_000 + free_port() % 10_000;
+        if is_free(port) && is_free(port + 10_000) {
+            return port;
+        }
     }
 }
 

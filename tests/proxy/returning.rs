@@ -1,7 +1,7 @@
 //! Nodes that come back: without their raft log, at other addresses.
 
 use crate::client::Client;
-use crate::nodes::{Node, free_port, until};
+use crate::nodes::{Node, member_port, until};
 use std::path::PathBuf;
 
 /// A node that may be ended, moved and started again with what it has on its disk.
@@ -23,8 +23,7 @@ impl Mover {
     fn start_elsewhere(&mut self, way: &[&str]) {
         for _ in 0..10 {
             let former = self.directory();
-            // The cluster port is 10,000 above.
-            self.port = 10_000 + free_port() % 20_000;
+            self.port = member_port();
             if former.exists() {
                 std::fs::rename(former, self.directory()).expect("renamed");
             }
