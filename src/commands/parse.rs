@@ -2,6 +2,7 @@
 
 use super::error::CommandError;
 use crate::base::number;
+use crate::resp::arguments::Arguments;
 
 /// A signed integer.
 pub fn integer(argument: &[u8]) -> Result<i64, CommandError> {
@@ -20,6 +21,20 @@ pub fn positive(argument: &[u8]) -> Result<usize, CommandError> {
         Some(value) if value >= 0 => Ok(value as usize),
         Some(_) => Err(CommandError::text("ERR value is out of range, must be positive")),
         None => Err(CommandError::text("ERR value is out of range, must be positive")),
+    }
+}
+
+/// A count of keys, which follow it (LMPOP, ZMPOP, SINTERCARD): the indexes of the keys.
+///
+/// # Errors
+/// Redis's own for a count that is not positive, or greater than what is left.
+pub fn counted_keys(arguments: Arguments<'_>, index: usize) -> Result<std::ops::Range<usize>, CommandError> {
+    let count = number::parse_i64(arguments.get(index).unwrap_or_default()).filter(|count| *count > 0);
+    let count = count.ok_or(CommandError::text("ERR numkeys should be greater than 0"))?;
+    let first = index + 1;
+    match usize::try_from(count).ok().and_then(|count| first.checked_add(count)) {
+        Some(end) if end <= arguments.len() => Ok(first..end),
+        _ => Err(CommandError::text("ERR Number of keys can't be greater than number of args")),
     }
 }
 

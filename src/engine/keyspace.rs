@@ -7,7 +7,7 @@
 use super::commit::Pending;
 use super::effect::{Cause, encode};
 use super::entry::{Entry, Kind};
-use super::event;
+use super::event::{self, Event};
 use super::log::gate::Shown;
 use super::lookup::Lookup;
 use super::reclaim::Afterwards;
@@ -19,6 +19,7 @@ use crate::base::slot::Slot;
 use crate::values::hashing::table_hash;
 use crate::values::segments::Index;
 use crate::values::{Limits, Value};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// The key holds a value of another kind than the command works on.
@@ -277,6 +278,20 @@ impl<'e> Keyspace<'e> {
         None
     }
 
+    /// The entries of several keys at the same time, each read as by [`Keyspace::read`].
+    pub fn read_all<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]> + Clone) -> SmallVec<[Option<&Entry>; 4]> {
+        for key in keys.clone() {
+            self.read(key);
+        }
+        keys.map(|key| {
+            let place = self.place(key);
+            let table = self.locks.shard_ref(place.shard).table(self.database, place.slot_in_shard)?;
+            let entry = table.entries.get(table.entries.find_index(place.hash, |entry| entry.key() == key)?)?;
+            Some(entry).filter(|entry| !entry.is_expired(self.now_ms))
+        })
+        .collect()
+    }
+
     /// The entry of a key, for a command that asks about it and does not read its content: counted as hit or miss, but
     /// no access.
     pub fn look(&mut self, key: &[u8]) -> Option<&Entry> {
@@ -400,8 +415,19 @@ impl<'e> Keyspace<'e> {
         true
     }
 
+    /// Makes a collection what the key holds, and nothing else; one that is empty takes the key away (SUNIONSTORE and its
+    /// kin). Returns how many elements it has.
+    pub fn store(&mut self, key: &[u8], value: Value, event: Event) -> usize {
+        let count = value.len();
+        match count {
+            0 => drop(self.delete(key)),
+            _ => self.put_value(key, value, None, event),
+        }
+        count
+    }
+
     /// Puts a collection into the keyspace, in place of what was there.
-    pub(super) fn put_value(&mut self, key: &[u8], value: Value, deadline: Option<u64>) {
+    pub(super) fn put_value(&mut self, key: &[u8], value: Value, deadline: Option<u64>, event: Event) {
         let place = self.place(key);
         let entry = Entry::value(key, value, deadline, self.engine.access_clock());
         self.lookup(place, key).put(entry);
@@ -414,9 +440,9 @@ impl<'e> Keyspace<'e> {
             if let Some(value) = entry.and_then(Entry::as_value) {
                 encode::put_value(&mut encoded, key, deadline, |out| value.write_image(out));
             }
-            self.changed(place, key, event::RESTORE, |out| out.extend_from_slice(&encoded));
+            self.changed(place, key, event, |out| out.extend_from_slice(&encoded));
         } else {
-            self.changed(place, key, event::RESTORE, |_| {});
+            self.changed(place, key, event, |_| {});
         }
     }
 

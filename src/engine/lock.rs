@@ -58,6 +58,19 @@ impl<'e> Locks<'e> {
         }
     }
 
+    /// The same, to read several at a time; not for who passes from one to the next.
+    pub(super) fn shard_ref(&self, index: usize) -> &Shard {
+        match self {
+            Locks::One(locked, guard) if *locked == index => guard,
+            Locks::Some(guards) => match guards.binary_search_by_key(&index, |(locked, _)| *locked) {
+                Ok(at) => &guards[at].1,
+                Err(_) => not_locked(),
+            },
+            Locks::All(guards) => &guards[index],
+            Locks::One(..) | Locks::Each { .. } => not_locked(),
+        }
+    }
+
     /// Whether a shard is locked.
     pub(super) fn has(&self, index: usize) -> bool {
         match self {

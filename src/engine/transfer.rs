@@ -261,7 +261,7 @@ impl Keyspace<'_> {
             }
             Effect::PutValue { key, image, deadline } => {
                 let value = Value::from_image(image, &self.limits()).ok_or(ApplyError::Malformed)?;
-                self.put_value(key, value, deadline);
+                self.put_value(key, value, deadline, event::RESTORE);
             }
             Effect::Rename { key, to } => {
                 self.rename(key, to);

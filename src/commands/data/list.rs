@@ -7,14 +7,15 @@ use crate::commands::spec::{
     Access, Arity::*, BLOCKING, CommandResult, CommandSpec, DENYOOM, FAST, Find, KeySpec, LIST, NOSCRIPT, READONLY,
     WRITE, data, keys,
 };
+use crate::engine::Keyspace;
 use crate::engine::effect::Side;
-use crate::engine::waiters::Waiter;
-use crate::engine::{Keyspace, Wanted};
+use crate::engine::entry::Kind;
 use crate::resp::arguments::Arguments;
-use crate::resp::reply::{Protocol, ReplyWriter};
+use crate::resp::reply::ReplyWriter;
 use crate::values::element::{Digits, Element};
 use crate::values::list::List;
-use std::sync::Arc;
+
+use super::blocking::{Patience, serve_or_wait};
 
 /// BLPOP and BRPOP: all but the time-out.
 const EVERY_POPPED: &[KeySpec] =
@@ -140,56 +141,16 @@ fn pop_or_wait(
 ) -> CommandResult {
     let last = arguments.len() - 1;
     let until_ms = parse::timeout(arguments.at(last), keyspace.now_ms())?;
-    let keys = || (1..last).map(|index| arguments.at(index));
-    for key in keys() {
-        if keyspace.peek_collection::<List>(key)?.is_some() {
-            return pop_with_key(keyspace, key, side, reply);
+    let keys = (1..last).map(|index| arguments.at(index));
+    serve_or_wait(keyspace, keys, Patience::until(until_ms, Kind::List), reply, move |keyspace, key, reply| {
+        if keyspace.peek_collection::<List>(key)?.is_none() {
+            return Ok(false);
         }
-    }
-    let protocol = reply.protocol();
-    let serve = move |keyspace: &mut Keyspace<'_>, key: &[u8]| {
-        keyspace.peek_collection::<List>(key).ok().flatten()?;
-        Some(reply_of(protocol, |reply| pop_with_key(keyspace, key, side, reply)))
-    };
-    let waiter = Waiter::new(keyspace.database(), keys(), None, Box::new(serve));
-    want(keyspace, waiter, until_ms, protocol, |reply| reply.null_array());
-    Ok(())
-}
-
-fn pop_with_key(keyspace: &mut Keyspace<'_>, key: &[u8], side: Side, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    reply.array(2);
-    reply.bulk(key);
-    keyspace.list_pop(key, side, 1, |element| write_element(reply, element))?;
-    Ok(())
-}
-
-/// Waits; `nothing` is the reply in a transaction, where nothing waits.
-fn want(
-    keyspace: &mut Keyspace<'_>,
-    waiter: Arc<Waiter>,
-    until_ms: Option<u64>,
-    protocol: Protocol,
-    nothing: fn(&mut ReplyWriter<'_>),
-) {
-    let of = |write: fn(&mut ReplyWriter<'_>)| {
-        reply_of(protocol, |reply| {
-            write(reply);
-            Ok(())
-        })
-    };
-    let (given_up, without_waiting) = (of(|reply| reply.null_array()), of(nothing));
-    keyspace.want(Wanted { waiter, until_ms, given_up, without_waiting });
-}
-
-/// The bytes of a reply, or of the error in its place.
-fn reply_of(protocol: Protocol, write: impl FnOnce(&mut ReplyWriter<'_>) -> CommandResult) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut reply = ReplyWriter::new(&mut bytes, protocol);
-    if let Err(error) = write(&mut reply) {
-        reply.truncate(0);
-        error.write(&mut reply);
-    }
-    bytes
+        reply.array(2);
+        reply.bulk(key);
+        keyspace.list_pop(key, side, 1, |element| write_element(reply, element))?;
+        Ok(true)
+    })
 }
 
 /// Which end of which list goes to which end of which other.
@@ -242,19 +203,14 @@ fn move_or_wait(
     reply: &mut ReplyWriter<'_>,
 ) -> CommandResult {
     let (from, to): (&[u8], Box<[u8]>) = (arguments.at(1), arguments.at(2).into());
-    let until_ms = parse::timeout(timeout, keyspace.now_ms())?;
-    if move_element(keyspace, from, &to, ends, reply)? {
-        return Ok(());
-    }
-    let protocol = reply.protocol();
-    let also = Some(Slot::of_key(&to));
-    let serve = move |keyspace: &mut Keyspace<'_>, from: &[u8]| {
-        keyspace.peek_collection::<List>(from).ok().flatten()?;
-        Some(reply_of(protocol, |reply| move_element(keyspace, from, &to, ends, reply).map(drop)))
+    let patience = Patience {
+        also: Some(Slot::of_key(&to)),
+        without_waiting: |reply| reply.null(),
+        ..Patience::until(parse::timeout(timeout, keyspace.now_ms())?, Kind::List)
     };
-    let waiter = Waiter::new(keyspace.database(), std::iter::once(from), also, Box::new(serve));
-    want(keyspace, waiter, until_ms, protocol, |reply| reply.null());
-    Ok(())
+    serve_or_wait(keyspace, std::iter::once(from), patience, reply, move |keyspace, from, reply| {
+        move_element(keyspace, from, &to, ends, reply)
+    })
 }
 
 /// Moves an element, and writes it. False where there is none.

@@ -4,6 +4,7 @@
 //! session, no cluster and no time but the keyspace's.
 
 pub mod bitmap;
+pub mod blocking;
 pub mod expiry;
 pub mod generic;
 pub mod hash;
