@@ -11,6 +11,10 @@ PREFIX = {"string": "s", "bitmap": "s", "list": "l", "set": "t", "sorted-set": "
 KEYS = {prefix: [b"%s%d" % (prefix.encode(), i) for i in range(4)] for prefix in "sltzhxp"}
 KEYS["s"] += [b"", b"{tag}s", b"bin\x00\xff\r\n"]
 ALL_KEYS = [key for keys in KEYS.values() for key in keys] + [b"missing"]
+# Ranges by member are specified only where all scores are the same: these commands have keys that nothing else writes but
+# ZADD with one score.
+LEX_KEYS = [b"y0", b"y1", b"y2"]
+LEX = {"zrangebylex", "zrevrangebylex", "zlexcount", "zremrangebylex"}
 
 SMALL = ["0", "1", "-1", "2", "3", "5", "10", "-2", "-3", "-100", "100"]
 ODD = ["", "abc", " 1", "1 ", "+1", "01", "1.5", "-0", "0x10", "9223372036854775807", "-9223372036854775808",
@@ -58,6 +62,7 @@ BY_COMMAND = {
     ("zrangebylex", "min"): "lex", ("zrangebylex", "max"): "lex", ("zrevrangebylex", "min"): "lex",
     ("zrevrangebylex", "max"): "lex", ("zlexcount", "min"): "lex", ("zlexcount", "max"): "lex",
     ("zremrangebylex", "min"): "lex", ("zremrangebylex", "max"): "lex", ("zrange", "min"): "range", ("zrange", "max"): "range",
+    ("zrangestore", "min"): "range", ("zrangestore", "max"): "range",
     ("zrange", "start"): "range", ("zrange", "stop"): "range",
     ("incrbyfloat", "increment"): "float", ("hincrbyfloat", "increment"): "float", ("zincrby", "increment"): "float",
 }
@@ -127,6 +132,9 @@ class Grammar:
         entry = self.commands[name]
         words = [word.encode() for word in name.split("|")]
         keys = KEYS[PREFIX[entry["group"]]] if entry["group"] in PREFIX else ALL_KEYS
+        self.one_score = name == "zadd" and self.random.random() < 0.25
+        if name in LEX or self.one_score:
+            keys = LEX_KEYS
         self.name, self.keys = name, keys
         # One invocation in four uses integers only (intset), and lists are sometimes long (past the packed encodings).
         self.integers = self.random.random() < 0.25
@@ -141,8 +149,16 @@ class Grammar:
                 words += self.node(node)
         if self.random.random() < 0.5:
             words[0] = words[0].upper()
+        is_lex = name in ("zrange", "zrangestore") and b"BYLEX" in (word.upper() for word in words)
+        if is_lex:
+            words[1 if name == "zrange" else 2] = self.random.choice(LEX_KEYS)
+        if is_lex or self.one_score:
+            return words
         if "blocking" not in entry["flags"] and self.random.random() < 0.07:
             words = self.mutate(words, arity_only=takes_deadline(tree))
+            if name in ("zrank", "zrevrank"):
+                # A fourth word is WITHSCORE since Redis 7.2.
+                words = words[:3]
         return words
 
     def node(self, node):
@@ -172,6 +188,10 @@ class Grammar:
 
     def value(self, node):
         name, kind = node["name"], node["type"]
+        if self.one_score and name == "score":
+            return b"0"
+        if kind == "key" and self.keys is LEX_KEYS:
+            return self.random.choice(LEX_KEYS)
         if kind == "key":
             return self.random.choice(self.keys if self.random.random() < 0.85 else ALL_KEYS)
         if kind == "pattern":

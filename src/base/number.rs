@@ -54,6 +54,27 @@ pub fn parse_double(text: &[u8]) -> Option<f64> {
     (!value.is_nan() && !overflows && !underflows).then_some(value)
 }
 
+/// An end of a range of scores: what strtod makes of a text of which it reads all. Unlike [`parse_double`] that is 0 where
+/// there is no text, blanks in front are passed over, and what is too large or too small is infinite or 0. A text ends
+/// before its first zero byte.
+pub fn parse_bound(text: &[u8]) -> Option<f64> {
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    if text.is_empty() {
+        return Some(0.0);
+    }
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t'..=b'\r');
+    let start = text.iter().position(|byte| !blank(byte))?;
+    let text = std::str::from_utf8(&text[start..]).ok()?;
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let value = match unsigned.get(..2) {
+        Some("0x" | "0X") => {
+            parse_hexadecimal(unsigned).map(|value| if text.starts_with('-') { -value } else { value })
+        }
+        _ => text.parse::<f64>().ok(),
+    };
+    value.filter(|value| !value.is_nan())
+}
+
 /// `0x` digits, optionally with a fraction and a binary exponent.
 fn parse_hexadecimal(text: &str) -> Option<f64> {
     let digits = &text[2..];
@@ -199,6 +220,27 @@ mod tests {
         check("5200", "0e-9999", Some("5200"));
         check("5200", "1e-4951", None);
         check("5200", "e-400", None);
+    }
+
+    #[test]
+    fn ends_of_ranges_are_read_as_strtod_reads_them() {
+        for (text, value) in [
+            ("", Some(0.0)),
+            (" 1", Some(1.0)),
+            ("\t-.5", Some(-0.5)),
+            ("1e400", Some(f64::INFINITY)),
+            ("1e-400", Some(0.0)),
+            ("-0x10", Some(-16.0)),
+            ("1\0abc", Some(1.0)),
+            ("+inf", Some(f64::INFINITY)),
+            (" ", None),
+            ("1 ", None),
+            ("nan", None),
+            ("abc", None),
+            ("--1", None),
+        ] {
+            assert_eq!(parse_bound(text.as_bytes()), value, "{text:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::{Deadline, Engine, Increment, Keyspace, WrongKind};
 use crate::base::identity::Position;
 use crate::base::slot::Slot;
 use crate::values::Value;
+use crate::values::sorted_set::SortedSet;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -32,6 +33,7 @@ pub(super) enum Change {
     Put(u8, Vec<(u8, u8)>),
     Remove(u8, Vec<u8>),
     PopLowest(u8, u8),
+    RemoveRanks(u8, u8, u8),
     Deadline(u8, Option<u16>),
     Rename(u8, u8),
     Copy(u8, u8, u8),
@@ -64,6 +66,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         3 => (100..120u8, pairs()).prop_map(|(k, v)| Change::Put(k, v)),
         2 => (100..120u8, few()).prop_map(|(k, v)| Change::Remove(k, v)),
         1 => (100..120u8, 0..4u8).prop_map(|(k, c)| Change::PopLowest(k, c)),
+        1 => (100..120u8, 0..4u8, 0..4u8).prop_map(|(k, r, c)| Change::RemoveRanks(k, r, c)),
         2 => (0..120u8, prop::option::of(any::<u16>())).prop_map(|(k, d)| Change::Deadline(k, d)),
         3 => (0..120u8, 0..120u8).prop_map(|(k, t)| Change::Rename(k, t)),
         2 => (0..120u8, 0..120u8, any::<u8>()).prop_map(|(k, t, d)| Change::Copy(k, t, d)),
@@ -141,6 +144,11 @@ pub(super) fn make(keys: &mut Keyspace<'_>, change: &Change, name: &dyn Fn(u8) -
         }
         Change::Remove(k, members) => drop(keys.sorted_set_remove(&name(*k), of(members).into_iter())),
         Change::PopLowest(k, count) => drop(keys.sorted_set_pop(&name(*k), Side::Front, *count as usize)),
+        Change::RemoveRanks(k, rank, count) => {
+            let start = *rank as usize;
+            let select = |_: &SortedSet| start..start + *count as usize;
+            let _ = keys.sorted_set_remove_range(&name(*k), select, event::SORTED_SET_REMOVE_RANKS);
+        }
         Change::Deadline(k, after) => drop(keys.set_deadline(&name(*k), after.map(at))),
         Change::Rename(k, to) if k != to => drop(keys.rename(&name(*k), &name(*to))),
         Change::Copy(k, to, database) if k != to => drop(keys.copy(&name(*k), &name(*to), other(*database))),

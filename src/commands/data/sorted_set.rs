@@ -14,6 +14,9 @@ use crate::values::sorted_set::SortedSet;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
+pub mod range;
+pub mod sampling;
+
 use super::keyspace::{ScanOptions, collection_cursor, write_scan};
 
 pub const COMMANDS: &[CommandSpec] = &[
@@ -23,9 +26,9 @@ pub const COMMANDS: &[CommandSpec] = &[
     data("zmscore", AtLeast(3), READONLY | FAST, SORTED_SET, keys::READ, zmscore),
     data("zpopmax", AtLeast(2), WRITE | FAST, SORTED_SET, keys::READ_DELETE, zpopmax),
     data("zpopmin", AtLeast(2), WRITE | FAST, SORTED_SET, keys::READ_DELETE, zpopmin),
-    data("zrank", Exactly(3), READONLY | FAST, SORTED_SET, keys::READ, zrank),
+    data("zrank", AtLeast(3), READONLY | FAST, SORTED_SET, keys::READ, zrank),
     data("zrem", AtLeast(3), WRITE | FAST, SORTED_SET, keys::DELETE, zrem),
-    data("zrevrank", Exactly(3), READONLY | FAST, SORTED_SET, keys::READ, zrevrank),
+    data("zrevrank", AtLeast(3), READONLY | FAST, SORTED_SET, keys::READ, zrevrank),
     data("zscore", Exactly(3), READONLY | FAST, SORTED_SET, keys::READ, zscore),
     data("zscan", AtLeast(3), READONLY, SORTED_SET, keys::READ, zscan).tips(&["nondeterministic_output"]),
 ];
@@ -205,22 +208,35 @@ fn zmscore(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Re
 }
 
 fn zrank(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    rank(keyspace, arguments, reply, |rank, _| rank)
+    rank(keyspace, arguments, reply, "zrank", |rank, _| rank)
 }
 
 fn zrevrank(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    rank(keyspace, arguments, reply, |rank, length| length - 1 - rank)
+    rank(keyspace, arguments, reply, "zrevrank", |rank, length| length - 1 - rank)
 }
 
 fn rank(
     keyspace: &mut Keyspace<'_>,
     arguments: Arguments<'_>,
     reply: &mut ReplyWriter<'_>,
+    name: &'static str,
     show: impl Fn(usize, usize) -> usize,
 ) -> CommandResult {
+    let with_score = match (arguments.get(3), arguments.len()) {
+        (None, _) => false,
+        (Some(word), 4) if is(word, "withscore") => true,
+        (_, 4) => return Err(CommandError::Syntax),
+        _ => return Err(CommandError::WrongArity(name.into())),
+    };
     let sorted = keyspace.read_collection::<SortedSet>(arguments.at(1))?;
-    match sorted.and_then(|sorted| Some((sorted.rank(arguments.at(2))?.0, sorted.len()))) {
-        Some((rank, length)) => reply.count(show(rank, length)),
+    match sorted.and_then(|sorted| Some((sorted.rank(arguments.at(2))?, sorted.len()))) {
+        Some(((rank, score), length)) if with_score => {
+            reply.array(2);
+            reply.count(show(rank, length));
+            reply.double(score);
+        }
+        Some(((rank, _), length)) => reply.count(show(rank, length)),
+        None if with_score => reply.null_array(),
         None => reply.null(),
     }
     Ok(())

@@ -5,6 +5,7 @@ use crate::engine::event::{self, Event};
 use crate::engine::keyspace::{Keyspace, WrongKind};
 use crate::values::element::Element;
 use crate::values::sorted_set::SortedSet;
+use std::ops::Range;
 
 impl Keyspace<'_> {
     /// Gives members of the sorted set these scores, which must not be NaN.
@@ -36,6 +37,26 @@ impl Keyspace<'_> {
         if !removed.is_empty() {
             self.changed_by(removed.len(), place, key, event::SORTED_SET_REMOVE, |out| {
                 encode::sorted_set_remove(out, key, removed.iter().copied())
+            });
+        }
+        Ok(removed.len())
+    }
+
+    /// Removes the members whose ranks `select` finds. Returns how many there were.
+    pub fn sorted_set_remove_range(
+        &mut self,
+        key: &[u8],
+        select: impl FnOnce(&SortedSet) -> Range<usize>,
+        event: Event,
+    ) -> Result<usize, WrongKind> {
+        let mut removed = Vec::new();
+        self.edit::<SortedSet, _>(key, |sorted, _| {
+            sorted.remove_range(select(sorted), |member, _| removed.push(member.to_vec()));
+        })?;
+        let place = self.place(key);
+        if !removed.is_empty() {
+            self.changed_by(removed.len(), place, key, event, |out| {
+                encode::sorted_set_remove(out, key, removed.iter().map(Vec::as_slice));
             });
         }
         Ok(removed.len())

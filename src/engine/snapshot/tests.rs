@@ -277,7 +277,7 @@ fn a_snapshot_that_is_given_up_leaves_nothing() {
 fn slots_of(change: &Change) -> Option<[Slot; 2]> {
     use Change::{
         Append, Copy, Delete, Expire, Flush, HashRemove, HashSet, Increment, Move, Pop, PopLowest, Push, Put, Remove,
-        Rename, Set, SetAdd, SetKeeping, SetPop, SetRange, SetRemove, Swap,
+        RemoveRanks, Rename, Set, SetAdd, SetKeeping, SetPop, SetRange, SetRemove, Swap,
     };
     let (key, to) = match change {
         Rename(key, to) | Copy(key, to, _) => (key, to),
@@ -287,9 +287,13 @@ fn slots_of(change: &Change) -> Option<[Slot; 2]> {
         Push(key, ..) | Pop(key, ..) | HashSet(key, _) | HashRemove(key, _) | SetAdd(key, _) | SetRemove(key, _) => {
             (key, key)
         }
-        SetPop(key, _) | Put(key, _) | Remove(key, _) | PopLowest(key, _) | Change::Deadline(key, _) | Move(key, _) => {
-            (key, key)
-        }
+        SetPop(key, _)
+        | Put(key, _)
+        | Remove(key, _)
+        | PopLowest(key, _)
+        | RemoveRanks(key, _, _)
+        | Change::Deadline(key, _)
+        | Move(key, _) => (key, key),
         Flush(_) | Swap(..) | Expire(_) => return None,
     };
     Some([key, to].map(|number| Slot::of_key(&name(*number))))
