@@ -7,6 +7,7 @@ use super::{Deadline, Engine, Increment, Keyspace, WrongKind};
 use crate::base::identity::Position;
 use crate::base::slot::Slot;
 use crate::values::Value;
+use crate::values::list::List;
 use crate::values::sorted_set::SortedSet;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -25,6 +26,11 @@ pub(super) enum Change {
     Delete(u8),
     Push(u8, Side, Vec<u8>),
     Pop(u8, Side, u8),
+    Insert(u8, u8, u8),
+    SetAt(u8, u8, u8),
+    /// Every so many elements, from one on.
+    RemoveAt(u8, u8, u8),
+    Trim(u8, u8, u8),
     HashSet(u8, Vec<(u8, u8)>),
     HashRemove(u8, Vec<u8>),
     SetAdd(u8, Vec<u8>),
@@ -58,6 +64,10 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         3 => (0..120u8).prop_map(Change::Delete),
         3 => (40..60u8, side(), few()).prop_map(|(k, s, v)| Change::Push(k, s, v)),
         2 => (40..60u8, side(), 0..4u8).prop_map(|(k, s, c)| Change::Pop(k, s, c)),
+        1 => (40..60u8, 0..6u8, any::<u8>()).prop_map(|(k, i, v)| Change::Insert(k, i, v)),
+        1 => (40..60u8, 0..6u8, any::<u8>()).prop_map(|(k, i, v)| Change::SetAt(k, i, v)),
+        1 => (40..60u8, 0..6u8, 1..4u8).prop_map(|(k, i, s)| Change::RemoveAt(k, i, s)),
+        1 => (40..60u8, 0..4u8, 0..6u8).prop_map(|(k, i, c)| Change::Trim(k, i, c)),
         3 => (60..80u8, pairs()).prop_map(|(k, v)| Change::HashSet(k, v)),
         2 => (60..80u8, few()).prop_map(|(k, v)| Change::HashRemove(k, v)),
         3 => (80..100u8, few()).prop_map(|(k, v)| Change::SetAdd(k, v)),
@@ -130,6 +140,19 @@ pub(super) fn make(keys: &mut Keyspace<'_>, change: &Change, name: &dyn Fn(u8) -
         Change::Delete(k) => drop(keys.delete(&name(*k))),
         Change::Push(k, side, values) => drop(keys.list_push(&name(*k), *side, of(values).into_iter())),
         Change::Pop(k, side, count) => drop(keys.list_pop(&name(*k), *side, *count as usize, |_| {})),
+        Change::Insert(k, index, v) => drop(keys.list_insert(&name(*k), *index as usize, &[*v])),
+        Change::SetAt(k, index, v) => drop(keys.list_set(&name(*k), *index as usize, &[*v])),
+        Change::RemoveAt(k, first, stride) => {
+            let length = keys.peek_collection::<List>(&name(*k)).ok().flatten().map_or(0, List::len);
+            let indexes: Vec<usize> = (*first as usize..length).step_by(*stride as usize).collect();
+            let _ = keys.list_remove(&name(*k), &indexes);
+        }
+        Change::Trim(k, start, count) => {
+            let _ = keys.list_trim(&name(*k), |length| {
+                let start = length.min(*start as usize);
+                (start, (length - start).min(*count as usize))
+            });
+        }
         Change::HashSet(k, pairs) => {
             let pairs: Vec<_> = pairs.iter().map(|(f, v)| (&bytes[*f as usize][..], &bytes[*v as usize][..])).collect();
             let _ = keys.hash_set(&name(*k), pairs.into_iter());

@@ -90,6 +90,22 @@ pub enum Effect<'a> {
         side: Side,
         count: u64,
     },
+    /// Before the element at the index; behind the last one where it is the length.
+    ListInsert {
+        key: &'a [u8],
+        index: u64,
+        element: &'a [u8],
+    },
+    ListSet {
+        key: &'a [u8],
+        index: u64,
+        element: &'a [u8],
+    },
+    /// The elements at these indexes, as they were before.
+    ListRemove {
+        key: &'a [u8],
+        indexes: Indexes<'a>,
+    },
     /// Field, value, field, value, ...
     HashSet {
         key: &'a [u8],
@@ -201,6 +217,43 @@ impl<'a> Items<'a> {
     }
 }
 
+/// Ascending numbers that lie in an effect: the first, and how many are passed over before each of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Indexes<'a> {
+    count: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Indexes<'a> {
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = u64> + Clone + use<'a> {
+        let (mut rest, mut least) = (self.bytes, 0);
+        let next = move || {
+            let index = take_integer(&mut rest)?.checked_add(least)?;
+            least = index.checked_add(1)?;
+            Some(index)
+        };
+        std::iter::from_fn(next).take(self.count)
+    }
+
+    fn read(bytes: &mut &'a [u8]) -> Option<Indexes<'a>> {
+        let count = usize::try_from(take_integer(bytes)?).ok()?;
+        let (all, mut least) = (*bytes, 0u64);
+        for _ in 0..count {
+            least = take_integer(bytes)?.checked_add(least)?.checked_add(1)?;
+        }
+        Some(Indexes { count, bytes: &all[..all.len() - bytes.len()] })
+    }
+}
+
 /// Members and their scores that lie in an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scored<'a> {
@@ -251,6 +304,9 @@ mod tags {
     pub(super) const SWAP_DATABASES: u8 = 28;
     pub(super) const CLEAR_SLOT: u8 = 29;
     pub(super) const BEGIN_EPOCH: u8 = 30;
+    pub(super) const LIST_INSERT: u8 = 31;
+    pub(super) const LIST_SET: u8 = 32;
+    pub(super) const LIST_REMOVE: u8 = 33;
 }
 
 impl<'a> Effect<'a> {
@@ -265,6 +321,9 @@ impl<'a> Effect<'a> {
             | Effect::Delete { key }
             | Effect::ListPush { key, .. }
             | Effect::ListPop { key, .. }
+            | Effect::ListInsert { key, .. }
+            | Effect::ListSet { key, .. }
+            | Effect::ListRemove { key, .. }
             | Effect::HashSet { key, .. }
             | Effect::HashRemove { key, .. }
             | Effect::SetAdd { key, .. }
@@ -323,6 +382,9 @@ impl<'a> Effect<'a> {
             tags::DELETE => Effect::Delete { key },
             tags::LIST_PUSH => Effect::ListPush { key, side: take_side(bytes)?, elements: Items::read(bytes)? },
             tags::LIST_POP => Effect::ListPop { key, side: take_side(bytes)?, count: take_integer(bytes)? },
+            tags::LIST_INSERT => Effect::ListInsert { key, index: take_integer(bytes)?, element: take_bytes(bytes)? },
+            tags::LIST_SET => Effect::ListSet { key, index: take_integer(bytes)?, element: take_bytes(bytes)? },
+            tags::LIST_REMOVE => Effect::ListRemove { key, indexes: Indexes::read(bytes)? },
             tags::HASH_SET => Effect::HashSet { key, pairs: Items::read_pairs(bytes)? },
             tags::HASH_REMOVE => Effect::HashRemove { key, fields: Items::read(bytes)? },
             tags::SET_ADD => Effect::SetAdd { key, members: Items::read(bytes)? },

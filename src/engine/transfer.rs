@@ -239,6 +239,18 @@ impl Keyspace<'_> {
             Effect::ListPop { key, side, count } => {
                 self.list_pop(key, side, usize::try_from(count).unwrap_or(usize::MAX), |_| {})?;
             }
+            Effect::ListInsert { key, index, element } => {
+                let index = usize::try_from(index).map_err(|_| ApplyError::Malformed)?;
+                self.list_insert(key, index, element)?.ok_or(ApplyError::Malformed)?;
+            }
+            Effect::ListSet { key, index, element } => {
+                let index = usize::try_from(index).map_err(|_| ApplyError::Malformed)?;
+                self.list_set(key, index, element)?.then_some(()).ok_or(ApplyError::Malformed)?;
+            }
+            Effect::ListRemove { key, indexes } => {
+                let indexes: Result<Vec<usize>, _> = indexes.iter().map(usize::try_from).collect();
+                self.list_remove(key, &indexes.map_err(|_| ApplyError::Malformed)?)?;
+            }
             Effect::HashSet { key, pairs } => {
                 self.hash_set(key, pairs.pairs())?;
             }

@@ -9,7 +9,7 @@ use std::slice;
 
 use super::element::Element;
 use super::limits::Limits;
-use super::packed::{self, Needle, Packed};
+use super::packed::{self, Packed};
 
 /// An element is taken to cost this many bytes beside its own when a chunk's limit is judged, as in Redis.
 const ELEMENT_OVERHEAD_BYTES: usize = 8;
@@ -239,30 +239,31 @@ impl List {
         true
     }
 
-    /// Removes elements equal to `value` (LREM): up to `count` from the head, or from the tail if negative,
-    /// or all if 0. Returns how many.
-    pub fn remove_matching(&mut self, count: i64, value: &[u8], limits: &Limits) -> usize {
-        let wanted = if count == 0 { usize::MAX } else { usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX) };
-        let needle = Needle::new(value);
-        let mut removed = 0;
-        let mut left = self.chunk_count();
-        let mut number = if count < 0 { left.saturating_sub(1) } else { 0 };
-        while left > 0 && removed < wanted {
-            let emptied = self.edit(number, |chunk| {
-                removed += remove_in(chunk, &needle, wanted - removed, count < 0);
-                chunk.is_empty()
-            });
-            left -= 1;
-            number = match (count < 0, emptied) {
-                (true, _) => number.saturating_sub(1),
-                (false, true) => number,
-                (false, false) => number + 1,
-            };
+    /// Removes the elements at these indexes, which ascend (LREM); those behind the end are passed over. Returns how many
+    /// went.
+    pub fn remove_at(&mut self, indexes: &[usize], limits: &Limits) -> usize {
+        let before = self.len();
+        // `passed`: elements of the chunks behind us, as they were.
+        let (mut rest, mut passed, mut number) = (indexes, 0, 0);
+        for _ in 0..self.chunk_count() {
+            let length = self.chunk(number).len();
+            let (here, later) = rest.split_at(rest.partition_point(|index| *index < passed + length));
+            let emptied = !here.is_empty()
+                && self.edit(number, |chunk| {
+                    remove_in(chunk, here, passed);
+                    chunk.is_empty()
+                });
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+            passed += length;
+            number += usize::from(!emptied);
         }
-        if removed > 0 {
+        if self.len() < before {
             self.after_removal(limits);
         }
-        removed
+        before - self.len()
     }
 
     /// Keeps `count` elements from `start` on and removes all others (LTRIM).
@@ -516,29 +517,17 @@ fn over(limits: &Limits, bytes: usize, count: usize) -> bool {
     }
 }
 
-/// Removes up to `wanted` elements equal to the needle from one chunk; returns how many.
-fn remove_in(chunk: &mut Chunk, needle: &Needle<'_>, wanted: usize, backward: bool) -> usize {
-    let mut removed = 0;
-    if backward {
-        let mut offset = chunk.end();
-        while offset > 0 && removed < wanted {
-            offset = chunk.previous(offset);
-            if chunk.equals(offset, needle) {
-                chunk.remove(offset, 1);
-                removed += 1;
-            }
-        }
-    } else {
-        let mut offset = 0;
-        while removed < wanted
-            && let Some(found) = chunk.find(offset, needle, 1)
-        {
-            chunk.remove(found, 1);
-            removed += 1;
-            offset = found;
-        }
+/// Removes the elements at these ascending indexes from one chunk, of which the first element has the index `at`.
+fn remove_in(chunk: &mut Chunk, mut indexes: &[usize], mut at: usize) {
+    let mut offset = 0;
+    while let Some(&first) = indexes.first() {
+        // Neighbours go together: what is behind them moves once.
+        let run = indexes.iter().enumerate().take_while(|(number, index)| **index == first + number).count();
+        offset = chunk.skip(offset, first - at);
+        chunk.remove(offset, run);
+        at = first + run;
+        indexes = &indexes[run..];
     }
-    removed
 }
 
 #[cfg(test)]

@@ -50,6 +50,32 @@ pub fn list_pop(out: &mut Vec<u8>, key: &[u8], side: Side, count: u64) {
     put_integer(out, count);
 }
 
+pub fn list_insert(out: &mut Vec<u8>, key: &[u8], index: u64, element: &[u8]) {
+    begin(out, tags::LIST_INSERT, key);
+    put_integer(out, index);
+    put_bytes(out, element);
+}
+
+pub fn list_set(out: &mut Vec<u8>, key: &[u8], index: u64, element: &[u8]) {
+    begin(out, tags::LIST_SET, key);
+    put_integer(out, index);
+    put_bytes(out, element);
+}
+
+/// `indexes` ascend.
+pub fn list_remove(out: &mut Vec<u8>, key: &[u8], indexes: impl Iterator<Item = u64>) {
+    begin(out, tags::LIST_REMOVE, key);
+    counted(out, |out| {
+        let (mut count, mut least) = (0, 0);
+        for index in indexes {
+            put_integer(out, index - least);
+            least = index + 1;
+            count += 1;
+        }
+        count
+    });
+}
+
 pub fn hash_set<'a>(out: &mut Vec<u8>, key: &[u8], pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
     begin(out, tags::HASH_SET, key);
     put_items(out, pairs.flat_map(|(field, value)| [field, value]));

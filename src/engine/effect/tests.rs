@@ -26,6 +26,7 @@ fn show(effect: &Effect<'_>) -> String {
     let items = |items: &Items<'_>| items.iter().map(text).collect::<Vec<_>>().join(",");
     match effect {
         Effect::ListPush { key, side, elements } => format!("push {} {side:?} {}", text(key), items(elements)),
+        Effect::ListRemove { key, indexes } => format!("remove {} {:?}", text(key), indexes.iter().collect::<Vec<_>>()),
         Effect::HashSet { key, pairs } => {
             let pairs: Vec<_> = pairs.pairs().map(|(field, value)| text(field) + "=" + &text(value)).collect();
             format!("hash {} {}", text(key), pairs.join(","))
@@ -58,6 +59,11 @@ fn every_effect_reads_back() {
     check(|out| encode::list_push(out, b"k", Side::Back, [&b"a"[..], b""].into_iter()), "push k Back a,");
     let pop = Effect::ListPop { key: b"k", side: Side::Front, count: 3 };
     check(|out| encode::list_pop(out, b"k", Side::Front, 3), &format!("{pop:?}"));
+    let insert = Effect::ListInsert { key: b"k", index: 300, element: b"x" };
+    check(|out| encode::list_insert(out, b"k", 300, b"x"), &format!("{insert:?}"));
+    let set = Effect::ListSet { key: b"k", index: 0, element: b"" };
+    check(|out| encode::list_set(out, b"k", 0, b""), &format!("{set:?}"));
+    check(|out| encode::list_remove(out, b"k", [0, 1, 500].into_iter()), "remove k [0, 1, 500]");
     check(|out| encode::hash_set(out, b"k", [(&b"a"[..], &b"1"[..]), (b"b", b"2")].into_iter()), "hash k a=1,b=2");
     check(|out| encode::set_add(out, b"k", std::iter::empty()), "add k ");
     check(

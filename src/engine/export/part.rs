@@ -142,6 +142,28 @@ impl Part {
                     _ => self.cut(|out, key| encode::list_pop(out, key, *side, popped)),
                 }
             }
+            (Effect::ListInsert { index, element, .. }, Sent::Front { sent, length }) => {
+                *length += 1;
+                if *index >= *sent {
+                    return Passage::Nothing;
+                }
+                *sent += 1;
+                self.cut(|out, key| encode::list_insert(out, key, *index, element))
+            }
+            (Effect::ListSet { index, element, .. }, Sent::Front { sent, .. }) => match *index < *sent {
+                true => self.cut(|out, key| encode::list_set(out, key, *index, element)),
+                false => Passage::Nothing,
+            },
+            (Effect::ListRemove { indexes, .. }, Sent::Front { sent, length }) => {
+                let there = *sent;
+                let removed = indexes.iter().take_while(|index| *index < there);
+                *sent -= removed.clone().count() as u64;
+                *length -= indexes.len() as u64;
+                match *sent < there {
+                    true => self.cut(|out, key| encode::list_remove(out, key, removed)),
+                    false => Passage::Nothing,
+                }
+            }
             (Effect::HashSet { pairs, .. }, Sent::Below(Kind::Hash, below)) => {
                 let below = *below;
                 self.cut_items(pairs.pairs().filter(|(field, _)| is_below(field, below)), encode::hash_set)

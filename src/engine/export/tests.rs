@@ -67,6 +67,10 @@ fn large_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         6 => (40..43u8, side(), many()).prop_map(|(k, s, v)| Change::Push(k, s, v)),
         6 => (40..43u8, side(), 0..30u8).prop_map(|(k, s, c)| Change::Pop(k, s, c)),
+        2 => (40..43u8, 0..60u8, any::<u8>()).prop_map(|(k, i, v)| Change::Insert(k, i, v)),
+        2 => (40..43u8, 0..60u8, any::<u8>()).prop_map(|(k, i, v)| Change::SetAt(k, i, v)),
+        2 => (40..43u8, 0..60u8, 1..9u8).prop_map(|(k, i, s)| Change::RemoveAt(k, i, s)),
+        1 => (40..43u8, 0..9u8, 0..60u8).prop_map(|(k, i, c)| Change::Trim(k, i, c)),
         3 => (60..62u8, pairs()).prop_map(|(k, v)| Change::HashSet(k, v)),
         3 => (60..62u8, many()).prop_map(|(k, v)| Change::HashRemove(k, v)),
         3 => (80..82u8, many()).prop_map(|(k, v)| Change::SetAdd(k, v)),

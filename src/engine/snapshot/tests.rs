@@ -276,14 +276,15 @@ fn a_snapshot_that_is_given_up_leaves_nothing() {
 /// The slots of a change's keys; `None`: it needs all.
 fn slots_of(change: &Change) -> Option<[Slot; 2]> {
     use Change::{
-        Append, Copy, Delete, Expire, Flush, HashRemove, HashSet, Increment, Move, Pop, PopLowest, Push, Put, Remove,
-        RemoveRanks, Rename, Set, SetAdd, SetKeeping, SetPop, SetRange, SetRemove, Swap,
+        Append, Copy, Delete, Expire, Flush, HashRemove, HashSet, Increment, Insert, Move, Pop, PopLowest, Push, Put,
+        Remove, RemoveAt, RemoveRanks, Rename, Set, SetAdd, SetAt, SetKeeping, SetPop, SetRange, SetRemove, Swap, Trim,
     };
     let (key, to) = match change {
         Rename(key, to) | Copy(key, to, _) => (key, to),
         Set(key, ..) | SetKeeping(key, _) | Increment(key, _) | Append(key, _) | SetRange(key, ..) | Delete(key) => {
             (key, key)
         }
+        Insert(key, ..) | SetAt(key, ..) | RemoveAt(key, ..) | Trim(key, ..) => (key, key),
         Push(key, ..) | Pop(key, ..) | HashSet(key, _) | HashRemove(key, _) | SetAdd(key, _) | SetRemove(key, _) => {
             (key, key)
         }

@@ -23,6 +23,7 @@ enum Step {
     Set(usize, Vec<u8>),
     Insert(usize, Vec<u8>),
     Remove(i64, Vec<u8>),
+    RemoveEvery(usize, usize),
     Trim(usize, usize),
 }
 
@@ -42,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<usize>(), element()).prop_map(|(at, bytes)| Step::Set(at, bytes)),
         4 => (any::<usize>(), element()).prop_map(|(at, bytes)| Step::Insert(at, bytes)),
         2 => (-3i64..4, element()).prop_map(|(count, bytes)| Step::Remove(count, bytes)),
+        2 => (0usize..40, 1usize..4).prop_map(|(start, stride)| Step::RemoveEvery(start, stride)),
         1 => (0usize..40, 0usize..300).prop_map(|(start, count)| Step::Trim(start, count)),
     ]
 }
@@ -83,9 +85,20 @@ fn apply(list: &mut List, model: &mut Vec<Vec<u8>>, step: &Step, limits: &Limits
                 matching.reverse();
             }
             matching.truncate(wanted);
-            assert_eq!(list.remove_matching(*count, bytes, limits), matching.len());
+            let mut found = Vec::new();
+            list.positions(bytes, count.signum(), wanted, usize::MAX, |at| found.push(at));
+            assert_eq!(found, matching);
             matching.sort_unstable();
+            // What is behind the end is passed over.
+            found.sort_unstable();
+            found.push(model.len() + 1);
+            assert_eq!(list.remove_at(&found, limits), matching.len());
             matching.iter().rev().for_each(|at| drop(model.remove(*at)));
+        }
+        Step::RemoveEvery(start, stride) => {
+            let indexes: Vec<usize> = (*start..model.len()).step_by(*stride).collect();
+            assert_eq!(list.remove_at(&indexes, limits), indexes.len());
+            indexes.iter().rev().for_each(|at| drop(model.remove(*at)));
         }
         Step::Trim(start, count) => {
             list.trim(*start, *count, limits);
