@@ -33,6 +33,8 @@ const FAMILIES: &[&[CommandSpec]] = &[
     data::hash::COMMANDS,
     data::set::COMMANDS,
     data::sorted_set::COMMANDS,
+    data::sorted_set::algebra::COMMANDS,
+    data::sorted_set::popping::COMMANDS,
     data::sorted_set::range::COMMANDS,
     data::sorted_set::sampling::COMMANDS,
     control::cluster::COMMANDS,

@@ -19,6 +19,7 @@ use super::rank_tree::{Direction, Walk};
 use super::sampling;
 use ranked::Ranked;
 
+pub mod algebra;
 mod ranked;
 
 /// A Redis sorted set.

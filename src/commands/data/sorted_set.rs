@@ -6,14 +6,15 @@ use crate::commands::spec::{
     Arity::*, CommandResult, CommandSpec, DENYOOM, FAST, READONLY, SORTED_SET, WRITE, data, keys,
 };
 use crate::engine::Keyspace;
-use crate::engine::effect::Side;
 use crate::engine::event;
 use crate::resp::arguments::Arguments;
-use crate::resp::reply::{Protocol, ReplyWriter};
+use crate::resp::reply::ReplyWriter;
 use crate::values::sorted_set::SortedSet;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
+pub mod algebra;
+pub mod popping;
 pub mod range;
 pub mod sampling;
 
@@ -24,8 +25,6 @@ pub const COMMANDS: &[CommandSpec] = &[
     data("zcard", Exactly(2), READONLY | FAST, SORTED_SET, keys::LOOK, zcard),
     data("zincrby", Exactly(4), WRITE | DENYOOM | FAST, SORTED_SET, keys::READ_UPDATE, zincrby),
     data("zmscore", AtLeast(3), READONLY | FAST, SORTED_SET, keys::READ, zmscore),
-    data("zpopmax", AtLeast(2), WRITE | FAST, SORTED_SET, keys::READ_DELETE, zpopmax),
-    data("zpopmin", AtLeast(2), WRITE | FAST, SORTED_SET, keys::READ_DELETE, zpopmin),
     data("zrank", AtLeast(3), READONLY | FAST, SORTED_SET, keys::READ, zrank),
     data("zrem", AtLeast(3), WRITE | FAST, SORTED_SET, keys::DELETE, zrem),
     data("zrevrank", AtLeast(3), READONLY | FAST, SORTED_SET, keys::READ, zrevrank),
@@ -238,39 +237,6 @@ fn rank(
         Some(((rank, _), length)) => reply.count(show(rank, length)),
         None if with_score => reply.null_array(),
         None => reply.null(),
-    }
-    Ok(())
-}
-
-fn zpopmin(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    pop(keyspace, arguments, Side::Front, reply)
-}
-
-fn zpopmax(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    pop(keyspace, arguments, Side::Back, reply)
-}
-
-fn pop(
-    keyspace: &mut Keyspace<'_>,
-    arguments: Arguments<'_>,
-    side: Side,
-    reply: &mut ReplyWriter<'_>,
-) -> CommandResult {
-    let count = match arguments.len() {
-        2 => None,
-        3 => Some(parse::positive(arguments.at(2))?),
-        _ => return Err(CommandError::Syntax),
-    };
-    let popped = keyspace.sorted_set_pop(arguments.at(1), side, count.unwrap_or(1))?;
-    // RESP3 shows pairs where a count was given.
-    let pairs = count.is_some() && reply.protocol() == Protocol::Resp3;
-    reply.array(if pairs { popped.len() } else { popped.len() * 2 });
-    for (member, score) in popped {
-        if pairs {
-            reply.array(2);
-        }
-        reply.bulk(&member);
-        reply.double(score);
     }
     Ok(())
 }

@@ -134,9 +134,9 @@ impl<'a> Selection<'a> {
                     offset = parse::integer(rest.next().unwrap_or_default())?;
                     limit = parse::integer(rest.next().unwrap_or_default())?;
                 }
-                _ if named.is_reverse.is_none() && is(word, "rev") => is_reverse = Some(true),
-                _ if named.by.is_none() && is(word, "bylex") => by = Some(By::Lex),
-                _ if named.by.is_none() && is(word, "byscore") => by = Some(By::Score),
+                _ if is_reverse.is_none() && is(word, "rev") => is_reverse = Some(true),
+                _ if by.is_none() && is(word, "bylex") => by = Some(By::Lex),
+                _ if by.is_none() && is(word, "byscore") => by = Some(By::Score),
                 _ => return Err(CommandError::Syntax),
             }
         }
