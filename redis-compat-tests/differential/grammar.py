@@ -64,12 +64,14 @@ BY_COMMAND = {
     ("zremrangebylex", "min"): "lex", ("zremrangebylex", "max"): "lex", ("zrange", "min"): "range", ("zrange", "max"): "range",
     ("zrangestore", "min"): "range", ("zrangestore", "max"): "range",
     ("zrange", "start"): "range", ("zrange", "stop"): "range",
-    ("incrbyfloat", "increment"): "float", ("hincrbyfloat", "increment"): "float", ("zincrby", "increment"): "float",
+    ("incrbyfloat", "increment"): "float", ("hincrbyfloat", "increment"): "double", ("zincrby", "increment"): "float",
 }
 NAMED = {
     "lex": (["-", "+", "[a", "(b", "[c", "(alpha"], ["a", "", "[", "abc"]),
     "range": (["0", "-1", "1", "5", "(1", "[a", "(b", "-inf", "+inf", "-", "+"], ["abc"]),
     "float": (["0.5", "1.25", "-3", "1e3", "0.1", "3.3333"], ["abc", "nan", "inf", "", "1e400", " 1"]),
+    # Without what only a long double holds: redis-server would make a key of it that the target does not have.
+    "double": (["0.5", "1.25", "-3", "1e3", "0.1", "3.3333"], ["abc", "nan", "inf", "", " 1"]),
     "score": (["-inf", "+inf", "(1", "0", "1", "3.25", "(0", "100"], ["abc", "nan", "("]),
 }
 PATTERNS = [b"*", b"s*", b"?[0-2]", b"[^s]*", b"l1", b"\\*", b"*[a-c", b"", b"**1", b"h?", b"{*"]

@@ -10,6 +10,7 @@ pub mod generic;
 pub mod hash;
 pub mod keyspace;
 pub mod list;
+pub mod random;
 pub mod set;
 pub mod sorted_set;
 pub mod string;

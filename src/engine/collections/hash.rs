@@ -1,7 +1,7 @@
 //! Hashes in the keyspace.
 
 use crate::engine::effect::encode;
-use crate::engine::event;
+use crate::engine::event::{self, Event};
 use crate::engine::keyspace::{Keyspace, WrongKind};
 use crate::values::hash::{Hash, Stored};
 
@@ -12,13 +12,23 @@ impl Keyspace<'_> {
         key: &[u8],
         pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
     ) -> Result<usize, WrongKind> {
+        self.hash_set_as(key, pairs, event::HASH_SET)
+    }
+
+    /// The same, told as this event.
+    pub fn hash_set_as<'a>(
+        &mut self,
+        key: &[u8],
+        pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        event: Event,
+    ) -> Result<usize, WrongKind> {
         let set = pairs.clone();
         let added = self.edit_or_create::<Hash, _>(key, |hash, limits| {
             set.filter(|(field, value)| matches!(hash.set(field, value, limits), Stored::Added)).count()
         })?;
         let place = self.place(key);
         let count = pairs.clone().count();
-        self.changed_by(count, place, key, event::HASH_SET, |out| encode::hash_set(out, key, pairs));
+        self.changed_by(count, place, key, event, |out| encode::hash_set(out, key, pairs));
         Ok(added)
     }
 
