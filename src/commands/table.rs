@@ -32,6 +32,7 @@ const FAMILIES: &[&[CommandSpec]] = &[
     data::list::COMMANDS,
     data::hash::COMMANDS,
     data::set::COMMANDS,
+    data::set::algebra::COMMANDS,
     data::sorted_set::COMMANDS,
     data::sorted_set::algebra::COMMANDS,
     data::sorted_set::popping::COMMANDS,

@@ -284,8 +284,16 @@ pub fn intersection<'a>(first: &'a Set, others: &[&'a Set], count: usize, visit:
 
 /// Visits what is in `first` and in none of `others` (SDIFF).
 pub fn difference<'a>(first: &'a Set, others: &[&'a Set], visit: impl FnMut(Element<'a>)) {
-    let rest = first.iter().filter(|member| !others.iter().any(|set| set.contains_element(*member)));
-    rest.for_each(visit);
+    // Each member asks the others one by one, unless they are many and small: these are put together first.
+    const ASKED_MAX: usize = 8;
+    let members = others.iter().map(|set| set.len()).fold(0, usize::saturating_add);
+    let together = others.len() > ASKED_MAX && members < first.len().saturating_mul(others.len());
+    let excluded = together.then(|| union(others, &Limits::default()));
+    let is_excluded = |member: Element<'_>| match &excluded {
+        Some(excluded) => excluded.contains_element(member),
+        None => others.iter().any(|set| set.contains_element(member)),
+    };
+    first.iter().filter(|member| !is_excluded(*member)).for_each(visit);
 }
 
 /// All members of all sets (SUNION).

@@ -2,7 +2,9 @@
 
 use crate::commands::error::CommandError;
 use crate::commands::parse;
-use crate::commands::spec::{Arity::*, CommandResult, CommandSpec, DENYOOM, FAST, READONLY, SET, WRITE, data, keys};
+use crate::commands::spec::{
+    Access, Arity::*, CommandResult, CommandSpec, DENYOOM, FAST, KeySpec, READONLY, SET, WRITE, data, keys,
+};
 use crate::engine::Keyspace;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
@@ -10,6 +12,12 @@ use crate::values::set::Set;
 
 use super::keyspace::{ScanOptions, collection_cursor, write_scan};
 use super::list::write_element;
+use super::random::{self, Wish, draw_repeated};
+
+pub mod algebra;
+
+const MOVED: &[KeySpec] =
+    &[keys::one(1, Access::ReadWrite, "access delete"), keys::one(2, Access::ReadWrite, "insert")];
 
 pub const COMMANDS: &[CommandSpec] = &[
     data("sadd", AtLeast(3), WRITE | DENYOOM | FAST, SET, keys::INSERT, sadd),
@@ -17,7 +25,9 @@ pub const COMMANDS: &[CommandSpec] = &[
     data("sismember", Exactly(3), READONLY | FAST, SET, keys::LOOK, sismember),
     data("smembers", Exactly(2), READONLY, SET, keys::READ, smembers).tips(&["nondeterministic_output_order"]),
     data("smismember", AtLeast(3), READONLY | FAST, SET, keys::READ, smismember),
+    data("smove", Exactly(4), WRITE | FAST, SET, MOVED, smove),
     data("spop", AtLeast(2), WRITE | FAST, SET, keys::READ_DELETE, spop).tips(&["nondeterministic_output"]),
+    data("srandmember", AtLeast(2), READONLY, SET, keys::READ, srandmember).tips(&["nondeterministic_output"]),
     data("srem", AtLeast(3), WRITE | FAST, SET, keys::DELETE, srem),
     data("sscan", AtLeast(3), READONLY, SET, keys::READ, sscan).tips(&["nondeterministic_output"]),
 ];
@@ -73,6 +83,52 @@ fn spop(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
             popped.iter().for_each(|member| reply.bulk(member));
         }
         _ => return Err(CommandError::Syntax),
+    }
+    Ok(())
+}
+
+fn smove(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let (from, to, member) = (arguments.at(1), arguments.at(2), arguments.at(3));
+    let Some(is_there) = keyspace.peek_collection::<Set>(from)?.map(|set| set.contains(member)) else {
+        reply.integer(0);
+        return Ok(());
+    };
+    // Nothing is taken that cannot be put.
+    keyspace.peek_collection::<Set>(to)?;
+    if is_there && from != to {
+        keyspace.set_remove(from, std::iter::once(member))?;
+        keyspace.set_add(to, std::iter::once(member))?;
+    }
+    reply.integer(i64::from(is_there));
+    Ok(())
+}
+
+fn srandmember(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let key = arguments.at(1);
+    let wish = match (arguments.get(2), arguments.len()) {
+        (None, _) => None,
+        (Some(count), 3) => Some(Wish::parse(count)?),
+        _ => return Err(CommandError::Syntax),
+    };
+    let mut numbers = random::numbers(keyspace);
+    let set = keyspace.read_collection::<Set>(key)?;
+    match (set, wish) {
+        (None, None) => reply.null(),
+        (None, Some(_)) => reply.array(0),
+        (Some(set), None) => match set.random(numbers()) {
+            Some(member) => write_element(reply, member),
+            None => reply.null(),
+        },
+        (Some(set), Some(Wish::Different(count))) => {
+            reply.array(count.min(set.len()));
+            set.random_distinct(count, &mut numbers, |member| write_element(reply, member));
+        }
+        (Some(set), Some(Wish::Repeated(count))) => {
+            reply.array(usize::try_from(count).unwrap_or(usize::MAX));
+            draw_repeated(count, reply, |count, drawn| {
+                set.random_repeated(count, &mut numbers, |member| drawn.write(|reply| write_element(reply, member)));
+            })?;
+        }
     }
     Ok(())
 }

@@ -150,3 +150,23 @@ fn integers_take_the_narrowest_width() {
     }
     assert!(size_of::<Set>() <= 32);
 }
+
+#[test]
+fn many_small_sets_are_taken_from_a_large_one() {
+    let limits = Limits::default();
+    let of = |members: std::ops::Range<u32>| {
+        let mut set = Set::new();
+        members.for_each(|member| _ = set.add(member.to_string().as_bytes(), &limits));
+        set
+    };
+    let (first, small): (Set, Vec<Set>) =
+        (of(0..1000), (0..400).map(|number| of(2 * number..2 * number + 1)).collect());
+    let mut left = Vec::new();
+    difference(&first, &small.iter().collect::<Vec<_>>(), |member| left.push(member.to_vec()));
+    let expected: Vec<String> =
+        (0..1000).filter(|member| member % 2 == 1 || *member >= 800).map(|it| it.to_string()).collect();
+    left.sort();
+    let mut expected: Vec<Vec<u8>> = expected.into_iter().map(String::into_bytes).collect();
+    expected.sort();
+    assert_eq!(left, expected);
+}
