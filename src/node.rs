@@ -67,6 +67,7 @@ impl Node {
             statistics: Default::default(),
             held: Default::default(),
             pause: Default::default(),
+            eviction: Default::default(),
             cluster: cluster.as_ref().map(|side| Arc::clone(&side.cluster)),
             run_id: run_id(),
             started_at_ms: clock::unix_us() / 1000,

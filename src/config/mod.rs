@@ -115,6 +115,13 @@ pub struct Config {
     pub active_expire_effort: u64,
     /// Bytes; 0: no limit.
     pub maxmemory: u64,
+    pub maxmemory_policy: String,
+    /// Keys drawn for each that is evicted.
+    pub maxmemory_samples: usize,
+    pub maxmemory_eviction_tenacity: u64,
+    pub lfu_log_factor: u32,
+    /// Minutes.
+    pub lfu_decay_time: u32,
     pub limits: EncodingLimits,
     /// 0: one per core.
     pub threads: usize,
@@ -221,6 +228,11 @@ impl Config {
             hz: number("hz"),
             active_expire_effort: number("active-expire-effort"),
             maxmemory: number("maxmemory"),
+            maxmemory_policy: text("maxmemory-policy").to_owned(),
+            maxmemory_samples: size("maxmemory-samples"),
+            maxmemory_eviction_tenacity: number("maxmemory-eviction-tenacity"),
+            lfu_log_factor: number("lfu-log-factor") as u32,
+            lfu_decay_time: number("lfu-decay-time") as u32,
             limits: EncodingLimits {
                 hash_max_listpack_entries: size("hash-max-listpack-entries"),
                 hash_max_listpack_value: size("hash-max-listpack-value"),

@@ -76,7 +76,6 @@ const CRASHES: &str = "this server writes no crash reports";
 const DEFRAGMENTATION: &str = "Active defragmentation cannot be enabled: it requires a Redis server compiled with a modified \
                                Jemalloc like the one shipped by default with the Redis source distribution";
 const DUMPS: &str = "this server has no DUMP and RESTORE yet";
-const EVICTION: &str = "this server does not evict keys yet";
 const FOREGROUND: &str = "this server stays in the foreground";
 const MODULES: &str = "this server has no modules";
 const OOM_SCORE: &str = "this server does not adjust its OOM score yet";
@@ -234,8 +233,8 @@ pub const PARAMETERS: &[Parameter] = &[
     advisory("lazyfree-lazy-server-del", Kind::Bool, "no", Change::Anytime),
     advisory("lazyfree-lazy-user-del", Kind::Bool, "no", Change::Anytime),
     advisory("lazyfree-lazy-user-flush", Kind::Bool, "no", Change::Anytime),
-    missing(EVICTION, "lfu-decay-time", Kind::Integer { least: 0, greatest: 2147483647 }, "1", Change::Anytime),
-    missing(EVICTION, "lfu-log-factor", Kind::Integer { least: 0, greatest: 2147483647 }, "10", Change::Anytime),
+    acts("lfu-decay-time", Kind::Integer { least: 0, greatest: 2147483647 }, "1", Change::Anytime),
+    acts("lfu-log-factor", Kind::Integer { least: 0, greatest: 2147483647 }, "10", Change::Anytime),
     advisory("list-compress-depth", Kind::Integer { least: 0, greatest: 2147483647 }, "0", Change::Anytime),
     acts("list-max-listpack-size", Kind::Integer { least: -2147483648, greatest: 2147483647 }, "-2", Change::Anytime)
         .alias("list-max-ziplist-size"),
@@ -247,9 +246,8 @@ pub const PARAMETERS: &[Parameter] = &[
     acts("maxclients", Kind::Integer { least: 1, greatest: 4294967295 }, "10000", Change::Anytime),
     acts("maxmemory", Kind::Memory { least: 0, greatest: i64::MAX }, "0", Change::Anytime),
     missing(CLIENT_EVICTION, "maxmemory-clients", Kind::Text, "0", Change::Anytime),
-    missing(EVICTION, "maxmemory-eviction-tenacity", Kind::Integer { least: 0, greatest: 100 }, "10", Change::Anytime),
-    missing(
-        EVICTION,
+    acts("maxmemory-eviction-tenacity", Kind::Integer { least: 0, greatest: 100 }, "10", Change::Anytime),
+    acts(
         "maxmemory-policy",
         Kind::Choice(&[
             "volatile-lru",
@@ -264,7 +262,7 @@ pub const PARAMETERS: &[Parameter] = &[
         "noeviction",
         Change::Anytime,
     ),
-    missing(EVICTION, "maxmemory-samples", Kind::Integer { least: 1, greatest: 2147483647 }, "5", Change::Anytime),
+    acts("maxmemory-samples", Kind::Integer { least: 1, greatest: 2147483647 }, "5", Change::Anytime),
     missing(
         REPLICATION,
         "min-replicas-max-lag",

@@ -1,16 +1,21 @@
 //! What a change has to know of the moment, in one word: one load says whether a snapshot runs.
 //!
 //! ```text
-//!  bit 32 a snapshot runs | bits 31..24 the mark | bits 23..0 access clock
+//!  bit 33 accesses are counted | bit 32 a snapshot runs | bits 31..24 the mark | bits 23..0 access bits of a new entry
 //! ```
 //! The low 32 bits are the access word of a new entry. The clock is wound at any time; the rest changes while all shards
 //! are locked, but for the end of a snapshot, so whoever has locked a shard reads the mark that holds until he lets go.
+//!
+//! The access bits are Redis's: the second of the last access (LRU), or, where maxmemory-policy goes by frequency (LFU),
+//! the minute of it in 16 bits and a counter in 8.
 
+use super::frequency;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const CLOCK: u64 = 0x00ff_ffff;
 const MARK_SHIFT: u32 = 24;
 const RUNS: u64 = 1 << 32;
+const COUNTS: u64 = 1 << 33;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -27,10 +32,22 @@ impl Moment {
         self.0 as u32
     }
 
-    /// Seconds, 24 bits.
+    /// The access bits of an entry that is made now.
     #[inline]
     pub(super) fn clock(self) -> u32 {
         (self.0 & CLOCK) as u32
+    }
+
+    /// The mark of what is made now, where an access word has it.
+    #[inline]
+    pub(super) fn mark_bits(self) -> u32 {
+        self.word() & !(CLOCK as u32)
+    }
+
+    /// Whether accesses are counted (LFU).
+    #[inline]
+    pub(super) fn counts(self) -> bool {
+        self.0 & COUNTS != 0
     }
 
     /// Whether a snapshot runs that may need what is changed now.
@@ -46,14 +63,24 @@ impl Access {
         Moment(self.0.load(Ordering::Relaxed))
     }
 
-    /// Sets the clock: seconds, of which 24 bits are kept.
+    /// Sets the clock: seconds, of which 24 bits are kept, or their minutes.
     pub(super) fn wind(&self, seconds: u64) {
-        self.update(|word| word & !CLOCK | seconds & CLOCK);
+        self.update(|word| {
+            let bits = if word & COUNTS == 0 { seconds } else { u64::from(frequency::of_new(seconds / 60)) };
+            word & !CLOCK | bits & CLOCK
+        });
+    }
+
+    /// Says whether accesses are counted from here on. What entries remember is read the other way from then on, and is
+    /// right again after their next accesses, as in Redis.
+    pub(super) fn set_counting(&self, counts: bool, seconds: u64) {
+        self.update(|word| if counts { word | COUNTS } else { word & !COUNTS });
+        self.wind(seconds);
     }
 
     /// A snapshot begins, and what is made from here on carries its mark. All shards must be locked.
     pub(super) fn begin(&self, mark: u8) {
-        self.update(|word| word & CLOCK | u64::from(mark) << MARK_SHIFT | RUNS);
+        self.update(|word| word & (CLOCK | COUNTS) | u64::from(mark) << MARK_SHIFT | RUNS);
     }
 
     /// No snapshot runs any more. The mark stays.

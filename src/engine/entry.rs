@@ -332,7 +332,7 @@ impl Entry {
         let outside = match header.form {
             Form::Integer | Form::Inline => 0,
             // SAFETY: the form names the type of the body.
-            Form::Buffer => unsafe { &*self.body::<Vec<u8>>() }.capacity(),
+            Form::Buffer => size_class(unsafe { &*self.body::<Vec<u8>>() }.capacity()),
             Form::Value => self.as_value().map_or(0, Value::memory_bytes),
         };
         layout(header).size() + outside

@@ -82,6 +82,7 @@ pub const SORTED_SET_UNION_STORE: Event = event('z', "zunionstore");
 pub const SORTED_SET_INTERSECTION_STORE: Event = event('z', "zinterstore");
 pub const SORTED_SET_DIFFERENCE_STORE: Event = event('z', "zdiffstore");
 pub const SORTED_SET_RANGE_STORE: Event = event('z', "zrangestore");
+pub const EVICTED: Event = event('e', "evicted");
 pub const EXPIRED: Event = event('x', "expired");
 pub const NEW: Event = event('n', "new");
 pub const MISSED: Event = event('m', "keymiss");

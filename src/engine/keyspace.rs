@@ -143,6 +143,16 @@ impl<'e> Keyspace<'e> {
         self.engine.random()
     }
 
+    /// See [`Engine::idle_seconds`].
+    pub fn idle_seconds(&self, access: u32) -> Option<u32> {
+        self.engine.idle_seconds(access)
+    }
+
+    /// See [`Engine::frequency`].
+    pub fn frequency(&self, access: u32) -> Option<u8> {
+        self.engine.frequency(access)
+    }
+
     /// Thresholds of the packed encodings.
     pub fn limits(&self) -> Limits {
         self.engine.limits()
@@ -261,11 +271,11 @@ impl<'e> Keyspace<'e> {
     pub fn read(&mut self, key: &[u8]) -> Option<&Entry> {
         let place = self.place(key);
         let Some(at) = self.find(place, key) else { return self.missed(place, key) };
-        let (database, clock) = (self.database, self.engine.access_clock());
+        let (database, engine, moment) = (self.database, self.engine, self.engine.access.load());
         let (table, counters) = self.locks.shard(place.shard).split(database, place.slot_in_shard);
         let entry = table?.entries.get_mut(at)?;
         add(&counters.hits, 1);
-        entry.set_access(clock);
+        entry.set_access(engine.touched(moment, entry.access()));
         Some(entry)
     }
 
@@ -388,10 +398,9 @@ impl<'e> Keyspace<'e> {
         let (database, moment) = (self.database, self.engine.access.load());
         let (table, counters) = self.locks.shard(place.shard).split_for_write(database, place.slot_in_shard);
         (self.has_created, self.has_emptied) = (false, false);
-        let saving = moment.has_snapshot().then_some(self.engine);
-        let (garbage, hash, access) = (&mut self.afterwards, place.hash, moment.word());
-        let created = &mut self.has_created;
-        Lookup { table, counters, garbage, database, hash, at, access, saving, created }
+        let (engine, hash) = (self.engine, place.hash);
+        let (garbage, created) = (&mut self.afterwards, &mut self.has_created);
+        Lookup { table, counters, garbage, database, hash, at, moment, engine, created }
     }
 
     // ---- writing ----
@@ -497,17 +506,23 @@ impl<'e> Keyspace<'e> {
     /// Removes a key whose deadline has passed.
     #[cold]
     pub(super) fn expire(&mut self, place: Place, key: &[u8]) {
+        if self.drop_key(place, key, Cause::Expire, event::EXPIRED) {
+            add(&self.shard(place).counters.expired, 1);
+        }
+    }
+
+    /// Removes a key that no client has asked to remove. False where there is none.
+    pub(super) fn drop_key(&mut self, place: Place, key: &[u8], cause: Cause, event: Event) -> bool {
         let database = self.database;
         let find = |table: &mut SlotTable| table.entries.find_index(place.hash, |entry| entry.key() == key);
-        if let Some(at) = self.table(place).and_then(find) {
-            self.lookup_at(place, Some(at)).remove();
-            add(&self.shard(place).counters.expired, 1);
-            let cause = std::mem::replace(&mut self.cause, Cause::Expire);
-            self.raise_watches(place, key, database);
-            self.publish(place, |out| encode::delete(out, key));
-            self.happened(key, event::EXPIRED);
-            self.cause = cause;
-        }
+        let Some(at) = self.table(place).and_then(find) else { return false };
+        self.lookup_at(place, Some(at)).remove();
+        let cause = std::mem::replace(&mut self.cause, cause);
+        self.raise_watches(place, key, database);
+        self.publish(place, |out| encode::delete(out, key));
+        self.happened(key, event);
+        self.cause = cause;
+        true
     }
 
     /// Raises the flag when the key changes.
@@ -550,7 +565,7 @@ impl<'e> Keyspace<'e> {
         let mut value = create();
         let result = edit(&mut value, &limits);
         if !is_empty(&value) {
-            found.insert(Entry::value(key, value, None, found.access));
+            found.insert(Entry::value(key, value, None, found.moment.word()));
         }
         Ok(Some(result))
     }

@@ -4,6 +4,7 @@
 //! leave through the garbage, and what a change replaces is seen before it is gone.
 
 use super::Engine;
+use super::access::Moment;
 use super::entry::Entry;
 use super::reclaim::{Afterwards, Garbage};
 use super::shard::{Counters, SlotTable};
@@ -22,12 +23,11 @@ pub(super) struct Lookup<'k, 'e> {
     pub(super) hash: u64,
     /// Where the entry stands; `None`: there is no such key.
     pub(super) at: Option<Index>,
-    /// What is written into an entry that is touched: access clock and mark.
-    pub(super) access: u32,
-    /// Who saves what changes; `None`: no snapshot runs.
+    /// What a touched entry gets of the moment.
+    pub(super) moment: Moment,
     /// Set where the key is new.
     pub(super) created: &'k mut bool,
-    pub(super) saving: Option<&'e Engine>,
+    pub(super) engine: &'e Engine,
 }
 
 impl Lookup<'_, '_> {
@@ -40,10 +40,10 @@ impl Lookup<'_, '_> {
     /// Changes the entry that was found, as an access, and counts what has become of it.
     #[inline]
     pub(super) fn change<R>(&mut self, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
-        let access = self.access;
+        let (engine, moment) = (self.engine, self.moment);
         self.change_unseen(|entry| {
             let result = change(entry);
-            entry.set_access_word(access);
+            touch(engine, moment, entry);
             result
         })
     }
@@ -53,8 +53,8 @@ impl Lookup<'_, '_> {
     pub(super) fn change_unseen<R>(&mut self, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
         let mark = self.mark();
         let entry = self.table.entries.get_mut(self.at?)?;
-        if let Some(engine) = self.saving {
-            engine.save_copy_of(mark, self.database, entry);
+        if self.moment.has_snapshot() {
+            self.engine.save_copy_of(mark, self.database, entry);
         }
         self.change_unsaved(change)
     }
@@ -85,16 +85,17 @@ impl Lookup<'_, '_> {
     /// is.
     #[inline]
     pub(super) fn set(&mut self, make: impl FnOnce(u32) -> Entry, change: impl FnOnce(&mut Entry)) {
-        let (access, mark) = (self.access, self.mark());
+        let (engine, moment, mark) = (self.engine, self.moment, self.mark());
         let Some(entry) = self.at.and_then(|at| self.table.entries.get_mut(at)) else {
-            return self.insert(make(access));
+            return self.insert(make(moment.word()));
         };
         let (bytes, deadline) = (entry.memory_bytes(), entry.deadline().is_some());
-        if bytes >= GARBAGE_BYTES_MIN || self.saving.is_some() && entry.mark() != mark {
+        if bytes >= GARBAGE_BYTES_MIN || moment.has_snapshot() && entry.mark() != mark {
+            let access = moment.mark_bits() | engine.touched(moment, entry.access());
             return self.replace(make(access));
         }
         change(entry);
-        entry.set_access_word(access);
+        touch(engine, moment, entry);
         let (bytes_now, deadline_now) = (entry.memory_bytes(), entry.deadline().is_some());
         self.table.resize(self.counters, bytes, bytes_now);
         self.table.count_deadline(self.counters, self.database, deadline, deadline_now);
@@ -118,8 +119,8 @@ impl Lookup<'_, '_> {
     /// Takes the entry that was found out of the table, to be put elsewhere.
     pub(super) fn take(&mut self) -> Option<Entry> {
         let mut entry = self.table.remove(self.counters, self.database, self.at.take()?)?;
-        if let Some(engine) = self.saving {
-            engine.save_copy_of(self.mark(), self.database, &mut entry);
+        if self.moment.has_snapshot() {
+            self.engine.save_copy_of(self.mark(), self.database, &mut entry);
         }
         Some(entry)
     }
@@ -135,17 +136,25 @@ impl Lookup<'_, '_> {
     /// The mark of what is made now.
     #[inline]
     fn mark(&self) -> u8 {
-        (self.access >> 24) as u8
+        (self.moment.word() >> 24) as u8
     }
 
     /// Gives an entry that was taken out to the snapshot that needs it, or frees it: a small one now, others when the locks
     /// are released.
     fn discard(&mut self, entry: Entry) {
-        let entry = match self.saving {
-            Some(engine) => engine.save_entry(self.mark(), self.database, entry),
-            None => Some(entry),
+        let entry = match self.moment.has_snapshot() {
+            true => self.engine.save_entry(self.mark(), self.database, entry),
+            false => Some(entry),
         };
         let large = entry.filter(|entry| entry.memory_bytes() >= GARBAGE_BYTES_MIN);
         self.garbage.add(large.map(Garbage::Entry));
     }
+}
+
+/// Notes an access: of an entry that keeps its counter where accesses are counted.
+#[inline]
+fn touch(engine: &Engine, moment: Moment, entry: &mut Entry) {
+    let word =
+        if moment.counts() { moment.mark_bits() | engine.touched(moment, entry.access()) } else { moment.word() };
+    entry.set_access_word(word);
 }

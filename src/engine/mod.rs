@@ -12,8 +12,10 @@ pub mod database;
 pub mod effect;
 pub mod entry;
 pub mod event;
+pub mod eviction;
 pub mod expiry;
 pub mod export;
+mod frequency;
 mod group;
 pub mod keyspace;
 mod lock;
@@ -38,9 +40,10 @@ pub use strings::Increment;
 use crate::base::clock;
 use crate::base::slot::Slot;
 use crate::values::Limits;
-use access::Access;
+use access::{Access, Moment};
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
+use frequency::Frequency;
 use lock::Locks;
 use log::Log;
 use parking_lot::Mutex;
@@ -70,6 +73,7 @@ pub struct Engine {
     limits: ArcSwap<Limits>,
     /// What entries remember of their last access, and the mark of the last snapshot.
     access: Access,
+    frequency: Frequency,
     snapshots: Snapshots,
 }
 
@@ -79,6 +83,7 @@ pub struct Statistics {
     pub hits: u64,
     pub misses: u64,
     pub expired: u64,
+    pub evicted: u64,
     pub changes: u64,
     pub entry_bytes: u64,
     /// Bytes of the tables in which the entries stand.
@@ -107,6 +112,7 @@ impl Engine {
             databases,
             limits: ArcSwap::from_pointee(Limits::default()),
             access: Access::default(),
+            frequency: Frequency::default(),
             snapshots: Snapshots::default(),
         };
         engine.wind_access_clock(clock::unix_us() / 1000);
@@ -222,6 +228,7 @@ impl Engine {
             sum.hits += counters.hits.load(Ordering::Relaxed);
             sum.misses += counters.misses.load(Ordering::Relaxed);
             sum.expired += counters.expired.load(Ordering::Relaxed);
+            sum.evicted += counters.evicted.load(Ordering::Relaxed);
             sum.changes += counters.changes.load(Ordering::Relaxed);
             sum.entry_bytes += counters.entry_bytes.load(Ordering::Relaxed);
             sum.table_bytes += counters.table_bytes.load(Ordering::Relaxed);
@@ -240,6 +247,14 @@ impl Engine {
         self.total_bytes.load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
     }
 
+    /// The same, exact to within what is changed meanwhile: added up over all shards.
+    pub fn exact_memory_bytes(&self) -> u64 {
+        let bytes = |counters: &Arc<CachePadded<Counters>>| {
+            counters.entry_bytes.load(Ordering::Relaxed).wrapping_add(counters.table_bytes.load(Ordering::Relaxed))
+        };
+        self.counters.iter().map(bytes).fold(0, u64::wrapping_add)
+    }
+
     /// Allocations that were given up and wait to be freed, and those that were freed in the background.
     pub fn reclaimed_objects(&self) -> (u64, u64) {
         self.reclaimer.objects()
@@ -250,20 +265,49 @@ impl Engine {
         self.reclaimer.bytes()
     }
 
-    /// Sets hits, misses and expired keys to zero (CONFIG RESETSTAT). Takes no lock, because a transaction may hold
+    /// Sets hits, misses, expired and evicted keys to zero (CONFIG RESETSTAT). Takes no lock, because a transaction may hold
     /// them: a shard that counts in this very moment may keep its count.
     pub fn reset_statistics(&self) {
         for counters in &self.counters {
             counters.hits.store(0, Ordering::Relaxed);
             counters.misses.store(0, Ordering::Relaxed);
             counters.expired.store(0, Ordering::Relaxed);
+            counters.evicted.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Seconds of the access clock: 24 bits, wraps after 194 days, as Redis's LRU clock.
+    /// The access bits of an entry that is made now.
     #[inline]
-    pub fn access_clock(&self) -> u32 {
+    fn access_clock(&self) -> u32 {
         self.access.load().clock()
+    }
+
+    /// The access bits of an entry that had these, after an access.
+    #[inline]
+    fn touched(&self, moment: Moment, bits: u32) -> u32 {
+        if moment.counts() {
+            return self.frequency.touched(bits, moment.clock(), self.random());
+        }
+        moment.clock()
+    }
+
+    /// Seconds since the last access of an entry with these access bits; `None` where accesses are counted instead. Wraps
+    /// after 194 days, as Redis's LRU clock.
+    pub fn idle_seconds(&self, access: u32) -> Option<u32> {
+        let moment = self.access.load();
+        (!moment.counts()).then(|| idle_seconds(moment.clock(), access))
+    }
+
+    /// How often an entry with these access bits is accessed, as Redis's LFU counts; `None` where that is not counted.
+    pub fn frequency(&self, access: u32) -> Option<u8> {
+        let moment = self.access.load();
+        moment.counts().then(|| self.frequency.counter(access, moment.clock()))
+    }
+
+    /// Says whether accesses are counted, and how (maxmemory-policy, lfu-log-factor, lfu-decay-time in minutes).
+    pub fn set_frequency(&self, counts: bool, log_factor: u32, decay_minutes: u32, now_ms: u64) {
+        self.frequency.set(log_factor, decay_minutes);
+        self.access.set_counting(counts, now_ms / 1000);
     }
 
     /// Sets the access clock from the time.
@@ -288,6 +332,28 @@ impl Engine {
     }
 }
 
+/// Seconds between an access and the access clock, of 24 bits. It is wound by several threads: an access slightly ahead of
+/// it is of this very moment, and not of 194 days ago.
+fn idle_seconds(clock: u32, access: u32) -> u32 {
+    const CLOCK_MASK: u32 = 0x00ff_ffff;
+    const AHEAD_MAX: u32 = 3600;
+    let idle = clock.wrapping_sub(access) & CLOCK_MASK;
+    if idle > CLOCK_MASK - AHEAD_MAX { 0 } else { idle }
+}
+
 fn seed() -> u64 {
     getrandom::u64().unwrap_or_else(|_| clock::unix_us())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::idle_seconds;
+
+    #[test]
+    fn a_clock_that_is_ahead_is_no_idle_time() {
+        for (clock, access, idle) in [(1000, 990, 10), (1000, 1000, 0), (1000, 1001, 0), (0, 0x00ff_fffe, 2), (5, 6, 0)]
+        {
+            assert_eq!(idle_seconds(clock, access), idle, "at {clock}, marked {access}");
+        }
+    }
 }

@@ -147,6 +147,7 @@ pub struct Counters {
     pub hits: AtomicU64,
     pub misses: AtomicU64,
     pub expired: AtomicU64,
+    pub evicted: AtomicU64,
     /// Changes to keys.
     pub changes: AtomicU64,
     /// Bytes of entries and of what hangs on them.
@@ -189,6 +190,7 @@ impl Counters {
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             expired: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             entry_bytes: AtomicU64::new(0),
             table_bytes: AtomicU64::new(0),

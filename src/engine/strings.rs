@@ -123,7 +123,7 @@ impl Keyspace<'_> {
         if found.at.is_none() {
             let mut buffer = Vec::new();
             let length = modify(&mut buffer);
-            found.insert(Entry::buffer(key, buffer, None, found.access));
+            found.insert(Entry::buffer(key, buffer, None, found.moment.word()));
             return Ok(length);
         }
         let modified = found.change(|entry| entry.as_buffer_mut().map(modify));

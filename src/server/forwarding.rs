@@ -34,6 +34,7 @@ use crate::resp::arguments::{Arguments, OwnedArguments};
 use crate::resp::reply::{Protocol, ReplyWriter};
 use crate::services::Services;
 use crate::services::cluster::Cluster;
+use crate::services::eviction;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -452,13 +453,6 @@ impl ThisNode {
     }
 }
 
-impl ThisNode {
-    fn is_out_of_memory(&self) -> bool {
-        let limit = self.services.settings.load().maxmemory;
-        limit != 0 && crate::services::memory::counted_bytes(&self.services) > limit
-    }
-}
-
 fn address(node: &RoutingNode) -> Peer {
     SocketAddr::new(node.ip, node.port)
 }
@@ -531,7 +525,7 @@ impl Home for ThisNode {
             // A link holds the reply back until it may leave, or waits for it.
             return None;
         }
-        if command.spec.has(spec::DENYOOM) && self.is_out_of_memory() {
+        if command.spec.has(spec::DENYOOM) && eviction::is_out_of_memory(&self.services) {
             let mut bytes = Vec::new();
             super::dispatch::OUT_OF_MEMORY.write(&mut ReplyWriter::new(&mut bytes, protocol));
             return Some(bytes);

@@ -7,13 +7,13 @@ use super::socket::{Incoming, Socket};
 use crate::base::clock;
 use crate::commands::session::Session;
 use crate::commands::table;
-use crate::config::Config;
 use crate::engine::log::LogOffset;
 use crate::engine::log::gate::{Gate, Party};
 use crate::proxy::Proxy;
 use crate::services::Services;
 use crate::services::clients::Accepted;
-use crate::services::memory::{self, HeldHere};
+use crate::services::eviction;
+use crate::services::memory::HeldHere;
 use crate::services::statistics::ThreadCounters;
 use crossbeam::utils::CachePadded;
 use std::cell::RefCell;
@@ -164,12 +164,6 @@ impl Worker {
         // It may have been opened before the flag was up.
         log.look(gate)
     }
-
-    /// Whether memory is over `maxmemory`.
-    #[inline]
-    pub fn is_out_of_memory(&self, config: &Config) -> bool {
-        config.maxmemory != 0 && memory::counted_bytes(&self.services) > config.maxmemory
-    }
 }
 
 /// Wakes the connections whose replies may leave: one word from whoever keeps the log is for all of them.
@@ -211,6 +205,8 @@ async fn expire(services: Arc<Services>, index: usize, count: usize) {
         pause = Duration::from_millis(1000 / config.hz.clamp(1, 500));
         let now_ms = clock::unix_us() / 1000;
         services.engine.wind_access_clock(now_ms);
+        // Also where nobody asks for anything: the limit may have been lowered.
+        eviction::is_out_of_memory(&services);
         if services.settings.is_active_expire_on() {
             let started = clock::boot_us();
             let budget_us = EXPIRE_BUDGET_US * config.active_expire_effort;

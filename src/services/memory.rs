@@ -5,7 +5,7 @@
 use super::Services;
 use std::cell::Cell;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use tikv_jemalloc_ctl::{Access, AsName, arenas, epoch, stats};
 
 /// The allocator's figures, in bytes.
@@ -57,6 +57,10 @@ impl HeldHere {
 }
 
 static STARTUP: OnceLock<u64> = OnceLock::new();
+/// What the process has allocated besides keys and what connections hold, when it was last looked at.
+static ELSE: AtomicU64 = AtomicU64::new(0);
+/// What it was at the last look.
+static SEEN: AtomicU64 = AtomicU64::new(0);
 
 /// The figures of this moment.
 pub fn allocator() -> Allocator {
@@ -78,24 +82,35 @@ pub fn startup_bytes() -> u64 {
     STARTUP.get().copied().unwrap_or(0)
 }
 
-/// What `maxmemory` is compared with: what the start took, all keys with their tables, and what connections hold. Kept by
-/// every change, so that a look costs three loads.
+/// What `maxmemory` is compared with: all keys with their tables, what connections hold, and what else the process has
+/// allocated. Kept by every change, to within 2 MB, so that a look costs three loads.
 #[inline]
 pub fn counted_bytes(services: &Services) -> u64 {
-    startup_bytes() + services.engine.memory_bytes() + services.held.bytes()
+    services.engine.memory_bytes() + services.held.bytes() + ELSE.load(Ordering::Relaxed)
 }
 
-/// Bytes that the program uses: what the allocator has handed out, but for what only waits to be freed.
-pub fn used_bytes(services: &Services, allocator: Allocator) -> u64 {
-    allocator.allocated.saturating_sub(services.engine.unreclaimed_bytes())
+/// The same, exact to within what changes meanwhile: a load for each shard. What INFO calls used_memory.
+pub fn used_bytes(services: &Services) -> u64 {
+    services.engine.exact_memory_bytes() + services.held.bytes() + ELSE.load(Ordering::Relaxed)
 }
 
-/// Looks at the memory in use now: the first look is what the start took, the greatest is the peak. Called by the
-/// node's timer.
+/// Looks at the memory in use now: the first look is what the start took, the greatest is the peak; and what neither keys
+/// nor connections account for is taken over into the total where it has grown much, or is less. Called by the node's timer.
 pub fn observe(services: &Services) {
     let allocated = allocator().allocated;
-    STARTUP.get_or_init(|| allocated);
-    services.statistics.peak_memory_bytes.fetch_max(allocated, Ordering::Relaxed);
+    let is_first = STARTUP.set(allocated).is_ok();
+    // The allocator's caches, and what a connection is besides what it holds, come and go by about so much: keys are not
+    // to be evicted for it.
+    const NOISE_BYTES: u64 = 4 * 1024 * 1024;
+    let counted = services.engine.exact_memory_bytes() + services.held.bytes() + services.engine.unreclaimed_bytes();
+    let now = allocated.saturating_sub(counted);
+    // What is freed between the two looks is in one of them only: the next time will tell.
+    let lasting = now.min(SEEN.swap(now, Ordering::Relaxed));
+    let before = ELSE.load(Ordering::Relaxed);
+    if is_first || lasting < before || lasting > before + NOISE_BYTES {
+        ELSE.store(if is_first { now } else { lasting }, Ordering::Relaxed);
+    }
+    services.statistics.peak_memory_bytes.fetch_max(used_bytes(services), Ordering::Relaxed);
 }
 
 /// Bytes of the process in physical memory; 0 where the system does not say.

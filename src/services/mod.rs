@@ -6,6 +6,7 @@
 pub mod clients;
 pub mod cluster;
 pub mod descriptors;
+pub mod eviction;
 pub mod inbox;
 pub mod latency;
 pub mod log;
@@ -34,6 +35,7 @@ pub struct Services {
     pub statistics: statistics::Statistics,
     /// Bytes that connections hold, as their workers have told.
     pub held: memory::Held,
+    pub eviction: eviction::Eviction,
     pub pause: pause::Pause,
     /// Counts what is in the log, where somebody wants to know what that costs.
     pub log_reader: log_reader::LogReader,

@@ -22,6 +22,10 @@ pub async fn run(services: Arc<Services>) {
         for client in services.clients.list().iter().filter(|client| client.output_bytes.load(Ordering::Relaxed) > 0) {
             client.inbox.wake();
         }
+        // Where memory has a limit, what is not counted by every change must not run away either.
+        if turn.is_multiple_of(10) || services.settings.load().maxmemory != 0 {
+            super::memory::observe(&services);
+        }
         // Rates over a second, so that INFO shows calm numbers.
         if turn.is_multiple_of(10) {
             let statistics = &services.statistics;
@@ -40,7 +44,6 @@ pub async fn run(services: Arc<Services>) {
                 *last = now;
             }
             close_idle(&services);
-            super::memory::observe(&services);
         }
     }
 }

@@ -328,7 +328,7 @@ impl<T> Segments<T> {
 
     /// Visits up to `count` elements that stand together at a random place; for sampling (expiry, eviction),
     /// where a cheap rough choice will do. Looks at no more than 16 buckets for each one wanted.
-    pub fn sample(&self, random: u64, count: usize, mut visit: impl FnMut(&T)) {
+    pub fn sample<'s>(&'s self, random: u64, count: usize, mut visit: impl FnMut(&'s T)) {
         let tables = self.tables();
         let table = &tables[below(mix(random), tables.len())];
         let buckets = table.num_buckets();

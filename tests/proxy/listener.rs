@@ -173,6 +173,7 @@ fn services(cluster: Arc<Cluster>) -> Services {
         statistics: Default::default(),
         held: Default::default(),
         pause: Default::default(),
+        eviction: Default::default(),
         notifications: Default::default(),
         log_reader: Default::default(),
         run_id: String::new(),

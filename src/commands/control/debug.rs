@@ -114,25 +114,24 @@ fn object(control: &mut Control<'_>, key: &[u8], reply: &mut ReplyWriter<'_>) ->
         control.flow = transaction::busy(control.session, since_ms);
         return Ok(());
     };
-    let text = describe(&mut keyspace, key, engine.access_clock()).ok_or(CommandError::NoSuchKey)?;
+    let text = describe(&mut keyspace, key).ok_or(CommandError::NoSuchKey)?;
     reply.simple(&text);
     Ok(())
 }
 
 /// The line of DEBUG OBJECT. The address is not shown: it is of no use but to an attacker. `serializedlength` is what
 /// the value needs in memory, or the length of a string: nothing is serialized here.
-fn describe(keyspace: &mut Keyspace<'_>, key: &[u8], clock: u32) -> Option<String> {
+fn describe(keyspace: &mut Keyspace<'_>, key: &[u8]) -> Option<String> {
     let entry = keyspace.peek(key)?;
     let length = match entry.as_string() {
         Some(StringRef::Integer(value)) => StringRef::Integer(value).len(),
         Some(StringRef::Bytes(bytes)) => bytes.len() + 1,
         None => entry.memory_bytes(),
     };
-    let access = entry.access();
-    let idle = clock.wrapping_sub(access) & 0x00ff_ffff;
+    let (access, encoding) = (entry.access(), entry.encoding());
+    let idle = keyspace.idle_seconds(access).unwrap_or(0);
     Some(format!(
-        "Value at:0x0 refcount:1 encoding:{} serializedlength:{length} lru:{access} lru_seconds_idle:{idle}",
-        entry.encoding()
+        "Value at:0x0 refcount:1 encoding:{encoding} serializedlength:{length} lru:{access} lru_seconds_idle:{idle}"
     ))
 }
 

@@ -127,7 +127,7 @@ fn server(section: &mut Section<'_>) {
     section.field("uptime_in_days", uptime / 86400);
     section.field("hz", config.hz);
     section.field("configured_hz", config.hz);
-    section.field("lru_clock", services.engine.access_clock());
+    section.field("lru_clock", clock::unix_us() / 1_000_000 % (1 << 24));
     section.field("executable", executable);
     section.field("config_file", config.file.as_deref().unwrap_or(""));
     section.zeros(&["io_threads_active"]);
@@ -154,7 +154,7 @@ fn clients(section: &mut Section<'_>) {
 fn memory_section(section: &mut Section<'_>) {
     let services = section.services;
     let allocator = memory::allocator();
-    let allocated = memory::used_bytes(services, allocator);
+    let allocated = memory::used_bytes(services);
     let resident = memory::process_resident_bytes();
     let startup = memory::startup_bytes();
     let peak = services.statistics.peak_memory_bytes.fetch_max(allocated, Ordering::Relaxed).max(allocated);
@@ -182,7 +182,7 @@ fn memory_section(section: &mut Section<'_>) {
     section.zeros(&["used_memory_functions"]);
     section.bytes("used_memory_scripts", 0);
     section.bytes("maxmemory", config.maxmemory);
-    section.field("maxmemory_policy", "noeviction");
+    section.field("maxmemory_policy", &config.maxmemory_policy);
     section.field("allocator_frag_ratio", ratio(allocator.active, allocated));
     section.field("allocator_frag_bytes", allocator.active.saturating_sub(allocated));
     section.field("allocator_rss_ratio", ratio(allocator.resident, allocator.active));
@@ -246,8 +246,12 @@ fn stats(section: &mut Section<'_>) {
     section.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
     section.field("expired_keys", engine.expired);
     section.field("expired_stale_perc", "0.00");
-    section.zeros(&["expired_time_cap_reached_count", "expire_cycle_cpu_milliseconds", "evicted_keys"]);
-    section.zeros(&["evicted_clients", "total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
+    section.zeros(&["expired_time_cap_reached_count", "expire_cycle_cpu_milliseconds"]);
+    section.field("evicted_keys", engine.evicted);
+    section.zeros(&["evicted_clients"]);
+    let (total, current) = services.eviction.exceeded_ms();
+    section.field("total_eviction_exceeded_time", total);
+    section.field("current_eviction_exceeded_time", current);
     section.field("keyspace_hits", engine.hits);
     section.field("keyspace_misses", engine.misses);
     section.field("pubsub_channels", services.pubsub.channel_count(Space::Channel));

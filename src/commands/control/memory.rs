@@ -114,7 +114,7 @@ fn stats(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
     let engine = services.engine.statistics();
     let allocator = memory::allocator();
     let figures = figures(
-        Allocator { allocated: memory::used_bytes(services, allocator), ..allocator },
+        Allocator { allocated: memory::used_bytes(services), ..allocator },
         services.statistics.peak_memory_bytes.load(Ordering::Relaxed),
         engine.entry_bytes,
         engine.databases.iter().map(|(keys, _)| keys).sum(),
