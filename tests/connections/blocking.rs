@@ -35,6 +35,19 @@ fn clients_are_served_in_the_order_of_coming_and_what_they_sent_behind_comes_aft
 }
 
 #[test]
+fn who_waits_for_several_elements_takes_what_is_there() {
+    let server = Server::start(&[]);
+    let mut observer = server.client();
+    let mut first = blocked(&server, &mut observer, "BLMPOP 0 2 other list RIGHT COUNT 2", 1);
+    let mut second = blocked(&server, &mut observer, "BLMPOP 0 1 list LEFT COUNT 10", 2);
+    assert_eq!(observer.ask("RPUSH list a b c"), ":3");
+    assert_eq!(first.receive(), "*2 $4 list *2 $1 c $1 b");
+    assert_eq!(second.receive(), "*2 $4 list *1 $1 a");
+    assert_eq!(observer.ask("EXISTS list"), ":0");
+    assert_eq!(observer.ask("BLMPOP 0.001 1 list LEFT"), "*-1");
+}
+
+#[test]
 fn what_makes_a_key_ready_serves_whoever_waits_for_it() {
     let server = Server::start(&[]);
     let mut observer = server.client();
