@@ -14,6 +14,9 @@ ALL_KEYS = [key for keys in KEYS.values() for key in keys] + [b"missing"]
 # Ranges by member are specified only where all scores are the same: these commands have keys that nothing else writes but
 # ZADD with one score.
 LEX_KEYS = [b"y0", b"y1", b"y2"]
+# Which of several places at the same distance COUNT leaves is not specified either: it is asked of these keys alone, which
+# nothing but GEOADD writes, with places that are never the same.
+GEO_KEYS = [b"g0", b"g1", b"g2"]
 LEX = {"zrangebylex", "zrevrangebylex", "zlexcount", "zremrangebylex"}
 
 SMALL = ["0", "1", "-1", "2", "3", "5", "10", "-2", "-3", "-100", "100"]
@@ -47,9 +50,11 @@ BY_NAME = {
     "stop": (["-1", "0", "1", "2", "5", "100"], ["abc", "-9223372036854775808"]),
     "end": (["-1", "0", "1", "2", "5", "100"], ["abc", "-9223372036854775808"]),
     "protover": (["2", "3"], ["1", "4", "abc"]), "len": (["0", "1", "2", "5"], ["abc", "-1"]),
-    "longitude": (["13.361389", "15.087269", "2.35"], ["181", "abc"]),
-    "latitude": (["38.115556", "37.502669", "48.85"], ["86", "abc"]),
-    "radius": (["200", "1", "10000"], ["abc", "-1"]), "width": (["400"], ["-1"]), "height": (["400"], ["-1"]),
+    "longitude": (["13.361389", "15.087269", "2.35"], ["180", "-180", "181", "abc", "inf"]),
+    "latitude": (["38.115556", "37.502669", "48.85"], ["85.05112878", "86", "-90", "abc", "nan"]),
+    "radius": (["200", "1", "10000", "0", "1000", "3000.5", "500000", "5000000"], ["abc", "-1", "inf"]),
+    "width": (["400", "2000", "9000.25", "0", "3000000"], ["-1", "abc"]),
+    "height": (["400", "1000", "5000", "0", "7000000"], ["-1", "abc"]),
     "id": (["1-1", "2-1", "3-3", "5", "0", "0-0"], ["abc", "$", ">", "-", "18446744073709551616", "1-"]),
     "group": (["g1", "g2"], ["none"]), "consumer": (["c1", "c2"], ["none"]),
     "encoding": (["u8", "i8", "u4", "i16", "u63", "i64"], ["u64", "i65", "x8", "u0"]),
@@ -151,6 +156,13 @@ class Grammar:
                 words += self.node(node)
         if self.random.random() < 0.5:
             words[0] = words[0].upper()
+        source = 2 if name == "geosearchstore" else 1
+        has_count = any(word.upper() == b"COUNT" for word in words)
+        if entry["group"] == "geo" and (has_count or self.random.random() < 0.7):
+            words[source] = self.random.choice(GEO_KEYS)
+        if name == "geosearchstore":
+            # In another order of its arguments it would write the keys of GEOADD.
+            return words
         is_lex = name in ("zrange", "zrangestore") and b"BYLEX" in (word.upper() for word in words)
         if is_lex:
             words[1 if name == "zrange" else 2] = self.random.choice(LEX_KEYS)
@@ -212,6 +224,10 @@ class Grammar:
             named = "score"
         if named:
             return self.weighted(NAMED[named])
+        if name in ("longitude", "latitude") and self.random.random() < 0.95:
+            east = name == "longitude"
+            least, most = (13, 16) if east and self.random.random() < 0.5 else (-180, 180) if east else (-85, 85)
+            return b"%.6f" % self.random.uniform(least, most)
         if name in BY_NAME:
             return self.weighted(BY_NAME[name])
         if kind == "unix-time":

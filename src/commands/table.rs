@@ -38,6 +38,8 @@ const FAMILIES: &[&[CommandSpec]] = &[
     data::sorted_set::popping::COMMANDS,
     data::sorted_set::range::COMMANDS,
     data::sorted_set::sampling::COMMANDS,
+    data::geo::COMMANDS,
+    data::geo::search::COMMANDS,
     control::cluster::COMMANDS,
     control::config::COMMANDS,
     control::connection::COMMANDS,

@@ -181,7 +181,11 @@ impl<'a> ReplyWriter<'a> {
     }
 
     pub fn double(&mut self, value: f64) {
-        let text = crate::base::number::format_double(value);
+        self.double_text(&crate::base::number::format_double(value));
+    }
+
+    /// A double that is a text already.
+    pub fn double_text(&mut self, text: &str) {
         match self.protocol {
             Protocol::Resp2 => self.bulk(text.as_bytes()),
             Protocol::Resp3 => {

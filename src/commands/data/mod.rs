@@ -7,6 +7,7 @@ pub mod bitmap;
 pub mod blocking;
 pub mod expiry;
 pub mod generic;
+pub mod geo;
 pub mod hash;
 pub mod keyspace;
 pub mod list;

@@ -36,12 +36,12 @@ const NOT_A_NUMBER: CommandError = CommandError::text("ERR resulting score is no
 
 /// The words between ZADD's key and its first score.
 #[derive(Clone, Copy, Default)]
-struct AddOptions {
-    if_absent: bool,
-    if_present: bool,
+pub(super) struct AddOptions {
+    pub if_absent: bool,
+    pub if_present: bool,
     if_greater: bool,
     if_less: bool,
-    count_changed: bool,
+    pub count_changed: bool,
     increment: bool,
 }
 
@@ -140,7 +140,8 @@ impl<'a> Puts<'a> {
     }
 }
 
-fn add(
+/// Gives members of a sorted set scores, as the options say, and answers as ZADD does.
+pub(super) fn add(
     keyspace: &mut Keyspace<'_>,
     key: &[u8],
     pairs: &[(f64, &[u8])],
