@@ -53,6 +53,9 @@ bench: build test-tools ## throughput and server CPU per request beside redis-se
 bench-memory: build test-tools ## bytes per key beside redis-server
 	python3 benches/memory.py
 
+bench-eviction: build ## hit rate on a Zipf load and resident memory under a storm at maxmemory, beside redis-server
+	python3 benches/eviction.py
+
 bench-arguments: build test-tools ## cost per argument of requests with many, beside redis-server
 	python3 benches/arguments.py
 
@@ -81,4 +84,4 @@ memcheck: test-tools ## the files with unsafe code, under valgrind
 clean: ## remove what was built
 	$(CARGO) clean && rm -rf redis-compat-tests/.work
 
-.PHONY: help build run demo check test-tools unit compat compat-long test sim sim-long sim-planted bench bench-memory bench-arguments bench-instructions fmt fix lint docs verify memcheck clean
+.PHONY: help build run demo check test-tools unit compat compat-long test sim sim-long sim-planted bench bench-memory bench-eviction bench-arguments bench-instructions fmt fix lint docs verify memcheck clean

@@ -130,7 +130,7 @@ fn is_over(services: &Services, limit: u64) -> bool {
     if limit > EXACT_BELOW || rough > limit + TOTAL_SLACK {
         return rough > limit;
     }
-    memory::used_bytes(services) > limit
+    memory::used_bytes(services) + memory::between_bytes() > limit
 }
 
 impl Eviction {

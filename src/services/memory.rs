@@ -59,7 +59,9 @@ impl HeldHere {
 static STARTUP: OnceLock<u64> = OnceLock::new();
 /// What the process has allocated besides keys and what connections hold, when it was last looked at.
 static ELSE: AtomicU64 = AtomicU64::new(0);
-/// What it was at the last look.
+/// What lies unused between allocations, as far as it is counted.
+static BETWEEN: AtomicU64 = AtomicU64::new(0);
+/// [`ELSE`] at the last look, before anything was left out.
 static SEEN: AtomicU64 = AtomicU64::new(0);
 
 /// The figures of this moment.
@@ -82,11 +84,18 @@ pub fn startup_bytes() -> u64 {
     STARTUP.get().copied().unwrap_or(0)
 }
 
-/// What `maxmemory` is compared with: all keys with their tables, what connections hold, and what else the process has
-/// allocated. Kept by every change, to within 2 MB, so that a look costs three loads.
+/// What `maxmemory` is compared with: all keys with their tables, what connections hold, what else the process has
+/// allocated, and what lies unused between allocations. Kept by every change, to within 2 MB, so that a look costs a few
+/// loads.
 #[inline]
 pub fn counted_bytes(services: &Services) -> u64 {
-    services.engine.memory_bytes() + services.held.bytes() + ELSE.load(Ordering::Relaxed)
+    let [beside, between] = [&ELSE, &BETWEEN].map(|bytes| bytes.load(Ordering::Relaxed));
+    services.engine.memory_bytes() + services.held.bytes() + beside + between
+}
+
+/// Bytes in pages with something allocated in them that nothing is allocated in, as far as `maxmemory` counts them.
+pub fn between_bytes() -> u64 {
+    BETWEEN.load(Ordering::Relaxed)
 }
 
 /// The same, exact to within what changes meanwhile: a load for each shard. What INFO calls used_memory.
@@ -97,11 +106,16 @@ pub fn used_bytes(services: &Services) -> u64 {
 /// Looks at the memory in use now: the first look is what the start took, the greatest is the peak; and what neither keys
 /// nor connections account for is taken over into the total where it has grown much, or is less. Called by the node's timer.
 pub fn observe(services: &Services) {
-    let allocated = allocator().allocated;
-    let is_first = STARTUP.set(allocated).is_ok();
     // The allocator's caches, and what a connection is besides what it holds, come and go by about so much: keys are not
     // to be evicted for it.
     const NOISE_BYTES: u64 = 4 * 1024 * 1024;
+    // Of the limit, so much goes to what lies between allocations at most: where many keys have gone at once, nearly all of
+    // their pages lie so, and the keys that are left are not to go for it.
+    const BETWEEN_ONE_IN: u64 = 8;
+    let Allocator { allocated, active, .. } = allocator();
+    let most = services.settings.load().maxmemory / BETWEEN_ONE_IN;
+    BETWEEN.store(active.saturating_sub(allocated).saturating_sub(NOISE_BYTES).min(most), Ordering::Relaxed);
+    let is_first = STARTUP.set(allocated).is_ok();
     let counted = services.engine.exact_memory_bytes() + services.held.bytes() + services.engine.unreclaimed_bytes();
     let now = allocated.saturating_sub(counted);
     // What is freed between the two looks is in one of them only: the next time will tell.

@@ -191,6 +191,7 @@ fn memory_section(section: &mut Section<'_>) {
     section.field("rss_overhead_bytes", resident as i64 - allocator.resident as i64);
     section.field("mem_fragmentation_ratio", ratio(resident, allocated));
     section.field("mem_fragmentation_bytes", resident as i64 - allocated as i64);
+    section.field("mem_fragmentation_counted_for_evict", memory::between_bytes());
     section.zeros(&[
         "mem_not_counted_for_evict",
         "mem_replication_backlog",
