@@ -40,6 +40,7 @@ const FAMILIES: &[&[CommandSpec]] = &[
     data::sorted_set::sampling::COMMANDS,
     data::geo::COMMANDS,
     data::geo::search::COMMANDS,
+    data::stream::COMMANDS,
     control::cluster::COMMANDS,
     control::config::COMMANDS,
     control::connection::COMMANDS,

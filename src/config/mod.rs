@@ -150,6 +150,8 @@ pub struct EncodingLimits {
     pub set_max_listpack_value: usize,
     pub zset_max_listpack_entries: usize,
     pub zset_max_listpack_value: usize,
+    pub stream_node_max_bytes: usize,
+    pub stream_node_max_entries: usize,
 }
 
 /// Why a configuration was refused. Nothing was changed.
@@ -242,6 +244,8 @@ impl Config {
                 set_max_listpack_value: size("set-max-listpack-value"),
                 zset_max_listpack_entries: size("zset-max-listpack-entries"),
                 zset_max_listpack_value: size("zset-max-listpack-value"),
+                stream_node_max_bytes: size("stream-node-max-bytes"),
+                stream_node_max_entries: size("stream-node-max-entries"),
             },
             threads: size("threads"),
             cluster_enabled: yes("cluster-enabled") || !text("join").is_empty() || size("bootstrap-expect") > 0,

@@ -9,6 +9,7 @@ use crate::base::slot::Slot;
 use crate::values::Value;
 use crate::values::list::List;
 use crate::values::sorted_set::SortedSet;
+use crate::values::stream::{Edit, Fields, Id, Stream, put_bytes};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -40,6 +41,8 @@ pub(super) enum Change {
     Remove(u8, Vec<u8>),
     PopLowest(u8, u8),
     RemoveRanks(u8, u8, u8),
+    /// Edits of a stream: what, and of which entry, group or consumer.
+    Stream(u8, Vec<(u8, u8)>),
     Deadline(u8, Option<u16>),
     Rename(u8, u8),
     Copy(u8, u8, u8),
@@ -77,6 +80,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         2 => (100..120u8, few()).prop_map(|(k, v)| Change::Remove(k, v)),
         1 => (100..120u8, 0..4u8).prop_map(|(k, c)| Change::PopLowest(k, c)),
         1 => (100..120u8, 0..4u8, 0..4u8).prop_map(|(k, r, c)| Change::RemoveRanks(k, r, c)),
+        4 => (32..40u8, stream_edits(5)).prop_map(|(k, v)| Change::Stream(k, v)),
         2 => (0..120u8, prop::option::of(any::<u16>())).prop_map(|(k, d)| Change::Deadline(k, d)),
         3 => (0..120u8, 0..120u8).prop_map(|(k, t)| Change::Rename(k, t)),
         2 => (0..120u8, 0..120u8, any::<u8>()).prop_map(|(k, t, d)| Change::Copy(k, t, d)),
@@ -85,6 +89,36 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         1 => (any::<u8>(), any::<u8>()).prop_map(|(a, b)| Change::Swap(a, b)),
         1 => any::<u16>().prop_map(Change::Expire),
     ]
+}
+
+/// Up to so many edits of a stream.
+pub(super) fn stream_edits(most: usize) -> impl Strategy<Value = Vec<(u8, u8)>> {
+    prop::collection::vec((0..12u8, any::<u8>()), 1..most)
+}
+
+/// Makes edits of a stream, as a command would of what it finds.
+fn edit_stream(keys: &mut Keyspace<'_>, key: &[u8], numbers: &[(u8, u8)]) -> Result<(), WrongKind> {
+    for (what, number) in numbers {
+        let last = keys.peek_collection::<Stream>(key)?.map_or(Id::MIN, Stream::last_id);
+        let (group, consumer): (&[u8], &[u8]) = (&[b'g' + number % 3], &[b'c' + number / 3 % 5]);
+        let (at, id) = (u64::from(*number), Id::new(u64::from(number % 40), 0));
+        let mut items = Vec::new();
+        [group, consumer].iter().for_each(|item| put_bytes(&mut items, item));
+        let add = Fields::of_items(&items).map(|fields| Edit::Add { id: Id::new(last.ms + 1, at), fields });
+        let edit = match (what, add) {
+            (0..=4, Some(add)) => add,
+            (5, _) => Edit::Delete { id },
+            (6, _) => Edit::Trim { through: Id::new(u64::from(number % 20), 0) },
+            (7, _) => Edit::Group { group, last, read: Some(at) },
+            (8, _) => Edit::Consumer { group, consumer, seen: at, active: None },
+            (9, _) => Edit::Pending { group, consumer, id, delivered: at, count: 1 },
+            (10, _) => Edit::Acknowledge { group, id },
+            _ if *number > 200 => Edit::DropGroup { group },
+            _ => Edit::DropConsumer { group, consumer },
+        };
+        keys.stream_edit(key, &[edit], 1, event::STREAM_ADD)?;
+    }
+    Ok(())
 }
 
 /// Keys of a few slots, so that renames meet both cases.
@@ -172,6 +206,7 @@ pub(super) fn make(keys: &mut Keyspace<'_>, change: &Change, name: &dyn Fn(u8) -
             let select = |_: &SortedSet| start..start + *count as usize;
             let _ = keys.sorted_set_remove_range(&name(*k), select, event::SORTED_SET_REMOVE_RANKS);
         }
+        Change::Stream(k, edits) => drop(edit_stream(keys, &name(*k), edits)),
         Change::Deadline(k, after) => drop(keys.set_deadline(&name(*k), after.map(at))),
         Change::Rename(k, to) if k != to => drop(keys.rename(&name(*k), &name(*to))),
         Change::Copy(k, to, database) if k != to => drop(keys.copy(&name(*k), &name(*to), other(*database))),

@@ -8,12 +8,14 @@ use crate::values::hash::Hash;
 use crate::values::list::List;
 use crate::values::set::Set;
 use crate::values::sorted_set::SortedSet;
+use crate::values::stream::Stream;
 use crate::values::{Limits, Value};
 
 mod hash;
 mod list;
 mod set;
 mod sorted_set;
+mod stream;
 
 /// What a closure on a collection of another kind would be: the entry's kind was compared before.
 fn other_kind() -> ! {
@@ -62,6 +64,31 @@ collection!(List);
 collection!(Hash);
 collection!(Set);
 collection!(SortedSet);
+
+impl Collection for Stream {
+    const KIND: Kind = Kind::Stream;
+
+    fn of(value: &Value) -> Option<&Self> {
+        if let Value::Stream(stream) = value { Some(stream) } else { None }
+    }
+
+    fn of_mut(value: &mut Value) -> Option<&mut Self> {
+        if let Value::Stream(stream) = value { Some(stream) } else { None }
+    }
+
+    fn into_value(self) -> Value {
+        Value::Stream(Box::new(self))
+    }
+
+    fn new() -> Self {
+        Stream::new()
+    }
+
+    /// A stream without entries stays.
+    fn has_none(&self) -> bool {
+        false
+    }
+}
 
 impl Keyspace<'_> {
     /// The key's collection, for a command that reads it.

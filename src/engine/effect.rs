@@ -131,6 +131,12 @@ pub enum Effect<'a> {
         key: &'a [u8],
         members: Items<'a>,
     },
+    /// Changes of a stream, one after the other, each as [`crate::values::stream::Edit`] encodes it; it is made where there
+    /// is none.
+    StreamEdit {
+        key: &'a [u8],
+        edits: Items<'a>,
+    },
     /// The key holds this collection and nothing else; `image` is what [`crate::values::Value::write_image`] writes.
     PutValue {
         key: &'a [u8],
@@ -307,6 +313,7 @@ mod tags {
     pub(super) const LIST_INSERT: u8 = 31;
     pub(super) const LIST_SET: u8 = 32;
     pub(super) const LIST_REMOVE: u8 = 33;
+    pub(super) const STREAM_EDIT: u8 = 45;
 }
 
 impl<'a> Effect<'a> {
@@ -330,6 +337,7 @@ impl<'a> Effect<'a> {
             | Effect::SetRemove { key, .. }
             | Effect::SortedSetPut { key, .. }
             | Effect::SortedSetRemove { key, .. }
+            | Effect::StreamEdit { key, .. }
             | Effect::PutValue { key, .. }
             | Effect::Rename { key, .. }
             | Effect::Copy { key, .. }
@@ -391,6 +399,7 @@ impl<'a> Effect<'a> {
             tags::SET_REMOVE => Effect::SetRemove { key, members: Items::read(bytes)? },
             tags::SORTED_SET_PUT => Effect::SortedSetPut { key, members: Scored::read(bytes)? },
             tags::SORTED_SET_REMOVE => Effect::SortedSetRemove { key, members: Items::read(bytes)? },
+            tags::STREAM_EDIT => Effect::StreamEdit { key, edits: Items::read(bytes)? },
             tags::PUT_VALUE => Effect::PutValue { key, image: take_bytes(bytes)?, deadline: take_deadline(bytes)? },
             tags::RENAME => Effect::Rename { key, to: take_bytes(bytes)? },
             tags::COPY => Effect::Copy { key, to: take_bytes(bytes)?, database: take_u32(bytes)? },

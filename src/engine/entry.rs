@@ -36,6 +36,7 @@ pub enum Kind {
     Set,
     SortedSet,
     Hash,
+    Stream,
 }
 
 /// How the value is held.
@@ -175,6 +176,7 @@ impl Entry {
             Some(Value::Set(_)) => Kind::Set,
             Some(Value::SortedSet(_)) => Kind::SortedSet,
             Some(Value::Hash(_)) => Kind::Hash,
+            Some(Value::Stream(_)) => Kind::Stream,
         }
     }
 

@@ -5,6 +5,7 @@
 use super::entry::Entry;
 use crate::values::Value;
 use crate::values::element::{Digits, Element};
+use crate::values::stream::Cursor;
 use std::ops::Range;
 
 /// What is read under one lock, at most: a lock is held for well below a millisecond then.
@@ -17,7 +18,17 @@ pub(super) struct Portion {
 
 pub(super) const PORTION: Portion = Portion { elements: 512, bytes: 128 * 1024 };
 
-/// Elements that were read, one behind the other: of a hash each field and its value, of a string some of its bytes.
+/// Where reading goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Resume {
+    /// An index in a list, an offset in a string, or a hash position.
+    At(u64),
+    /// In a stream.
+    Stream(Cursor),
+}
+
+/// Elements that were read, one behind the other: of a hash each field and its value, of a string some of its
+/// bytes, of a stream the edits that make it.
 #[derive(Debug, Default)]
 pub struct Elements {
     bytes: Vec<u8>,
@@ -27,9 +38,21 @@ pub struct Elements {
 }
 
 impl Portion {
-    /// Reads what is next in a value from a place on, 0 at first: an index in a list, an offset in a string, or else a hash
-    /// position. Returns where to go on; `None` at the end. Packed collections, which are small, come whole.
-    pub(super) fn read(self, entry: &Entry, from: u64, elements: &mut Elements) -> Option<u64> {
+    /// Reads what is next in a value from a place on; `None` at first. Returns where to go on; `None` at the end.
+    pub(super) fn read(self, entry: &Entry, from: Option<&Resume>, elements: &mut Elements) -> Option<Resume> {
+        if let Some(Value::Stream(stream)) = entry.as_value() {
+            let begin = Cursor::default();
+            let from = if let Some(Resume::Stream(from)) = from { from } else { &begin };
+            let mut put = |edit: &[u8]| elements.put(Element::Bytes(edit));
+            return stream.read(from, self.elements, self.bytes, &mut put).map(Resume::Stream);
+        }
+        let from = if let Some(Resume::At(from)) = from { *from } else { 0 };
+        self.read_at(entry, from, elements).map(Resume::At)
+    }
+
+    /// The same from an index in a list, an offset in a string, or else a hash position. Packed collections, which are
+    /// small, come whole.
+    fn read_at(self, entry: &Entry, from: u64, elements: &mut Elements) -> Option<u64> {
         let Some(value) = entry.as_value() else { return self.read_string(entry, from, elements) };
         let element_bytes = value.memory_bytes() / value.len().max(1);
         let count = (self.bytes / element_bytes.max(1)).clamp(1, self.elements);
@@ -62,6 +85,7 @@ impl Portion {
                 };
                 sorted.scan(position.ok()?, count, put).map(u64::from)
             }
+            Value::Stream(_) => None,
         }
     }
 

@@ -11,6 +11,7 @@ use super::{Engine, Increment};
 use crate::base::identity::{Epoch, Position};
 use crate::base::slot::Slot;
 use crate::values::Value;
+use crate::values::stream::Edit;
 use std::collections::HashMap;
 
 /// Why an effect could not be applied: what is here is not what the effect was made of. Nothing was changed.
@@ -270,6 +271,11 @@ impl Keyspace<'_> {
             }
             Effect::SortedSetRemove { key, members } => {
                 self.sorted_set_remove(key, members.iter())?;
+            }
+            Effect::StreamEdit { key, edits } => {
+                let decoded: Option<Vec<Edit<'_>>> = edits.iter().map(Edit::decode).collect();
+                let edits = decoded.ok_or(ApplyError::Malformed)?;
+                self.stream_edit(key, &edits, edits.len(), event::STREAM_ADD)?;
             }
             Effect::PutValue { key, image, deadline } => {
                 let value = Value::from_image(image, &self.limits()).ok_or(ApplyError::Malformed)?;

@@ -5,18 +5,21 @@
 //!  2 hash         field value ...
 //!  3 set          member ...
 //!  4 sorted set   member score ...   a score: double, little endian; lowest first
+//!  5 stream       edit ...           what makes it of an empty one (`stream/edit`), each with its length in front
 //! ```
 //! The encoding of the value is not part of the image: the reader's own limits choose it. Tags are stable.
 //! Reading trusts nothing: damaged bytes give `None`, and never more memory than they have themselves.
 
 use super::element::{Digits, Element};
 use super::list::End;
-use super::{Hash, Limits, List, Set, SortedSet, Value};
+use super::stream::{self, Cursor, Edit};
+use super::{Hash, Limits, List, Set, SortedSet, Stream, Value};
 
 const LIST: u8 = 1;
 const HASH: u8 = 2;
 const SET: u8 = 3;
 const SORTED_SET: u8 = 4;
+const STREAM: u8 = 5;
 
 impl Value {
     /// Appends the image of the value.
@@ -43,6 +46,12 @@ impl Value {
                     put(out, member);
                     out.extend_from_slice(&score.to_le_bytes());
                 }
+            }
+            Self::Stream(stream) => {
+                out.push(STREAM);
+                let all =
+                    stream.read(&Cursor::default(), usize::MAX, usize::MAX, &mut |edit| stream::put_bytes(out, edit));
+                debug_assert_eq!(all, None);
             }
         }
     }
@@ -83,6 +92,13 @@ impl Value {
                     sorted_set.insert(member, score, limits);
                 }
                 Self::SortedSet(sorted_set)
+            }
+            STREAM => {
+                let mut stream = Stream::new();
+                while !bytes.is_empty() {
+                    stream.apply(&Edit::decode(take(bytes)?)?, limits);
+                }
+                Self::Stream(Box::new(stream))
             }
             _ => return None,
         };

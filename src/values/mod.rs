@@ -8,6 +8,7 @@
 //!   Hash       packed -> Segments of pairs
 //!   Set        intset -> packed -> Segments of members
 //!   SortedSet  packed -> Segments of handles + slots + rank tree
+//!   Stream     a tree of packed nodes; groups
 //! ```
 //! Memory is counted, never walked. Random numbers are arguments. `Segments` is also the table of the keyspace.
 
@@ -25,6 +26,7 @@ mod sampling;
 pub mod segments;
 pub mod set;
 pub mod sorted_set;
+pub mod stream;
 
 pub use element::{Digits, Element};
 pub use hash::Hash;
@@ -33,6 +35,7 @@ pub use list::List;
 pub use segments::Segments;
 pub use set::Set;
 pub use sorted_set::SortedSet;
+pub use stream::Stream;
 
 /// A value that is a collection.
 #[derive(Debug, Clone)]
@@ -45,6 +48,8 @@ pub enum Value {
     Set(Set),
     /// ZADD and its kin.
     SortedSet(SortedSet),
+    /// XADD and its kin.
+    Stream(Box<Stream>),
 }
 
 // What an entry of the keyspace pays for any collection in place.
@@ -58,6 +63,7 @@ impl Value {
             Self::Hash(_) => "hash",
             Self::Set(_) => "set",
             Self::SortedSet(_) => "zset",
+            Self::Stream(_) => "stream",
         }
     }
 
@@ -68,22 +74,25 @@ impl Value {
             Self::Hash(hash) => hash.encoding(),
             Self::Set(set) => set.encoding(),
             Self::SortedSet(sorted_set) => sorted_set.encoding(),
+            Self::Stream(stream) => stream.encoding(),
         }
     }
 
-    /// Number of elements, fields or members. A collection without any does not stay in a keyspace.
+    /// Number of elements, fields or members; of a stream, entries and what its groups hold. A collection without any does
+    /// not stay in a keyspace, but for a stream.
     pub fn len(&self) -> usize {
         match self {
             Self::List(list) => list.len(),
             Self::Hash(hash) => hash.len(),
             Self::Set(set) => set.len(),
             Self::SortedSet(sorted_set) => sorted_set.len(),
+            Self::Stream(stream) => stream.element_count(),
         }
     }
 
-    /// Whether there is nothing in the collection.
+    /// Whether there is nothing in the collection. A stream always has something: its last id.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        !matches!(self, Self::Stream(_)) && self.len() == 0
     }
 
     /// Bytes allocated by the value, beside the value itself. From counters: costs nothing.
@@ -93,6 +102,7 @@ impl Value {
             Self::Hash(hash) => hash.memory_bytes(),
             Self::Set(set) => set.memory_bytes(),
             Self::SortedSet(sorted_set) => sorted_set.memory_bytes(),
+            Self::Stream(stream) => stream.memory_bytes(),
         }
     }
 
@@ -103,6 +113,7 @@ impl Value {
             Self::Hash(hash) => hash.allocation_count(),
             Self::Set(set) => set.allocation_count(),
             Self::SortedSet(sorted_set) => sorted_set.allocation_count(),
+            Self::Stream(stream) => stream.allocation_count(),
         }
     }
 }

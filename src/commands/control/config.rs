@@ -142,5 +142,7 @@ pub fn apply(services: &Services, config: &Config) {
         set_max_listpack_value: limits.set_max_listpack_value,
         zset_max_listpack_entries: limits.zset_max_listpack_entries,
         zset_max_listpack_value: limits.zset_max_listpack_value,
+        stream_node_max_bytes: limits.stream_node_max_bytes,
+        stream_node_max_entries: limits.stream_node_max_entries,
     });
 }

@@ -70,6 +70,7 @@ pub fn type_name(kind: Kind) -> &'static str {
         Kind::Set => "set",
         Kind::SortedSet => "zset",
         Kind::Hash => "hash",
+        Kind::Stream => "stream",
     }
 }
 

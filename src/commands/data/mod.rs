@@ -14,4 +14,5 @@ pub mod list;
 pub mod random;
 pub mod set;
 pub mod sorted_set;
+pub mod stream;
 pub mod string;

@@ -114,6 +114,11 @@ pub fn sorted_set_remove<'a>(out: &mut Vec<u8>, key: &[u8], members: impl Iterat
     put_items(out, members);
 }
 
+pub fn stream_edit<'a>(out: &mut Vec<u8>, key: &[u8], edits: impl Iterator<Item = &'a [u8]>) {
+    begin(out, tags::STREAM_EDIT, key);
+    put_items(out, edits);
+}
+
 /// `image` appends the image of the value.
 pub fn put_value(out: &mut Vec<u8>, key: &[u8], deadline: Option<u64>, image: impl FnOnce(&mut Vec<u8>)) {
     begin(out, tags::PUT_VALUE, key);

@@ -32,6 +32,7 @@ fn show(effect: &Effect<'_>) -> String {
             format!("hash {} {}", text(key), pairs.join(","))
         }
         Effect::SetAdd { key, members } => format!("add {} {}", text(key), items(members)),
+        Effect::StreamEdit { key, edits } => format!("edit {} {}", text(key), items(edits)),
         Effect::SortedSetPut { key, members } => {
             format!("scores {} {:?}", text(key), members.iter().collect::<Vec<_>>())
         }
@@ -70,6 +71,7 @@ fn every_effect_reads_back() {
         |out| encode::sorted_set_put(out, b"k", [(&b"a"[..], 1.5), (b"b", f64::NEG_INFINITY)].into_iter()),
         &format!("scores k {:?}", [(&b"a"[..], 1.5), (b"b", f64::NEG_INFINITY)]),
     );
+    check(|out| encode::stream_edit(out, b"k", [&b"a"[..], b"b"].into_iter()), "edit k a,b");
     let put = Effect::PutValue { key: b"k", image: b"image", deadline: Some(0) };
     check(|out| encode::put_value(out, b"k", Some(0), |out| out.extend(b"image")), &format!("{put:?}"));
     check(|out| encode::rename(out, b"k", b"l"), &format!("{:?}", Effect::Rename { key: b"k", to: b"l" }));

@@ -5,6 +5,7 @@
 //!                                                  ^ below
 //!   list:                   |sent, from the front  |         not sent         |
 //!                            <------- sent ------->                           ^ length
+//!   stream:                 |sent, by id; then by group and id or name |     ^ the cursor
 //! ```
 //! An effect on what is sent goes on at once; what it does to the rest will be seen when that is read. The first piece
 //! comes behind the deletion of the key, so it replaces what the target may have, and the last is followed by the deadline.
@@ -12,9 +13,10 @@
 
 use crate::engine::effect::{Effect, Side, encode};
 use crate::engine::entry::{Entry, Kind};
-use crate::engine::portion::{Elements, Portion};
+use crate::engine::portion::{Elements, Portion, Resume};
 use crate::values::hashing::table_hash;
 use crate::values::segments::hash_position;
+use crate::values::stream::{Cursor, Edit};
 use std::ops::Range;
 
 /// A member takes longer to find its place in a sorted set, among others of its score, than another element by this.
@@ -27,12 +29,14 @@ pub(super) struct Part {
     sent: Sent,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Sent {
     /// Elements of a hash, a set or a sorted set with hash positions below this.
     Below(Kind, u32),
     /// So many elements of a list at its front, and how many it has.
     Front { sent: u64, length: u64 },
+    /// What is before this in a stream.
+    Before(Cursor),
 }
 
 /// How an effect on the key goes on.
@@ -53,6 +57,7 @@ impl Part {
     pub(super) fn new(entry: &Entry) -> Part {
         let sent = match entry.kind() {
             Kind::List => Sent::Front { sent: 0, length: 0 },
+            Kind::Stream => Sent::Before(Cursor::default()),
             kind => Sent::Below(kind, 0),
         };
         Part { key: entry.key().into(), sent }
@@ -61,31 +66,42 @@ impl Part {
     /// Reads the next piece, as effects, from the entry as it is behind the last effect that came by. Whether it is the
     /// last one; `None` where the entry is not what those effects say.
     pub(super) fn read(&mut self, entry: &Entry, portion: Portion, effects: &mut Vec<Vec<u8>>) -> Option<bool> {
-        let from = match self.sent {
-            Sent::Front { sent, .. } if entry.kind() == Kind::List => sent,
-            Sent::Below(kind, below) if entry.kind() == kind => u64::from(below),
+        let from = match &self.sent {
+            Sent::Front { sent, .. } if entry.kind() == Kind::List => Resume::At(*sent),
+            Sent::Below(kind, below) if entry.kind() == *kind => Resume::At(u64::from(*below)),
+            Sent::Before(cursor) if entry.kind() == Kind::Stream => Resume::Stream(cursor.clone()),
             _ => return None,
         };
         let mut elements = Elements::default();
-        let next = portion.read(entry, from, &mut elements);
+        let next = portion.read(entry, Some(&from), &mut elements);
+        let is_last = next.is_none();
         match &mut self.sent {
             Sent::Front { sent, length } => {
                 *length = entry.as_value()?.len() as u64;
                 *sent += elements.len() as u64;
             }
             // Behind the last one nothing more is asked.
-            Sent::Below(_, below) => *below = next.and_then(|next| u32::try_from(next).ok()).unwrap_or(*below),
+            Sent::Below(_, below) => {
+                if let Some(Resume::At(next)) = next {
+                    *below = u32::try_from(next).unwrap_or(*below);
+                }
+            }
+            Sent::Before(cursor) => {
+                if let Some(Resume::Stream(next)) = next {
+                    *cursor = next;
+                }
+            }
         }
         let (read, at_once) = (elements.len(), self.applied_at_once(portion));
         for from in (0..read).step_by(at_once) {
             effects.push(self.encode(&elements, from..read.min(from.saturating_add(at_once))));
         }
-        if next.is_none() && entry.deadline().is_some() {
+        if is_last && entry.deadline().is_some() {
             let mut encoded = Vec::new();
             encode::set_deadline(&mut encoded, &self.key, entry.deadline());
             effects.push(encoded);
         }
-        Some(next.is_none())
+        Some(is_last)
     }
 
     /// The effect that adds elements behind those that are sent.
@@ -102,6 +118,7 @@ impl Part {
                 encode::sorted_set_put(&mut out, key, items.zip(scores[some].iter().copied()));
             }
             Sent::Below(..) => encode::set_add(&mut out, key, items),
+            Sent::Before(_) => encode::stream_edit(&mut out, key, items),
         }
         out
     }
@@ -187,6 +204,11 @@ impl Part {
             (Effect::SortedSetRemove { members, .. }, Sent::Below(Kind::SortedSet, below)) => {
                 let below = *below;
                 self.cut_items(members.iter().filter(|member| is_below(member, below)), encode::sorted_set_remove)
+            }
+            (Effect::StreamEdit { edits, .. }, Sent::Before(cursor)) => {
+                let cursor = cursor.clone();
+                let is_sent = |edit: &&[u8]| Edit::decode(edit).is_some_and(|edit| cursor.is_behind(&edit));
+                self.cut_items(edits.iter().filter(is_sent), encode::stream_edit)
             }
             // The collection was emptied, and the key holds something else by now.
             _ => Passage::Again,

@@ -63,7 +63,7 @@ fn large_change() -> impl Strategy<Value = Change> {
     let many = || prop::collection::vec(0..60u8, 1..30);
     let pairs = || prop::collection::vec((0..60u8, any::<u8>()), 1..30);
     let side = || prop_oneof![Just(Side::Front), Just(Side::Back)];
-    let any_key = || prop_oneof![40..43u8, 60..62u8, 80..82u8, 100..102u8];
+    let any_key = || prop_oneof![36..38u8, 40..43u8, 60..62u8, 80..82u8, 100..102u8];
     prop_oneof![
         6 => (40..43u8, side(), many()).prop_map(|(k, s, v)| Change::Push(k, s, v)),
         6 => (40..43u8, side(), 0..30u8).prop_map(|(k, s, c)| Change::Pop(k, s, c)),
@@ -79,6 +79,7 @@ fn large_change() -> impl Strategy<Value = Change> {
         3 => (100..102u8, pairs()).prop_map(|(k, v)| Change::Put(k, v)),
         2 => (100..102u8, many()).prop_map(|(k, v)| Change::Remove(k, v)),
         1 => (100..102u8, 0..60u8).prop_map(|(k, c)| Change::PopLowest(k, c)),
+        6 => (36..38u8, changes::stream_edits(30)).prop_map(|(k, v)| Change::Stream(k, v)),
         3 => (any_key(), prop::option::of(any::<u16>())).prop_map(|(k, d)| Change::Deadline(k, d)),
         2 => any_key().prop_map(Change::Delete),
         1 => (any_key(), any::<u8>()).prop_map(|(k, v)| Change::Set(k, v, None)),

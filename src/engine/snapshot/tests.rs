@@ -7,6 +7,7 @@ use crate::engine::{Admission, Deadline, Keyspace};
 use crate::values::hash::Stored;
 use crate::values::list::End;
 use crate::values::sorted_set::Placed;
+use crate::values::stream::Edit;
 use crate::values::{Limits, Value};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -25,6 +26,8 @@ const LITTLE_PACKED: Limits = Limits {
     set_max_listpack_value: 64,
     zset_max_listpack_entries: 2,
     zset_max_listpack_value: 64,
+    stream_node_max_bytes: 4096,
+    stream_node_max_entries: 3,
 };
 
 /// Keys by database and name, with what is in them.
@@ -62,6 +65,7 @@ impl Found {
                     Kind::Set => Some(Value::Set(Default::default())),
                     Kind::Hash => Some(Value::Hash(Default::default())),
                     Kind::SortedSet => Some(Value::SortedSet(Default::default())),
+                    Kind::Stream => Some(Value::Stream(Default::default())),
                 };
                 let entry = match value {
                     Some(value) => Entry::value(key, value, deadline, 0),
@@ -103,6 +107,9 @@ fn add_elements(entry: &mut Entry, elements: &Elements) {
             while let (Some(field), Some(value)) = (items.next(), items.next()) {
                 assert_eq!(hash.set(field, value, &limits), Stored::Added);
             }
+        }
+        Some(Value::Stream(stream)) => {
+            items.for_each(|edit| _ = stream.apply(&Edit::decode(edit).expect("an edit"), &limits));
         }
         Some(Value::SortedSet(sorted)) => {
             for (member, score) in items.zip(elements.scores()) {
@@ -293,6 +300,7 @@ fn slots_of(change: &Change) -> Option<[Slot; 2]> {
         | Remove(key, _)
         | PopLowest(key, _)
         | RemoveRanks(key, _, _)
+        | Change::Stream(key, _)
         | Change::Deadline(key, _)
         | Move(key, _) => (key, key),
         Flush(_) | Swap(..) | Expire(_) => return None,

@@ -4,7 +4,7 @@ use super::saved::Saved;
 use super::{Head, Record, Snapshot};
 use crate::base::slot::Slot;
 use crate::engine::entry::{Entry, Kind};
-use crate::engine::portion::{Elements, PORTION, Portion};
+use crate::engine::portion::{Elements, PORTION, Portion, Resume};
 use crate::engine::shard::is_large;
 use crate::values::hashing::table_hash;
 
@@ -37,7 +37,7 @@ pub(super) struct Part {
     length: usize,
     deadline: Option<u64>,
     /// Where the next part begins; `None`: it is the first.
-    from: Option<u64>,
+    from: Option<Resume>,
 }
 
 /// What a walk reads of a slot.
@@ -74,7 +74,7 @@ impl Part {
     /// Reads the next elements from the entry; false: they are the last.
     fn read(&mut self, entry: &Entry, elements: &mut Elements) -> bool {
         elements.clear();
-        self.from = PART.read(entry, self.from.unwrap_or(0), elements);
+        self.from = PART.read(entry, self.from.as_ref(), elements);
         self.from.is_some()
     }
 }

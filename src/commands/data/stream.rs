@@ -1,0 +1,211 @@
+//! Streams: adding, reading by id, deleting and trimming. Waiting for entries is in `read`.
+
+use crate::commands::error::CommandError;
+use crate::commands::parse::{self, is};
+use crate::commands::spec::{
+    Access, Arity::*, BLOCKING, Begin, CommandResult, CommandSpec, DENYOOM, FAST, Find, KeySpec, MOVABLE_KEYS,
+    READONLY, STREAM, WRITE, data, keys,
+};
+use crate::engine::{Keyspace, event};
+use crate::resp::arguments::Arguments;
+use crate::resp::reply::ReplyWriter;
+use crate::values::stream::{Edit, Entry, Fields, Id, Precision, Stream};
+
+mod parsing;
+mod read;
+
+use parsing::{NewId, Trimming, bound_above, bound_below, strict_id};
+
+/// XREAD: the first half of what follows STREAMS.
+const READ_STREAMS: &[KeySpec] = &[streams(1)];
+
+const fn streams(from: i8) -> KeySpec {
+    KeySpec {
+        access: Access::ReadOnly,
+        effects: "access",
+        begin: Begin::Keyword("STREAMS", from),
+        find: Find::Range { last: -1, step: 1, limit: 2 },
+        notes: "",
+    }
+}
+
+const UNKNOWN_ORDER: &[&str] = &["nondeterministic_output"];
+
+pub const COMMANDS: &[CommandSpec] = &[
+    data("xadd", AtLeast(5), WRITE | DENYOOM | FAST, STREAM, keys::UPDATE, xadd).tips(UNKNOWN_ORDER),
+    data("xdel", AtLeast(3), WRITE | FAST, STREAM, keys::DELETE, xdel),
+    data("xlen", Exactly(2), READONLY | FAST, STREAM, keys::LOOK, xlen),
+    data("xrange", AtLeast(4), READONLY, STREAM, keys::READ, xrange),
+    data("xread", AtLeast(4), READONLY | BLOCKING | MOVABLE_KEYS, STREAM, READ_STREAMS, read::xread),
+    data("xrevrange", AtLeast(4), READONLY, STREAM, keys::READ, xrevrange),
+    data("xsetid", AtLeast(3), WRITE | DENYOOM | FAST, STREAM, keys::UPDATE, xsetid),
+    data("xtrim", AtLeast(4), WRITE, STREAM, keys::DELETE, xtrim).tips(UNKNOWN_ORDER),
+];
+
+/// Writes an id as a bulk string.
+pub fn write_id(reply: &mut ReplyWriter<'_>, id: Id) {
+    reply.bulk(id.to_string().as_bytes());
+}
+
+/// Writes an entry: its id, and its fields and values.
+pub fn write_entry(reply: &mut ReplyWriter<'_>, entry: &Entry<'_>) {
+    reply.array(2);
+    write_id(reply, entry.id);
+    reply.array(2 * entry.fields.len());
+    for (field, value) in entry.fields.iter() {
+        reply.bulk(field);
+        reply.bulk(value);
+    }
+}
+
+/// Writes entries, no more than `count`.
+fn write_entries<'a>(reply: &mut ReplyWriter<'_>, entries: impl Iterator<Item = Entry<'a>>, count: usize) {
+    let (begun, mut written) = (reply.begin(), 0);
+    for entry in entries.take(count) {
+        write_entry(reply, &entry);
+        written += 1;
+    }
+    reply.end_array(begun, written);
+}
+
+fn xadd(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let adding = parsing::adding(arguments, &keyspace.limits())?;
+    let pairs = arguments.len() - adding.fields_at;
+    if pairs < 2 || pairs % 2 == 1 {
+        return Err(CommandError::WrongArity("xadd".into()));
+    }
+    if adding.id == NewId::Given(Id::MIN) {
+        return Err(CommandError::text("ERR The ID specified in XADD must be greater than 0-0"));
+    }
+    let (key, now_ms) = (arguments.at(1), keyspace.now_ms());
+    let last = keyspace.peek_collection::<Stream>(key)?.map(Stream::last_id);
+    if last.is_none() && !adding.makes_stream {
+        reply.null();
+        return Ok(());
+    }
+    let id = adding.id.after(last.unwrap_or_default(), now_ms)?;
+    let mut items = Vec::with_capacity(arguments.total_bytes());
+    arguments.from(adding.fields_at).for_each(|item| crate::values::stream::put_bytes(&mut items, item));
+    let fields = Fields::of_items(&items).ok_or(CommandError::Syntax)?;
+    keyspace.stream_edit(key, &[Edit::Add { id, fields }], 1, event::STREAM_ADD)?;
+    if let Some(trimming) = adding.trimming {
+        trim(keyspace, key, trimming)?;
+    }
+    write_id(reply, id);
+    Ok(())
+}
+
+/// Trims a stream, if there is one. Returns how many entries went.
+fn trim(keyspace: &mut Keyspace<'_>, key: &[u8], trimming: Trimming) -> Result<usize, CommandError> {
+    let Some(stream) = keyspace.peek_collection::<Stream>(key)? else { return Ok(0) };
+    let before = stream.len();
+    let Some(through) = stream.trim_bound(trimming.keep, trimming.precision) else { return Ok(0) };
+    let count = if trimming.precision == Precision::Exact { 1 } else { before };
+    keyspace.stream_edit(key, &[Edit::Trim { through }], count.min(1), event::STREAM_TRIM)?;
+    Ok(before - keyspace.peek_collection::<Stream>(key)?.map_or(0, Stream::len))
+}
+
+fn xtrim(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let trimming = parsing::trimming(arguments, &keyspace.limits())?;
+    reply.count(trim(keyspace, arguments.at(1), trimming)?);
+    Ok(())
+}
+
+fn xlen(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    reply.count(keyspace.read_collection::<Stream>(arguments.at(1))?.map_or(0, Stream::len));
+    Ok(())
+}
+
+fn xrange(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    range(keyspace, arguments, false, reply)
+}
+
+fn xrevrange(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    range(keyspace, arguments, true, reply)
+}
+
+fn range(
+    keyspace: &mut Keyspace<'_>,
+    arguments: Arguments<'_>,
+    is_back: bool,
+    reply: &mut ReplyWriter<'_>,
+) -> CommandResult {
+    let (low, high) = if is_back { (3, 2) } else { (2, 3) };
+    let (low, high) = (bound_below(arguments.at(low))?, bound_above(arguments.at(high))?);
+    let mut count = usize::MAX;
+    let mut index = 4;
+    while index < arguments.len() {
+        if !is(arguments.at(index), "count") || index + 1 == arguments.len() {
+            return Err(CommandError::Syntax);
+        }
+        count = usize::try_from(parse::integer(arguments.at(index + 1))?).unwrap_or(0);
+        index += 2;
+    }
+    let stream = keyspace.read_collection::<Stream>(arguments.at(1))?;
+    match stream {
+        None => reply.array(0),
+        Some(_) if count == 0 => reply.null_array(),
+        Some(stream) if is_back => write_entries(reply, stream.range_back(low, high), count),
+        Some(stream) => write_entries(reply, stream.range(low, high), count),
+    }
+    Ok(())
+}
+
+fn xdel(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let key = arguments.at(1);
+    let Some(stream) = keyspace.peek_collection::<Stream>(key)? else {
+        reply.integer(0);
+        return Ok(());
+    };
+    let ids: Vec<Id> = arguments.from(2).map(|id| strict_id(id, 0)).collect::<Result<_, _>>()?;
+    let mut found: Vec<Id> = ids.into_iter().filter(|id| stream.get(*id).is_some()).collect();
+    found.sort_unstable();
+    found.dedup();
+    let edits: Vec<Edit<'_>> = found.iter().map(|id| Edit::Delete { id: *id }).collect();
+    if !edits.is_empty() {
+        keyspace.stream_edit(key, &edits, edits.len(), event::STREAM_DELETE)?;
+    }
+    reply.count(edits.len());
+    Ok(())
+}
+
+fn xsetid(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let id = strict_id(arguments.at(2), 0)?;
+    let (mut added, mut max_deleted) = (None, Id::MIN);
+    let mut index = 3;
+    while index < arguments.len() {
+        let (option, value) = (arguments.at(index), arguments.get(index + 1).ok_or(CommandError::Syntax)?);
+        if is(option, "entriesadded") {
+            let count = u64::try_from(parse::integer(value)?);
+            added = Some(count.map_err(|_| CommandError::text("ERR entries_added must be positive"))?);
+        } else if is(option, "maxdeletedid") {
+            max_deleted = strict_id(value, 0)?;
+            if id < max_deleted {
+                return Err(CommandError::text(
+                    "ERR The ID specified in XSETID is smaller than the provided max_deleted_entry_id",
+                ));
+            }
+        } else {
+            return Err(CommandError::Syntax);
+        }
+        index += 2;
+    }
+    let key = arguments.at(1);
+    let stream = keyspace.peek_collection::<Stream>(key)?.ok_or(CommandError::NoSuchKey)?;
+    if id < stream.max_deleted_id() {
+        return Err(CommandError::text("ERR The ID specified in XSETID is smaller than current max_deleted_entry_id"));
+    }
+    if stream.last().is_some_and(|top| id < top.id) {
+        return Err(CommandError::text("ERR The ID specified in XSETID is smaller than the target stream top item"));
+    }
+    if !stream.is_empty() && added.is_some_and(|added| added < stream.len() as u64) {
+        return Err(CommandError::text(
+            "ERR The entries_added specified in XSETID is smaller than the target stream length",
+        ));
+    }
+    let max_deleted = if max_deleted == Id::MIN { stream.max_deleted_id() } else { max_deleted };
+    let counters = Edit::Counters { last: id, max_deleted, added: added.unwrap_or(stream.added()) };
+    keyspace.stream_edit(key, &[counters], 1, event::STREAM_SET_ID)?;
+    reply.ok();
+    Ok(())
+}
