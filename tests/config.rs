@@ -82,6 +82,8 @@ const ACTING: &[(&str, &str, &str)] = &[
     ("shutdown-timeout", "src/node.rs", "settings.load().cluster.shutdown_timeout"),
     ("slowlog-log-slower-than", "src/commands/control/config.rs", "config.slowlog_log_slower_than"),
     ("slowlog-max-len", "src/commands/control/config.rs", "config.slowlog_max_len"),
+    ("stream-node-max-bytes", "src/commands/control/config.rs", "limits.stream_node_max_bytes"),
+    ("stream-node-max-entries", "src/commands/control/config.rs", "limits.stream_node_max_entries"),
     ("tcp-keepalive", "src/server/listener.rs", "config.tcp_keepalive"),
     ("timeout", "src/services/timer.rs", ".timeout"),
     ("zset-max-listpack-entries", "src/commands/control/config.rs", "limits.zset_max_listpack_entries"),

@@ -51,7 +51,7 @@ pub(super) fn end(
                 gate::note(shown);
             }
             reply.raw(&bytes);
-            Some(None)
+            Some(error_in(&bytes))
         }
         Some(Ended::TimedOut) => {
             reply.raw(&blocked.wanted.given_up);
@@ -66,4 +66,10 @@ pub(super) fn end(
             None
         }
     }
+}
+
+/// The error that a reply is, if it is one.
+fn error_in(reply: &[u8]) -> Option<CommandError> {
+    let text = reply.strip_prefix(b"-")?;
+    Some(CommandError::Bytes(text.trim_ascii_end().to_vec()))
 }

@@ -196,9 +196,11 @@ impl Stream {
         self.groups.len()
     }
 
-    /// Whether an entry from this id on has been deleted, as far as is known.
+    /// Whether an entry from this id on has been deleted, among those that are left.
     pub fn has_gap_from(&self, from: Id) -> bool {
-        self.length > 0 && self.max_deleted != Id::MIN && from <= self.max_deleted
+        self.max_deleted != Id::MIN
+            && from <= self.max_deleted
+            && self.first().is_some_and(|first| first.id <= self.max_deleted)
     }
 
     /// How many entries were added up to this one, where that can be known.

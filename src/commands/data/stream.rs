@@ -1,23 +1,34 @@
-//! Streams: adding, reading by id, deleting and trimming. Waiting for entries is in `read`.
+//! Streams: adding, reading by id, deleting and trimming. Waiting for entries is in `read`, what groups read in `read_group`.
 
 use crate::commands::error::CommandError;
 use crate::commands::parse::{self, is};
 use crate::commands::spec::{
-    Access, Arity::*, BLOCKING, Begin, CommandResult, CommandSpec, DENYOOM, FAST, Find, KeySpec, MOVABLE_KEYS,
-    READONLY, STREAM, WRITE, data, keys,
+    Access, Arity::*, BLOCKING, Begin, CommandResult, CommandSpec, DENYOOM, FAST, Find, KeySpec, LOADING, MOVABLE_KEYS,
+    READONLY, STALE, STREAM, WRITE, container, data, keys,
 };
 use crate::engine::{Keyspace, event};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::values::stream::{Edit, Entry, Fields, Id, Precision, Stream};
 
+mod claim;
+mod group;
+mod info;
 mod parsing;
 mod read;
+mod read_group;
 
 use parsing::{NewId, Trimming, bound_above, bound_below, strict_id};
 
 /// XREAD: the first half of what follows STREAMS.
 const READ_STREAMS: &[KeySpec] = &[streams(1)];
+/// XREADGROUP: the same, behind GROUP.
+const READ_GROUP_STREAMS: &[KeySpec] = &[streams(4)];
+/// The key of a subcommand.
+const INSERTED: &[KeySpec] = &[keys::one(2, Access::ReadWrite, "insert")];
+const UPDATED: &[KeySpec] = &[keys::one(2, Access::ReadWrite, "update")];
+const DELETED: &[KeySpec] = &[keys::one(2, Access::ReadWrite, "delete")];
+const SHOWN: &[KeySpec] = &[keys::one(2, Access::ReadOnly, "access")];
 
 const fn streams(from: i8) -> KeySpec {
     KeySpec {
@@ -32,14 +43,37 @@ const fn streams(from: i8) -> KeySpec {
 const UNKNOWN_ORDER: &[&str] = &["nondeterministic_output"];
 
 pub const COMMANDS: &[CommandSpec] = &[
+    data("xack", AtLeast(4), WRITE | FAST, STREAM, keys::UPDATE, group::xack),
     data("xadd", AtLeast(5), WRITE | DENYOOM | FAST, STREAM, keys::UPDATE, xadd).tips(UNKNOWN_ORDER),
+    data("xautoclaim", AtLeast(6), WRITE | FAST, STREAM, keys::DELETE, claim::xautoclaim).tips(UNKNOWN_ORDER),
+    data("xclaim", AtLeast(6), WRITE | FAST, STREAM, keys::UPDATE, claim::xclaim).tips(UNKNOWN_ORDER),
     data("xdel", AtLeast(3), WRITE | FAST, STREAM, keys::DELETE, xdel),
+    container("xgroup", 0, 0, GROUP),
+    container("xinfo", 0, 0, INFO),
     data("xlen", Exactly(2), READONLY | FAST, STREAM, keys::LOOK, xlen),
+    data("xpending", AtLeast(3), READONLY, STREAM, keys::READ, group::xpending).tips(UNKNOWN_ORDER),
     data("xrange", AtLeast(4), READONLY, STREAM, keys::READ, xrange),
     data("xread", AtLeast(4), READONLY | BLOCKING | MOVABLE_KEYS, STREAM, READ_STREAMS, read::xread),
+    data("xreadgroup", AtLeast(7), WRITE | BLOCKING | MOVABLE_KEYS, STREAM, READ_GROUP_STREAMS, read_group::xreadgroup),
     data("xrevrange", AtLeast(4), READONLY, STREAM, keys::READ, xrevrange),
     data("xsetid", AtLeast(3), WRITE | DENYOOM | FAST, STREAM, keys::UPDATE, xsetid),
     data("xtrim", AtLeast(4), WRITE, STREAM, keys::DELETE, xtrim).tips(UNKNOWN_ORDER),
+];
+
+const GROUP: &[CommandSpec] = &[
+    data("create", AtLeast(5), WRITE | DENYOOM, STREAM, INSERTED, group::create),
+    data("createconsumer", Exactly(5), WRITE | DENYOOM, STREAM, INSERTED, group::create_consumer),
+    data("delconsumer", Exactly(5), WRITE, STREAM, DELETED, group::delete_consumer),
+    data("destroy", Exactly(4), WRITE, STREAM, DELETED, group::destroy),
+    data("help", Exactly(2), LOADING | STALE, STREAM, &[], group::group_help),
+    data("setid", AtLeast(5), WRITE, STREAM, UPDATED, group::set_id),
+];
+
+const INFO: &[CommandSpec] = &[
+    data("consumers", Exactly(4), READONLY, STREAM, SHOWN, info::consumers).tips(UNKNOWN_ORDER),
+    data("groups", Exactly(3), READONLY, STREAM, SHOWN, info::groups),
+    data("help", Exactly(2), LOADING | STALE, STREAM, &[], info::info_help),
+    data("stream", AtLeast(3), READONLY, STREAM, SHOWN, info::stream_info),
 ];
 
 /// Writes an id as a bulk string.
@@ -192,9 +226,6 @@ fn xsetid(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Rep
     }
     let key = arguments.at(1);
     let stream = keyspace.peek_collection::<Stream>(key)?.ok_or(CommandError::NoSuchKey)?;
-    if id < stream.max_deleted_id() {
-        return Err(CommandError::text("ERR The ID specified in XSETID is smaller than current max_deleted_entry_id"));
-    }
     if stream.last().is_some_and(|top| id < top.id) {
         return Err(CommandError::text("ERR The ID specified in XSETID is smaller than the target stream top item"));
     }
@@ -202,6 +233,9 @@ fn xsetid(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Rep
         return Err(CommandError::text(
             "ERR The entries_added specified in XSETID is smaller than the target stream length",
         ));
+    }
+    if id < stream.max_deleted_id() {
+        return Err(CommandError::text("ERR The ID specified in XSETID is smaller than current max_deleted_entry_id"));
     }
     let max_deleted = if max_deleted == Id::MIN { stream.max_deleted_id() } else { max_deleted };
     let counters = Edit::Counters { last: id, max_deleted, added: added.unwrap_or(stream.added()) };

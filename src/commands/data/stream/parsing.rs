@@ -20,7 +20,7 @@ pub(super) fn strict_id(text: &[u8], missing_seq: u64) -> Result<Id, CommandErro
 }
 
 /// The same, or `-` for the least id and `+` for the greatest.
-fn id(text: &[u8], missing_seq: u64) -> Result<Id, CommandError> {
+pub(super) fn id(text: &[u8], missing_seq: u64) -> Result<Id, CommandError> {
     match text {
         b"-" => Ok(Id::MIN),
         b"+" => Ok(Id::MAX),
