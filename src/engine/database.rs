@@ -32,12 +32,20 @@ impl Keyspace<'_> {
     pub(super) fn flush_slots(&mut self, database: Option<usize>, slots: &SlotRanges) -> u64 {
         let (now_ms, placement) = (self.now_ms, self.engine.placement());
         let databases = database.map_or(0..self.engine.database_count(), |database| database..database + 1);
-        let mut count = 0;
+        let (mut count, mut ready) = (0, Vec::new());
         for index in self.locks.indexes() {
             let shard = self.locks.shard(index);
+            // Who reads for a group is told that its stream has gone.
+            for database in databases.clone() {
+                ready
+                    .extend(waited_for(shard, index, placement, database).filter(|key| slots.contains(key.place.slot)));
+            }
             raise_present(shard, now_ms, placement, |watched_in| {
                 [databases.contains(&watched_in).then_some(watched_in), None]
             });
+        }
+        if !ready.is_empty() {
+            self.pending().ready.extend(ready);
         }
         for slot in slots.slots() {
             let slot_in_shard = placement.slot_in_shard(slot);
@@ -81,13 +89,7 @@ impl Keyspace<'_> {
             add(&shard.counters.changes, 1);
             // What somebody waits for may have come with the other database.
             for database in [first, second] {
-                let waited = shard.waiters.of_database(database);
-                let key = |(hash, slot, key): (u64, Slot, &[u8])| ReadyKey {
-                    place: Place { shard: index, slot_in_shard: placement.slot_in_shard(slot), slot, hash },
-                    database,
-                    key: key.into(),
-                };
-                ready.extend(waited.map(key));
+                ready.extend(waited_for(shard, index, placement, database));
             }
         }
         if !ready.is_empty() {
@@ -196,6 +198,15 @@ impl Keyspace<'_> {
         }
         None
     }
+}
+
+/// The keys of a shard that are waited for in a database.
+fn waited_for(shard: &Shard, index: usize, placement: Placement, database: usize) -> impl Iterator<Item = ReadyKey> {
+    shard.waiters.of_database(database).map(move |(hash, slot, key)| ReadyKey {
+        place: Place { shard: index, slot_in_shard: placement.slot_in_shard(slot), slot, hash },
+        database,
+        key: key.into(),
+    })
 }
 
 /// Tells those who watch keys that exist, unexpired, in one of the databases that `databases` gives for the one in which
