@@ -26,6 +26,7 @@ impl std::fmt::Debug for CommandSpec {
 const FAMILIES: &[&[CommandSpec]] = &[
     data::string::COMMANDS,
     data::bitmap::COMMANDS,
+    data::bitmap::field::COMMANDS,
     data::generic::COMMANDS,
     data::expiry::COMMANDS,
     data::keyspace::COMMANDS,

@@ -24,6 +24,8 @@ pub(super) enum Change {
     Increment(u8, i8),
     Append(u8, u8),
     SetRange(u8, u8, u8),
+    /// Writes a byte, or nothing, to a string that has at least so many bytes.
+    Edit(u8, u8, Option<u8>),
     Delete(u8),
     Push(u8, Side, Vec<u8>),
     Pop(u8, Side, u8),
@@ -64,6 +66,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         3 => (0..20u8, any::<i8>()).prop_map(|(k, v)| Change::Increment(k, v)),
         2 => (0..30u8, any::<u8>()).prop_map(|(k, v)| Change::Append(k, v)),
         1 => (0..30u8, 0..10u8, any::<u8>()).prop_map(|(k, o, v)| Change::SetRange(k, o, v)),
+        1 => (0..30u8, 1..10u8, prop::option::of(any::<u8>())).prop_map(|(k, l, v)| Change::Edit(k, l, v)),
         3 => (0..120u8).prop_map(Change::Delete),
         3 => (40..60u8, side(), few()).prop_map(|(k, s, v)| Change::Push(k, s, v)),
         2 => (40..60u8, side(), 0..4u8).prop_map(|(k, s, c)| Change::Pop(k, s, c)),
@@ -171,6 +174,14 @@ pub(super) fn make(keys: &mut Keyspace<'_>, change: &Change, name: &dyn Fn(u8) -
         }
         Change::Append(k, v) => drop(keys.append(&name(*k), &[*v])),
         Change::SetRange(k, offset, v) => drop(keys.set_range(&name(*k), *offset as usize, &[*v])),
+        Change::Edit(k, least, written) => {
+            let _ = keys.edit_string(&name(*k), *least as usize, event::SET_BIT, |bytes, edit| {
+                if let (Some(byte), Some(first)) = (written, bytes.first_mut()) {
+                    *first = *byte;
+                    edit.wrote(0, &[*byte]);
+                }
+            });
+        }
         Change::Delete(k) => drop(keys.delete(&name(*k))),
         Change::Push(k, side, values) => drop(keys.list_push(&name(*k), *side, of(values).into_iter())),
         Change::Pop(k, side, count) => drop(keys.list_pop(&name(*k), *side, *count as usize, |_| {})),

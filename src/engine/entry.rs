@@ -23,6 +23,7 @@
 use crate::base::number;
 use crate::values::Value;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::borrow::Cow;
 use std::ptr::NonNull;
 
 /// Strings up to this length lie inline when they are set whole.
@@ -57,7 +58,15 @@ pub enum StringRef<'a> {
     Bytes(&'a [u8]),
 }
 
-impl StringRef<'_> {
+impl<'a> StringRef<'a> {
+    /// The bytes where they lie, or the digits.
+    pub fn to_bytes(&self) -> Cow<'a, [u8]> {
+        match self {
+            StringRef::Integer(value) => Cow::Owned(itoa::Buffer::new().format(*value).as_bytes().to_vec()),
+            StringRef::Bytes(bytes) => Cow::Borrowed(bytes),
+        }
+    }
+
     /// Length in bytes.
     pub fn len(&self) -> usize {
         match self {

@@ -47,6 +47,7 @@ const fn event(class: char, name: &'static str) -> Event {
 pub const SET: Event = event('$', "set");
 pub const APPEND: Event = event('$', "append");
 pub const SET_RANGE: Event = event('$', "setrange");
+pub const SET_BIT: Event = event('$', "setbit");
 pub const INCREMENT: Event = event('$', "incrby");
 pub const INCREMENT_FLOAT: Event = event('$', "incrbyfloat");
 pub const DELETE: Event = event('g', "del");
@@ -96,6 +97,8 @@ pub const CONSUMER_CREATE: Event = event('t', "xgroup-createconsumer");
 pub const CONSUMER_DELETE: Event = event('t', "xgroup-delconsumer");
 pub const EXPIRED: Event = event('x', "expired");
 pub const NEW: Event = event('n', "new");
+/// Nobody hears of it.
+pub const SILENT: Event = event(' ', "");
 pub const MISSED: Event = event('m', "keymiss");
 
 /// LPUSH, RPUSH.

@@ -4,6 +4,7 @@ use super::effect::encode;
 use super::entry::{Entry, StringRef};
 use super::event::{self, Event};
 use super::keyspace::{Deadline, Keyspace, WrongKind};
+use smallvec::SmallVec;
 use std::convert::Infallible;
 
 /// A number that a key is changed by, and what comes of it.
@@ -11,6 +12,22 @@ use std::convert::Infallible;
 pub struct Increment {
     pub change: i64,
     pub result: i64,
+}
+
+/// What an edit has done to a string.
+#[derive(Debug, Default)]
+pub struct StringEdit {
+    /// Zeros were appended before.
+    pub has_grown: bool,
+    /// Where bytes were written, and which.
+    changes: Vec<(usize, SmallVec<[u8; 16]>)>,
+}
+
+impl StringEdit {
+    /// Notes that these bytes were written there; each note is one change, as Redis counts them.
+    pub fn wrote(&mut self, offset: usize, bytes: &[u8]) {
+        self.changes.push((offset, SmallVec::from_slice(bytes)));
+    }
 }
 
 impl Keyspace<'_> {
@@ -100,6 +117,11 @@ impl Keyspace<'_> {
 
     /// Overwrites the key's string from `offset` on, filling a gap with zeros. Returns its length.
     pub fn set_range(&mut self, key: &[u8], offset: usize, bytes: &[u8]) -> Result<usize, WrongKind> {
+        self.set_range_as(key, offset, bytes, event::SET_RANGE)
+    }
+
+    /// The same for a command whose event is another one.
+    pub fn set_range_as(&mut self, key: &[u8], offset: usize, bytes: &[u8], event: Event) -> Result<usize, WrongKind> {
         let length = self.modify_buffer(key, |buffer| {
             if buffer.len() < offset + bytes.len() {
                 buffer.resize(offset + bytes.len(), 0);
@@ -108,8 +130,64 @@ impl Keyspace<'_> {
             buffer.len()
         })?;
         let place = self.place(key);
-        self.changed(place, key, event::SET_RANGE, |out| encode::set_range(out, key, offset as u64, bytes));
+        self.changed(place, key, event, |out| encode::set_range(out, key, offset as u64, bytes));
         Ok(length)
+    }
+
+    /// Makes the key this string, which is held as a buffer and not as a number, whatever it was.
+    pub fn set_buffer(&mut self, key: &[u8], bytes: Vec<u8>, deadline: Deadline, event: Event) {
+        let place = self.place(key);
+        let mut encoded = Vec::new();
+        let is_read = self.engine.log.is_read();
+        let mut found = self.lookup(place, key);
+        let deadline = match deadline {
+            Deadline::Keep => found.entry().and_then(Entry::deadline),
+            Deadline::Clear => None,
+            Deadline::At(at) => Some(at),
+        };
+        if is_read {
+            encode::set_string(&mut encoded, key, &bytes, deadline);
+        }
+        let access = found.moment.word();
+        found.put(Entry::buffer(key, bytes, deadline, access));
+        self.changed(place, key, event, |out| out.extend_from_slice(&encoded));
+    }
+
+    /// Edits the key's string in place, where it has been filled up with zeros to `least` bytes; a missing key is made.
+    /// The event is told once, where `edit` has noted a change.
+    ///
+    /// A string that only grows is no change to Redis; it is none to clients here, and goes to the log.
+    pub fn edit_string(
+        &mut self,
+        key: &[u8],
+        least: usize,
+        event: Event,
+        edit: impl FnOnce(&mut [u8], &mut StringEdit),
+    ) -> Result<(), WrongKind> {
+        let mut edited = StringEdit::default();
+        self.modify_buffer(key, |buffer| {
+            if buffer.len() < least {
+                buffer.resize(least, 0);
+                edited.has_grown = true;
+            }
+            edit(buffer, &mut edited);
+            buffer.len()
+        })?;
+        let place = self.place(key);
+        if edited.has_grown {
+            // Before the others, and told with the first of them.
+            let put = |out: &mut Vec<u8>| encode::set_range(out, key, least as u64 - 1, &[0]);
+            match edited.changes.is_empty() {
+                true => self.changed_by(0, place, key, event::SILENT, put),
+                false => self.publish(place, put),
+            }
+        }
+        let mut event = event;
+        for (offset, bytes) in &edited.changes {
+            self.changed(place, key, event, |out| encode::set_range(out, key, *offset as u64, bytes));
+            event = event::SILENT;
+        }
+        Ok(())
     }
 
     /// Holds the key's string as a buffer, as a command that modifies strings in place leaves it; its bytes stay.

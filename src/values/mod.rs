@@ -12,6 +12,7 @@
 //! ```
 //! Memory is counted, never walked. Random numbers are arguments. `Segments` is also the table of the keyspace.
 
+pub mod bits;
 pub mod element;
 pub mod geo;
 pub mod hash;

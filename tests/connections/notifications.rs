@@ -25,9 +25,19 @@ fn every_change_tells_its_event() {
     let (mut client, mut listener) = (server.client(), server.client());
     assert!(listener.ask("PSUBSCRIBE __keyevent@*__:*").starts_with("*3"));
     // As redis-server 7.0.15 tells them.
-    let cases: [(&[&str], &[&str]); 18] = [
+    let cases: [(&[&str], &[&str]); 19] = [
         (&["SET k v", "SET k v EX 100", "SET k v NX"], &["new k", "set k", "set k", "expire k"]),
         (&["GETSET k w", "APPEND k x", "SETRANGE k 2 y"], &["set k", "append k", "setrange k"]),
+        (
+            &[
+                "SETBIT k 3 1",
+                "SETBIT k 3 1",
+                "BITFIELD k SET u8 0 1 SET u8 8 2",
+                "BITFIELD k GET u8 0",
+                "BITOP OR k k",
+            ],
+            &["setbit k", "setbit k", "set k"],
+        ),
         (
             &["MSET a 1 b 2", "INCR a", "INCRBYFLOAT a 1"],
             &["new a", "set a", "new b", "set b", "incrby a", "incrbyfloat a"],

@@ -291,7 +291,7 @@ fn slots_of(change: &Change) -> Option<[Slot; 2]> {
         Set(key, ..) | SetKeeping(key, _) | Increment(key, _) | Append(key, _) | SetRange(key, ..) | Delete(key) => {
             (key, key)
         }
-        Insert(key, ..) | SetAt(key, ..) | RemoveAt(key, ..) | Trim(key, ..) => (key, key),
+        Change::Edit(key, ..) | Insert(key, ..) | SetAt(key, ..) | RemoveAt(key, ..) | Trim(key, ..) => (key, key),
         Push(key, ..) | Pop(key, ..) | HashSet(key, _) | HashRemove(key, _) | SetAdd(key, _) | SetRemove(key, _) => {
             (key, key)
         }
