@@ -70,6 +70,8 @@ BY_COMMAND = {
     ("zrangestore", "min"): "range", ("zrangestore", "max"): "range",
     ("zrange", "start"): "range", ("zrange", "stop"): "range",
     ("incrbyfloat", "increment"): "float", ("hincrbyfloat", "increment"): "double", ("zincrby", "increment"): "float",
+    ("xreadgroup", "id"): "read", ("xreadgroup", "milliseconds"): "short", ("xread", "milliseconds"): "short",
+    ("xadd", "id"): "add",
 }
 NAMED = {
     "lex": (["-", "+", "[a", "(b", "[c", "(alpha"], ["a", "", "[", "abc"]),
@@ -77,6 +79,9 @@ NAMED = {
     "float": (["0.5", "1.25", "-3", "1e3", "0.1", "3.3333"], ["abc", "nan", "inf", "", "1e400", " 1"]),
     # Without what only a long double holds: redis-server would make a key of it that the target does not have.
     "double": (["0.5", "1.25", "-3", "1e3", "0.1", "3.3333"], ["abc", "nan", "inf", "", " 1"]),
+    "short": (["1", "2"], ["-1", "abc"]),
+    "read": ([">", ">", ">", "0", "1-1"], ["$", "abc"]),
+    "add": (["1-1", "2-1", "3-3", "5", "6", "7-*", "8-1", "9-*"], ["*", "0-0", "abc", "18446744073709551616", "1-"]),
     "score": (["-inf", "+inf", "(1", "0", "1", "3.25", "(0", "100"], ["abc", "nan", "("]),
 }
 PATTERNS = [b"*", b"s*", b"?[0-2]", b"[^s]*", b"l1", b"\\*", b"*[a-c", b"", b"**1", b"h?", b"{*"]

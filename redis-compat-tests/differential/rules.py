@@ -21,6 +21,9 @@ RULES = [
          "read from two clocks at two moments: at most 3000 ms apart; -1 and -2 must be equal"),
     Rule("near_time", "time", "read from two clocks at two moments: at most 3 s apart"),
     Rule("near_stream_id", "xadd", "the id that * stands for begins with the time: at most 3000 ms apart"),
+    Rule("stream_info", "xinfo|stream xinfo|groups xinfo|consumers",
+         "times of two clocks, nodes of the implementation's tree, and what Redis 7.2 shows besides; the rest must be equal"),
+    Rule("pending", "xpending", "idle times of two clocks: at most 3000 ms apart"),
     Rule("doubles", "zadd zincrby zscore zmscore zrange zrevrange zrangebyscore zrevrangebyscore zpopmin zpopmax zmpop "
          "bzpopmin bzpopmax bzmpop zdiff zinter zunion zscan geodist geopos georadius georadius_ro georadiusbymember "
          "georadiusbymember_ro geosearch",

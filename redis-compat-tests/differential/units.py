@@ -7,7 +7,7 @@ SCAN is followed to its end. Shrinking removes whole units, so none of them lose
 import random
 from collections import namedtuple
 
-from grammar import ALL_KEYS, Grammar
+from grammar import ALL_KEYS, KEYS, Grammar
 
 # commands: lists of words, or PAUSE. kind: "plain", or "scan" (iterate the cursor of the only command).
 Unit = namedtuple("Unit", "connection commands kind")
@@ -44,6 +44,8 @@ class Units:
         return self.random.choices(names, [self.weight(name) for name in names])[0]
 
     def weight(self, name):
+        if name == "xreadgroup":
+            return 2
         if "blocking" in self.commands[name]["flags"]:
             return 0.05
         if name == "object|encoding":
@@ -53,6 +55,8 @@ class Units:
     def episode(self, count):
         """The units of one episode, `count` commands or a few more; it begins with both connections reset."""
         units = [Unit(0, [[b"FLUSHALL"]], "plain")]
+        if self.has("xgroup|create"):
+            units.append(self.groups_of_streams(0, KEYS["x"][0]))
         size, connection = 1, 0
         while size < count:
             if self.random.random() < 0.02:
@@ -69,7 +73,12 @@ class Units:
         if not self.in_multi[connection] and self.random.random() < 0.004 and self.has("set", "exists"):
             return self.elapse(connection)
         name = self.pick_name()
+        if not self.in_multi[connection] and name.startswith("xgroup|") and self.random.random() < 0.7:
+            return self.groups_of_streams(connection, self.random.choice(KEYS["x"]))
         words = self.grammar.draw(name)
+        if name == "xadd" and b"*" in words and self.random.random() < 0.9:
+            # The id that * stands for is each server's own, and the stream has to go.
+            words[words.index(b"*")] = b"%d-*" % self.random.randrange(1, 60)
         if self.in_multi[connection]:
             if self.random.random() < 0.15:
                 words, name = [b"EXEC"], "exec"
@@ -82,6 +91,11 @@ class Units:
         if not self.in_multi[connection] and self.is_special(name, words):
             return self.special(connection, name, words)
         return Unit(connection, [words], "plain")
+
+    @staticmethod
+    def groups_of_streams(connection, key):
+        """Nearly no random command names a group that is there, unless there are some."""
+        return Unit(connection, [[b"XGROUP", b"CREATE", key, group, b"0", b"MKSTREAM"] for group in (b"g1", b"g2")], "plain")
 
     def is_special(self, name, words):
         return (name in SAMPLERS or name in SCANS or name in ("randomkey", "hello", "incrbyfloat", "hincrbyfloat")
