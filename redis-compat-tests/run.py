@@ -27,6 +27,7 @@ def suites(server):
         # The seed is fixed, so that a run of CI is the same every time; the long form draws one.
         "differential": ["--target", template, "--seed", "2000"],
         "malformed": ["--target", template],
+        "payloads": ["--target", template],
         "clients": ["--server", binary],
         "moves": ["--server", binary],
         "faults": ["--server", binary],

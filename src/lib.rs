@@ -9,6 +9,8 @@ pub mod resp;
 
 pub mod values;
 
+pub mod rdb;
+
 pub mod config;
 
 pub mod engine;

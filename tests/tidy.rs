@@ -10,6 +10,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ("base", &[], "small vocabulary: no state, no I/O"),
     ("resp", &["base"], "the protocol knows no command and no engine"),
     ("values", &["base"], "data structures know no keys, no time, no RESP"),
+    ("rdb", &["base", "values"], "bytes to values and back: no file, no key, no engine"),
     ("config", &["base"], "parameters are data"),
     ("engine", &["base", "values"], "the engine knows no RESP, no cluster, no files, no sockets"),
     ("transport", &["base"], "links carry what upper layers mean without knowing it"),
@@ -23,7 +24,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "commands",
-        &["base", "resp", "values", "config", "engine", "transport", "cluster", "services"],
+        &["base", "resp", "values", "rdb", "config", "engine", "transport", "cluster", "services"],
         "commands know no socket",
     ),
     (
@@ -53,7 +54,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// What `commands/data` may import: a data handler runs unchanged in MULTI, behind a proxy, on a copy, in a test.
-const DATA_HANDLERS: &[&str] = &["base", "resp", "values", "engine", "commands"];
+const DATA_HANDLERS: &[&str] = &["base", "resp", "values", "rdb", "engine", "commands"];
 
 /// Lines a file may have before its first lines must say why it is one thing.
 const LINES_MAX: usize = 620;

@@ -27,6 +27,7 @@ const FAMILIES: &[&[CommandSpec]] = &[
     data::string::COMMANDS,
     data::bitmap::COMMANDS,
     data::bitmap::field::COMMANDS,
+    data::dump::COMMANDS,
     data::generic::COMMANDS,
     data::expiry::COMMANDS,
     data::keyspace::COMMANDS,

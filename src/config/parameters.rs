@@ -75,7 +75,7 @@ const CRASHES: &str = "this server writes no crash reports";
 /// Redis's words where it is built without its own allocator.
 const DEFRAGMENTATION: &str = "Active defragmentation cannot be enabled: it requires a Redis server compiled with a modified \
                                Jemalloc like the one shipped by default with the Redis source distribution";
-const DUMPS: &str = "this server has no DUMP and RESTORE yet";
+const DUMPS: &str = "payloads of RESTORE are always checked in full";
 const FOREGROUND: &str = "this server stays in the foreground";
 const MODULES: &str = "this server has no modules";
 const OOM_SCORE: &str = "this server does not adjust its OOM score yet";

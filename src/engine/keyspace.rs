@@ -435,8 +435,8 @@ impl<'e> Keyspace<'e> {
         count
     }
 
-    /// Puts a collection into the keyspace, in place of what was there.
-    pub(super) fn put_value(&mut self, key: &[u8], value: Value, deadline: Option<u64>, event: Event) {
+    /// Puts a collection, which is not empty, into the keyspace, in place of what was there.
+    pub fn put_value(&mut self, key: &[u8], value: Value, deadline: Option<u64>, event: Event) {
         let place = self.place(key);
         let entry = Entry::value(key, value, deadline, self.engine.access_clock());
         self.lookup(place, key).put(entry);

@@ -24,6 +24,7 @@ mod lookup;
 mod portion;
 mod prefetch;
 mod reclaim;
+mod remembering;
 pub mod shard;
 pub mod snapshot;
 mod strings;

@@ -5,6 +5,7 @@
 
 pub mod bitmap;
 pub mod blocking;
+pub mod dump;
 pub mod expiry;
 pub mod generic;
 pub mod geo;

@@ -1,0 +1,23 @@
+//! The checksum of payloads and files: CRC64 with Redis's polynomial (Jones).
+
+use crc::{CRC_64_REDIS, Crc, Table};
+
+const REDIS: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
+
+/// Shared: it is 32 KB of tables.
+static TABLES: Crc<u64, Table<16>> = REDIS;
+
+/// The checksum of some bytes.
+pub fn of(bytes: &[u8]) -> u64 {
+    TABLES.checksum(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_checksum_is_that_of_redis() {
+        // What DEBUG SELFTEST of Redis compares with.
+        assert_eq!(super::of(b"123456789"), 0xe9c6_d914_c4b8_d9ca);
+        assert_eq!(super::of(b""), 0);
+    }
+}

@@ -1,0 +1,70 @@
+//! The payload of DUMP, RESTORE and MIGRATE: one value, the version of the format, and a checksum of both.
+
+use super::value::{read, write};
+use super::{Content, Damaged, Reader, Reading, checksum, length};
+use crate::values::{Limits, Value};
+
+/// What is written: the version of Redis 7.0, so that it and everything later reads it.
+pub const VERSION: u16 = 10;
+/// The newest version of Redis's that is read: of kinds that are not known here a version says nothing.
+const REDIS_MAX: u16 = 16;
+/// The versions of Valkey that are read, from 9 on; before, it had Redis's.
+const VALKEY: std::ops::RangeInclusive<u16> = 80..=89;
+const FOOTER_BYTES: usize = 10;
+
+/// Why a payload was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A version that is not read here, or bytes that have changed on their way.
+    VersionOrChecksum,
+    /// It is what its writer wrote, and is no value.
+    Format,
+}
+
+impl From<Damaged> for Refusal {
+    fn from(_: Damaged) -> Refusal {
+        Refusal::Format
+    }
+}
+
+/// The payload of a string.
+pub fn of_string(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len() + 16 + FOOTER_BYTES);
+    length::write_string_value(&mut out, bytes);
+    finish(out)
+}
+
+/// The payload of a collection.
+pub fn of_value(value: &Value) -> Vec<u8> {
+    let mut out = vec![write::kind_of(value)];
+    write::write(&mut out, value);
+    finish(out)
+}
+
+fn finish(mut out: Vec<u8>) -> Vec<u8> {
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&checksum::of(&out).to_le_bytes());
+    out
+}
+
+/// The value of a payload. `now_ms` are Unix milliseconds: see [`Reading`].
+///
+/// # Errors
+/// Where version or checksum are wrong, or the value is.
+pub fn read(payload: &[u8], limits: &Limits, now_ms: u64) -> Result<Content, Refusal> {
+    let split = payload.len().checked_sub(FOOTER_BYTES).map(|at| payload.split_at(at));
+    let (body, mut footer) =
+        split.map(|(body, footer)| (body, Reader::new(footer))).ok_or(Refusal::VersionOrChecksum)?;
+    let version = u16::from_le_bytes(footer.array()?);
+    let expected = u64::from_le_bytes(footer.array()?);
+    let by_valkey = VALKEY.contains(&version);
+    let is_whole = checksum::of(&payload[..body.len() + 2]) == expected;
+    if !is_whole || version > REDIS_MAX && !by_valkey {
+        return Err(Refusal::VersionOrChecksum);
+    }
+    let mut reader = Reader::new(body);
+    let kind = reader.byte()?;
+    let content = read::read(kind, &mut reader, &Reading { limits, now_ms, by_valkey })?;
+    // What stands behind a value nobody has written.
+    if reader.is_empty() { Ok(content) } else { Err(Refusal::Format) }
+}
