@@ -43,7 +43,7 @@ fn key_line(key: &KeySpec) -> String {
     let begin = match key.begin {
         Begin::Index(index) => format!("index {index}"),
         Begin::Keyword(word, from) => format!("keyword {word} {from}"),
-        Begin::Unknown => "unknown".to_owned(),
+        Begin::Function(_) | Begin::Unknown => "unknown".to_owned(),
     };
     let find = match key.find {
         Find::Range { last, step, limit } => format!("range {last} {step} {limit}"),

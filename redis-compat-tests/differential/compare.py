@@ -210,8 +210,14 @@ def hello(_arguments, reference, target, _previous):
 
 
 def sorted_by_nothing(arguments, reference, target, previous):
-    if not any(word.upper() == b"BY" for word in arguments):
+    if reference.kind == "-" and b"can't be converted into double" in reference.value and target.kind == "*":
+        return None
+    words = [word.upper() for word in arguments]
+    has_zero = reference.kind == "*" and any(b"\0" in (item.value or b"") for item in reference.value)
+    if b"BY" not in words and not (b"ALPHA" in words and has_zero):
         return exact(arguments, reference, target, previous)
+    if b"LIMIT" in words and reference.kind == target.kind == "*" and len(reference.value) == len(target.value):
+        return None
     return unordered(arguments, reference, target, previous)
 
 

@@ -42,7 +42,9 @@ RULES = [
          "at the end compares the keys themselves"),
     Rule("hello", "hello", "server, version and id name the implementation; proto, mode, role are compared"),
     Rule("sorted_by_nothing", "sort sort_ro",
-         "elements that weigh the same, and sets sorted BY nosort, have no order"),
+         "elements that weigh the same, and sets sorted BY nosort, have no order, so a LIMIT may take any of them; Redis "
+         "refuses a number where an earlier one of any command was too large (it reads a stale errno), and compares texts up "
+         "to their first zero byte"),
 ]
 
 # Error texts that changed between Redis 7.0 and 7.2: (pattern of the reference, pattern of the target, reason).

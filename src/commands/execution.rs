@@ -7,7 +7,7 @@ use super::session::Session;
 use super::spec::{ALL_KEYS, FAST, Handler, ONE_SLOT, SKIP_SLOWLOG, WRITE};
 use super::table::Command;
 use crate::base::slot::Slot;
-use crate::engine::{Admission, Engine, Keyspace, Wait, Wanted};
+use crate::engine::{Admission, Keyspace, Wait, Wanted};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
@@ -87,10 +87,16 @@ fn lock<'e>(
     arguments: Arguments<'_>,
     slots: &[Slot],
     database: usize,
-    engine: &'e Engine,
+    services: &'e Services,
     now_ms: u64,
     wait: Wait,
 ) -> Option<Keyspace<'e>> {
+    let engine = &services.engine;
+    if services.cluster.is_none() && command.spec.spans(arguments) {
+        let mut keyspace = engine.try_lock_all(wait, database, now_ms)?;
+        keyspace.span_slots();
+        return Some(keyspace);
+    }
     if command.spec.has(ALL_KEYS) {
         if command.spec.has(ONE_SLOT)
             && let Some(slot) = number(arguments.at(2))
@@ -131,7 +137,7 @@ pub fn execute_data(
     let slots = &keys.slots[..];
     // Counted before it is asked whether there is room, so that no word of it is missed.
     let rooms = services.engine.log.rooms();
-    let Some(mut keyspace) = lock(command, arguments, slots, database, &services.engine, now_ms, wait) else {
+    let Some(mut keyspace) = lock(command, arguments, slots, database, services, now_ms, wait) else {
         return Executed::Busy;
     };
     let writes = command.spec.has(WRITE);

@@ -188,6 +188,9 @@ pub struct CommandSpec {
     /// Of a command whose keys may be on several nodes: asked by the proxy before it looks for them, so that a malformed
     /// request is answered alike wherever they are. The handler asks it too.
     pub check: Option<Check>,
+    /// Of a command that touches keys which its request does not name (SORT BY, GET): whether a request does. In a cluster
+    /// they must be in the slot of those that it names; elsewhere it takes every lock.
+    pub spans: Option<fn(Arguments<'_>) -> bool>,
     /// Whether the one key is the first argument: the common case, decided when the row is compiled.
     pub(crate) first_key_only: bool,
 }
@@ -219,6 +222,8 @@ pub enum Begin {
     Index(u8),
     /// Behind this word, looked for from this argument on (backwards from the end where it is negative).
     Keyword(&'static str, i8),
+    /// One key, where this says. COMMAND shows it as unknown.
+    Function(fn(Arguments<'_>) -> Option<usize>),
     Unknown,
 }
 
@@ -313,6 +318,7 @@ const fn row(
         subcommands: &[],
         handler,
         check: None,
+        spans: None,
         first_key_only,
     }
 }
@@ -342,6 +348,18 @@ impl CommandSpec {
         self
     }
 
+    /// The row of a command that touches keys which its request does not name, where this says so.
+    pub const fn spanning(mut self, spans: fn(Arguments<'_>) -> bool) -> CommandSpec {
+        self.spans = Some(spans);
+        self
+    }
+
+    /// Whether a request touches keys that it does not name, wherever they are.
+    #[inline]
+    pub fn spans(&self, arguments: Arguments<'_>) -> bool {
+        self.spans.is_some_and(|spans| spans(arguments))
+    }
+
     #[inline]
     pub fn has(&self, flags: Flags) -> bool {
         self.flags & flags != 0
@@ -359,6 +377,10 @@ impl CommandSpec {
         let mut valid = true;
         for spec in self.keys {
             let Some(begin) = spec.begin.locate(arguments) else { continue };
+            if let Begin::Function(_) = spec.begin {
+                visit(begin, spec);
+                continue;
+            }
             match spec.find.range(begin, arguments) {
                 Some((first, last, step)) => {
                     let mut index = first;
@@ -389,6 +411,7 @@ impl Begin {
                 };
                 found.map(|index| index + 1).filter(|index| *index < arguments.len())
             }
+            Begin::Function(locate) => locate(arguments),
             Begin::Unknown => None,
         }
     }

@@ -28,6 +28,7 @@ const FAMILIES: &[&[CommandSpec]] = &[
     data::bitmap::COMMANDS,
     data::bitmap::field::COMMANDS,
     data::dump::COMMANDS,
+    data::sort::COMMANDS,
     data::generic::COMMANDS,
     data::expiry::COMMANDS,
     data::keyspace::COMMANDS,

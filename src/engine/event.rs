@@ -63,6 +63,7 @@ pub const LIST_INSERT: Event = event('l', "linsert");
 pub const LIST_SET: Event = event('l', "lset");
 pub const LIST_REMOVE: Event = event('l', "lrem");
 pub const LIST_TRIM: Event = event('l', "ltrim");
+pub const SORT_STORE: Event = event('l', "sortstore");
 pub const HASH_SET: Event = event('h', "hset");
 pub const HASH_INCREMENT: Event = event('h', "hincrby");
 pub const HASH_INCREMENT_FLOAT: Event = event('h', "hincrbyfloat");

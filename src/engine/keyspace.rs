@@ -91,6 +91,8 @@ pub struct Keyspace<'e> {
     /// The last look has made its key, or has taken the last of it.
     pub(super) has_created: bool,
     pub(super) has_emptied: bool,
+    /// Keys that the request does not name may be touched, wherever they are.
+    spans_slots: bool,
     /// What is shown is noted: replies wait until it is kept.
     pub(super) is_gated: bool,
     pub(super) shown: Shown,
@@ -112,6 +114,7 @@ impl<'e> Keyspace<'e> {
             pending: None,
             has_created: false,
             has_emptied: false,
+            spans_slots: false,
             is_gated,
             shown,
         }
@@ -136,6 +139,17 @@ impl<'e> Keyspace<'e> {
     pub fn select(&mut self, database: usize) {
         debug_assert!(database < self.engine.database_count());
         self.database = database;
+    }
+
+    /// Says that a command may touch keys which its request does not name, wherever they are: all shards are locked, and all
+    /// keys are here.
+    pub fn span_slots(&mut self) {
+        self.spans_slots = true;
+    }
+
+    /// Whether a command may; else those in the slots of the keys that it names.
+    pub fn spans_slots(&self) -> bool {
+        self.spans_slots
     }
 
     /// Random bits.

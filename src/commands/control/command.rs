@@ -169,7 +169,7 @@ fn write_key_spec(key: &KeySpec, reply: &mut ReplyWriter<'_>) {
             reply.bulk(b"startfrom");
             reply.integer(from.into());
         }
-        Begin::Unknown => write_search("unknown", &[], reply),
+        Begin::Function(_) | Begin::Unknown => write_search("unknown", &[], reply),
     }
     reply.bulk(b"find_keys");
     match key.find {

@@ -180,8 +180,11 @@ fn locks_of(queue: &[Queued], watched: impl Iterator<Item = Slot>) -> (Vec<Slot>
 
 fn execute(control: &mut Control<'_>, queue: &[Queued], reply: &mut ReplyWriter<'_>) -> Outcome {
     let watched: Vec<(usize, Box<[u8]>)> = control.session.watching.keys.iter().cloned().collect();
-    let (slots, all) = locks_of(queue, watched.iter().map(|(_, key)| Slot::of_key(key)));
+    let (slots, mut all) = locks_of(queue, watched.iter().map(|(_, key)| Slot::of_key(key)));
     let services = control.services.clone();
+    let spans = |queued: &Queued| queued.command.spec.spans(queued.arguments.borrow());
+    let spans_slots = services.cluster.is_none() && queue.iter().any(spans);
+    all |= spans_slots;
     let (now_ms, database) = (control.now_ms, control.session.database);
     let (wait, since_ms) = control.session.wait(now_ms);
     let rooms = services.engine.log.rooms();
@@ -191,6 +194,9 @@ fn execute(control: &mut Control<'_>, queue: &[Queued], reply: &mut ReplyWriter<
         services.engine.try_lock_slots(wait, slots.iter().copied(), database, now_ms)
     };
     let Some(mut keyspace) = locked else { return Outcome::Busy { since_ms } };
+    if spans_slots {
+        keyspace.span_slots();
+    }
     let writes = queue.iter().any(|queued| queued.command.spec.has(WRITE));
     match keyspace.admits(&slots, writes) {
         Admission::Executes if !(all && keyspace.has_frozen()) => {}

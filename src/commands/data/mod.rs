@@ -14,6 +14,7 @@ pub mod keyspace;
 pub mod list;
 pub mod random;
 pub mod set;
+pub mod sort;
 pub mod sorted_set;
 pub mod stream;
 pub mod string;
