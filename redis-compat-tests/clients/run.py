@@ -6,7 +6,8 @@
   run.py --only redis-py        one client
   run.py --nodes 1              only one node, or only --nodes 3
 
-Against one node; against a cluster of three; and all cluster clients at once while a node joins and leaves again. Installs
+Against one node; against a cluster of three; and all cluster clients at once while a node joins and leaves again. Everyday
+recipes (queue, lock, leaderboard, ...) also through nodes that forward, for clients that know no cluster. Installs
 what is missing (see prepare.py). Every case reads back what it wrote; a client that stops before its last case is a
 failure. Ends with counts, and exits 0 only when nothing failed.
 """
@@ -129,11 +130,18 @@ def main():
         clients.update({name: (["node", script % ("node", "mjs")], environment) for name, environment in libraries.items()})
         return {name: client for name, client in clients.items() if not options.only or name in options.only.split(",")}
 
+    def recipes():
+        script = os.path.join(HERE, "cases", "recipes.%s")
+        clients = {"redis-py": ([python, script % "py"], {})}
+        clients.update({name: (["node", script % "mjs"], environment) for name, environment in libraries.items()})
+        return {"%s recipes" % name: client for name, client in clients.items() if not options.only or name in options.only.split(",")}
+
     count = tools.Count()
     if options.nodes != 3:
         single = Single(options.server_cmd)
         try:
             on_servers(single, chosen(tools.redis_cli, tools.redis_benchmark, ""), {"MODE": "single"}, count, "one node")
+            on_servers(single, recipes(), {"MODE": "single"}, count, "one node")
         finally:
             single.close()
     if options.nodes != 1:
@@ -145,9 +153,16 @@ def main():
         else:
             try:
                 on_servers(cluster, clients, {"MODE": "cases"}, count, "three")
+                on_servers(cluster, recipes(), {"MODE": "cluster"}, count, "three")
                 while_slots_move(cluster, clients, count)
             finally:
                 cluster.close()
+            if not cluster.redis:
+                forwarding = Cluster(options.server_cmd + " --routing proxy")
+                try:
+                    on_servers(forwarding, recipes(), {"MODE": "plain"}, count, "forwarded")
+                finally:
+                    forwarding.close()
     print("clients: %d passed, %d failed" % (count.passed, count.failed))
     return 1 if count.failed or not count.passed else 0
 
