@@ -52,7 +52,7 @@ fn what_makes_a_key_ready_serves_whoever_waits_for_it() {
     let server = Server::start(&[]);
     let mut observer = server.client();
     // What is done, and what the client that waits for `list` gets.
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["RPUSH list 1"], "*2 $4 list $1 1"),
         (&["RPUSH away 2", "RENAME away list"], "*2 $4 list $1 2"),
         (&["RPUSH away 3", "COPY away list", "DEL away"], "*2 $4 list $1 3"),
@@ -60,6 +60,7 @@ fn what_makes_a_key_ready_serves_whoever_waits_for_it() {
         (&["MULTI", "RPUSH list 6", "DEL list", "EXEC", "RPUSH list 7"], "*2 $4 list $1 7"),
         (&["SELECT 1", "RPUSH list 8", "SWAPDB 0 1", "SELECT 0"], "*2 $4 list $1 8"),
         (&["SET list string", "DEL list", "RPUSH list 9"], "*2 $4 list $1 9"),
+        (&["RPUSH away 10", "SORT away STORE list", "DEL away"], "*2 $4 list $2 10"),
     ];
     for (requests, expected) in cases {
         let mut client = blocked(&server, &mut observer, "BLPOP list 0", 1);

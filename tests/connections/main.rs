@@ -7,6 +7,7 @@ mod notifications;
 mod order;
 mod output;
 mod server;
+mod sorting;
 mod timing;
 
 use server::Server;

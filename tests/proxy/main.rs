@@ -9,6 +9,7 @@ mod listener;
 mod nodes;
 mod order;
 mod returning;
+mod sorting;
 mod waiting;
 
 use nodes::{Act, Node, Table, made_up, request, with_proxy};

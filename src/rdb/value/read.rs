@@ -11,6 +11,8 @@ use crate::values::{Digits, Element, Hash, Limits, List, Set, SortedSet, Value};
 /// What stands in front of a node of a list: it is one element, or a listpack.
 const PLAIN_NODE: u64 = 1;
 const PACKED_NODE: u64 = 2;
+/// The latest deadline of a field, in Unix milliseconds: Redis keeps them in 48 bits.
+const FIELD_DEADLINE_MAX: u64 = (1 << 48) - 2;
 /// "No deadline", where every field has one.
 const VALKEY_NONE: u64 = u64::MAX;
 
@@ -60,6 +62,8 @@ fn read_list(kind: u8, reader: &mut Reader<'_>, reading: &Reading<'_>) -> Result
             _ if kind == kind::LIST_QUICKLIST => {
                 push_all(&mut list, ziplist::Elements::new(&string)?, reading.limits)?;
             }
+            // An empty element has never had a node of its own.
+            PLAIN_NODE if kind == kind::LIST_QUICKLIST_2 && string.is_empty() => return Err(Damaged),
             PLAIN_NODE => list.push(End::Tail, &string, reading.limits),
             PACKED_NODE => push_all(&mut list, listpack::Elements::new(&string)?, reading.limits)?,
             _ => return Err(Damaged),
@@ -172,6 +176,9 @@ fn read_hash(kind: u8, reader: &mut Reader<'_>, reading: &Reading<'_>) -> Result
     let mut hash = Hash::new();
     // Fields have no deadlines here: those to come are forgotten, and what has passed its own is left out.
     let mut put = |field: Element<'_>, value: Element<'_>, deadline: Option<u64>| {
+        if deadline.is_some_and(|deadline| deadline > FIELD_DEADLINE_MAX) {
+            return Err(Damaged);
+        }
         if deadline.is_some_and(|deadline| deadline <= reading.now_ms) {
             return Ok(());
         }

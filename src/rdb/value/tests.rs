@@ -115,6 +115,7 @@ fn lists_are_read_in_every_form() {
     check(kind::LIST_QUICKLIST_2, &node(2, &listpack), "list a 1 300 -70000");
     check(kind::LIST_QUICKLIST_2, &node(1, b"plain"), "list plain");
     refused(kind::LIST_QUICKLIST_2, &node(3, &listpack));
+    refused(kind::LIST_QUICKLIST_2, &node(1, b""));
     refused(kind::LIST_QUICKLIST_2, &node(2, &packed(&[])));
     refused(kind::LIST, b"\0");
     refused(kind::LIST, b"\x81\xff\xff\xff\xff\xff\xff\xff\xff\x01a");
@@ -164,6 +165,7 @@ fn fields_whose_deadline_has_passed_are_left_out() {
     let triples = string(&packed(&["b", "2", "999", "c", "3", "1001", "a", "1", "0"]));
     check(kind::HASH_LISTPACK_DEADLINES_EARLY, &triples, "hash a=1 c=3");
     check(kind::HASH_LISTPACK_DEADLINES, &[&from[..], &triples].concat(), "hash a=1 c=3");
+    refused(kind::HASH_DEADLINES, b"\x01\x81\0\x01\0\0\0\0\0\0\x01a\x011");
     let valkey = [b"\x02\x01a\x011", &u64::MAX.to_le_bytes()[..], b"\x01b\x012", &999u64.to_le_bytes()].concat();
     let limits = Limits::default();
     let reading = Reading { by_valkey: true, ..reading(&limits) };
