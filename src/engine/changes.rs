@@ -35,7 +35,9 @@ pub(super) enum Change {
     RemoveAt(u8, u8, u8),
     Trim(u8, u8, u8),
     HashSet(u8, Vec<(u8, u8)>),
+    HashSetKeeping(u8, Vec<(u8, u8)>),
     HashRemove(u8, Vec<u8>),
+    HashDeadlines(u8, Vec<u8>, Option<u16>),
     SetAdd(u8, Vec<u8>),
     SetRemove(u8, Vec<u8>),
     SetPop(u8, u8),
@@ -75,7 +77,9 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         1 => (40..60u8, 0..6u8, 1..4u8).prop_map(|(k, i, s)| Change::RemoveAt(k, i, s)),
         1 => (40..60u8, 0..4u8, 0..6u8).prop_map(|(k, i, c)| Change::Trim(k, i, c)),
         3 => (60..80u8, pairs()).prop_map(|(k, v)| Change::HashSet(k, v)),
+        1 => (60..80u8, pairs()).prop_map(|(k, v)| Change::HashSetKeeping(k, v)),
         2 => (60..80u8, few()).prop_map(|(k, v)| Change::HashRemove(k, v)),
+        3 => (60..80u8, few(), prop::option::weighted(0.8, any::<u16>())).prop_map(|(k, v, d)| Change::HashDeadlines(k, v, d)),
         3 => (80..100u8, few()).prop_map(|(k, v)| Change::SetAdd(k, v)),
         2 => (80..100u8, few()).prop_map(|(k, v)| Change::SetRemove(k, v)),
         1 => (80..100u8, 0..4u8).prop_map(|(k, c)| Change::SetPop(k, c)),
@@ -202,6 +206,14 @@ pub(super) fn make(keys: &mut Keyspace<'_>, change: &Change, name: &dyn Fn(u8) -
             let pairs: Vec<_> = pairs.iter().map(|(f, v)| (&bytes[*f as usize][..], &bytes[*v as usize][..])).collect();
             let _ = keys.hash_set(&name(*k), pairs.into_iter());
         }
+        Change::HashSetKeeping(k, pairs) => {
+            let pairs: Vec<_> = pairs.iter().map(|(f, v)| (&bytes[*f as usize][..], &bytes[*v as usize][..])).collect();
+            let _ = keys.hash_set_keeping(&name(*k), pairs.into_iter(), event::HASH_INCREMENT);
+        }
+        Change::HashDeadlines(k, fields, after) => {
+            let fields = of(fields).into_iter().map(|field| (field, after.map(at)));
+            let _ = keys.hash_set_deadlines(&name(*k), fields, 1, event::HASH_EXPIRE);
+        }
         Change::HashRemove(k, fields) => drop(keys.hash_remove(&name(*k), of(fields).into_iter())),
         Change::SetAdd(k, members) => drop(keys.set_add(&name(*k), of(members).into_iter())),
         Change::SetRemove(k, members) => drop(keys.set_remove(&name(*k), of(members).into_iter())),
@@ -258,7 +270,11 @@ pub(super) fn parts(entry: &Entry) -> Vec<Vec<u8>> {
     let mut parts: Vec<Vec<u8>> = match entry.as_value() {
         Some(Value::Set(set)) => set.iter().map(|member| member.to_vec()).collect(),
         Some(Value::Hash(hash)) => {
-            hash.iter().map(|(field, value)| [field.to_vec(), value.to_vec()].concat()).collect()
+            let part = |field: Vec<u8>, value| {
+                let deadline = format!("{:?}", hash.deadline(&field)).into_bytes();
+                [field, value, deadline].concat()
+            };
+            hash.iter().map(|(field, value)| part(field.to_vec(), value.to_vec())).collect()
         }
         _ => vec![super::export::encode_entry(entry)],
     };

@@ -262,6 +262,8 @@ fn present(
 mod tests {
     use crate::base::slot::Slot;
     use crate::engine::effect::Side;
+    use crate::engine::event;
+    use crate::engine::shard::DatabaseCounters;
     use crate::engine::watches::Watch;
     use crate::engine::{Deadline, Engine, Increment, Keyspace, WrongKind};
     use std::sync::Arc;
@@ -272,13 +274,19 @@ mod tests {
     fn walk(engine: &Engine, databases: usize) -> (u64, u64) {
         // At time 0 nothing has expired: what is there is seen.
         let mut keyspace = engine.lock_all(0, 0);
-        let (mut entries, mut tables) = (0, 0);
+        let (mut entries, mut tables, mut timed) = (0, 0, 0);
         for (database, slot) in (0..databases).flat_map(|database| Slot::all().map(move |slot| (database, slot))) {
             keyspace.select(database);
-            keyspace.visit_slot(slot, |entry| entries += entry.memory_bytes() as u64);
+            keyspace.visit_slot(slot, |entry| {
+                entries += entry.memory_bytes() as u64;
+                timed += u64::from(entry.timing().fields);
+            });
             let place = keyspace.place_in(slot, 0);
             tables += keyspace.table(place).map_or(0, |table| table.entries.allocation_bytes() as u64);
         }
+        let counted = |counters: &DatabaseCounters| counters.timed.load(Ordering::Relaxed);
+        let counted: u64 = engine.counters.iter().flat_map(|shard| shard.databases.iter()).map(counted).sum();
+        assert_eq!(counted, timed, "hashes of which fields have deadlines");
         (entries, tables)
     }
 
@@ -294,13 +302,19 @@ mod tests {
             let key = format!("{tag}{}", (bits >> 8) % 4000).into_bytes();
             let value = vec![b'x'; (bits >> 32) as usize % 6000 / (1 + (bits >> 16) as usize % 50)];
             let mut keyspace = engine.lock_slot(Slot::of_key(&key), (bits >> 60) as usize % DATABASES, 1);
-            match (bits >> 48) % 8 {
+            match (bits >> 48) % 10 {
                 0 | 1 => keyspace.set_string(&key, &value, Deadline::At(1 + bits % 5)),
                 2 => drop(keyspace.append(&key, &value)),
                 3 => drop(keyspace.list_push(&key, Side::Back, std::iter::repeat_n(&value[..], 5))),
                 4 => drop(keyspace.set_add(&key, [&value[..], &key].into_iter())),
                 5 => drop(keyspace.set_deadline(&key, Some(100))),
                 6 => drop(keyspace.delete(&key)),
+                7 | 8 => {
+                    let fields = [&key[..key.len() - 1], &key].into_iter();
+                    let _ = keyspace.hash_set(&key, fields.clone().map(|field| (field, &value[..])));
+                    let timed = fields.map(|field| (field, (!bits.is_multiple_of(7)).then_some(1 + bits % 3)));
+                    let _ = keyspace.hash_set_deadlines(&key, timed, 1, event::HASH_EXPIRE);
+                }
                 _ => drop(
                     keyspace.update_integer(&key, |_| Ok::<_, WrongKind>(Increment { change: 0, result: bits as i64 })),
                 ),

@@ -115,6 +115,11 @@ pub enum Effect<'a> {
         key: &'a [u8],
         fields: Items<'a>,
     },
+    /// Fields that are there expire at these moments, or never.
+    HashDeadlines {
+        key: &'a [u8],
+        fields: Deadlines<'a>,
+    },
     SetAdd {
         key: &'a [u8],
         members: Items<'a>,
@@ -285,6 +290,30 @@ impl<'a> Scored<'a> {
     }
 }
 
+/// Fields and their deadlines that lie in an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines<'a> {
+    count: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Deadlines<'a> {
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], Option<u64>)> + Clone {
+        let mut rest = self.bytes;
+        std::iter::repeat_with(move || take_timed(&mut rest).unwrap_or_default()).take(self.count)
+    }
+
+    fn read(bytes: &mut &'a [u8]) -> Option<Deadlines<'a>> {
+        let count = usize::try_from(take_integer(bytes)?).ok()?;
+        let all = *bytes;
+        for _ in 0..count {
+            take_timed(bytes)?;
+        }
+        Some(Deadlines { count, bytes: &all[..all.len() - bytes.len()] })
+    }
+}
+
 mod tags {
     // 6 and 8 to 13 were effects with one member.
     pub(super) const SET_STRING: u8 = 1;
@@ -314,6 +343,7 @@ mod tags {
     pub(super) const LIST_SET: u8 = 32;
     pub(super) const LIST_REMOVE: u8 = 33;
     pub(super) const STREAM_EDIT: u8 = 45;
+    pub(super) const HASH_DEADLINES: u8 = 70;
 }
 
 impl<'a> Effect<'a> {
@@ -333,6 +363,7 @@ impl<'a> Effect<'a> {
             | Effect::ListRemove { key, .. }
             | Effect::HashSet { key, .. }
             | Effect::HashRemove { key, .. }
+            | Effect::HashDeadlines { key, .. }
             | Effect::SetAdd { key, .. }
             | Effect::SetRemove { key, .. }
             | Effect::SortedSetPut { key, .. }
@@ -395,6 +426,7 @@ impl<'a> Effect<'a> {
             tags::LIST_REMOVE => Effect::ListRemove { key, indexes: Indexes::read(bytes)? },
             tags::HASH_SET => Effect::HashSet { key, pairs: Items::read_pairs(bytes)? },
             tags::HASH_REMOVE => Effect::HashRemove { key, fields: Items::read(bytes)? },
+            tags::HASH_DEADLINES => Effect::HashDeadlines { key, fields: Deadlines::read(bytes)? },
             tags::SET_ADD => Effect::SetAdd { key, members: Items::read(bytes)? },
             tags::SET_REMOVE => Effect::SetRemove { key, members: Items::read(bytes)? },
             tags::SORTED_SET_PUT => Effect::SortedSetPut { key, members: Scored::read(bytes)? },
@@ -464,6 +496,10 @@ fn take_side(bytes: &mut &[u8]) -> Option<Side> {
         1 => Some(Side::Back),
         _ => None,
     }
+}
+
+fn take_timed<'a>(bytes: &mut &'a [u8]) -> Option<(&'a [u8], Option<u64>)> {
+    Some((take_bytes(bytes)?, take_deadline(bytes)?))
 }
 
 fn take_scored<'a>(bytes: &mut &'a [u8]) -> Option<(&'a [u8], f64)> {

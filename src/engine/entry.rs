@@ -20,6 +20,10 @@
 
 #![allow(unsafe_code)]
 
+mod timing;
+
+pub(super) use timing::{Life, Timing};
+
 use crate::base::number;
 use crate::values::Value;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};

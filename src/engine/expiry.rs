@@ -5,14 +5,24 @@
 //! holds a shard's lock for one step of a few dozen entries at a time. It stops when its time is used up, or when it has
 //! looked at enough entries of each shard and found few of them expired. Whoever calls it comes back soon where it says
 //! that it is behind, and late where it is not: the effort follows the share of stale keys.
+//!
+//! Fields of hashes expire by their own deadlines. They are gone at their moment for every command, which sees a hash only
+//! as of its own moment; they are removed by whoever finds the hash, and by the cycle, so many at a time. What looks at
+//! time 0, as whoever applies effects does, removes nothing: only a slot's primary does, and says so by an effect.
 
 use super::Engine;
 use super::Wait;
-use super::keyspace::Keyspace;
-use super::shard::hash_of_entry;
+use super::effect::{Cause, encode};
+use super::entry::{Entry, Life, Timing};
+use super::event;
+use super::keyspace::{Keyspace, Place};
+use super::shard::{SlotTable, add, hash_of_entry};
 use crate::base::clock;
-use std::sync::atomic::Ordering;
+use crate::values::segments::Index;
+use crate::values::{Hash, Value};
 
+/// Fields of one hash that are removed under one lock, at most.
+const FIELDS: usize = 256;
 /// Entries with a deadline that are looked at under one lock, about.
 const STEP_ENTRIES: usize = 64;
 /// Slots passed under one lock, at most: without keys they cost a few nanoseconds.
@@ -69,7 +79,7 @@ impl Engine {
             }
             let shard = first + (*turn % share) * step;
             *turn = (*turn + 1) % share;
-            if self.counters[shard].databases.iter().all(|database| database.volatile.load(Ordering::Relaxed) == 0) {
+            if !self.counters[shard].databases.iter().any(|database| database.expires()) {
                 continue;
             }
             let seen = self.expire_shard(shard, now_ms, until);
@@ -101,10 +111,72 @@ impl Engine {
 }
 
 impl Keyspace<'_> {
+    /// Where the entry of a key stands of which something has expired, without that: what is to stay while writers wait is
+    /// as good as gone.
+    #[cold]
+    pub(super) fn find_aged(
+        &mut self,
+        place: Place,
+        key: &[u8],
+        (at, life): (Index, Life),
+        may_write: bool,
+    ) -> Option<Index> {
+        match life {
+            Life::Whole => Some(at),
+            Life::Parted if !may_write || self.expire_fields(place, key) == 0 => Some(at),
+            Life::Parted => self.table(place)?.entries.find_index(place.hash, |entry| entry.key() == key),
+            Life::Expired => {
+                if may_write {
+                    self.expire(place, key);
+                }
+                None
+            }
+        }
+    }
+
+    /// Removes a key whose deadline has passed.
+    #[cold]
+    fn expire(&mut self, place: Place, key: &[u8]) {
+        if self.drop_key(place, key, Cause::Expire, event::EXPIRED) {
+            add(&self.shard(place).counters.expired, 1);
+        }
+    }
+
+    /// Removes fields whose deadlines have passed, the first `FIELDS` of them, and the key with the last one. Returns how
+    /// many: none where a snapshot would have to copy much of what stays.
+    fn expire_fields(&mut self, place: Place, key: &[u8]) -> usize {
+        let (now_ms, database) = (self.now_ms, self.database);
+        let find = |table: &mut SlotTable| table.entries.find_index(place.hash, |entry| entry.key() == key);
+        let Some(at) = self.table(place).and_then(find) else { return 0 };
+        let mut found = self.lookup_at(place, Some(at));
+        if found.is_owed_and_large() {
+            return 0;
+        }
+        let removed = found.change_unseen(|entry| match entry.as_value_mut() {
+            Some(Value::Hash(hash)) => hash.remove_due(now_ms, FIELDS),
+            _ => Vec::new(),
+        });
+        let is_emptied = found.entry().and_then(Entry::as_hash).is_some_and(Hash::is_empty);
+        if is_emptied {
+            found.remove();
+        }
+        let Some(removed) = removed.filter(|removed| !removed.is_empty()) else { return 0 };
+        let cause = std::mem::replace(&mut self.cause, Cause::Expire);
+        self.raise_watches(place, key, database);
+        self.publish(place, |out| encode::hash_remove(out, key, removed.iter().map(|field| &**field)));
+        self.happened(key, event::HASH_EXPIRED);
+        if is_emptied {
+            self.happened(key, event::DELETE);
+        }
+        self.cause = cause;
+        add(&self.shard(place).counters.expired_fields, removed.len() as i64);
+        removed.len()
+    }
+
     /// Goes on at the shard's expiry cursor.
     fn expire_step(&mut self, index: usize) -> Step {
         let mut done = Step::default();
-        let mut due: Vec<Box<[u8]>> = Vec::new();
+        let mut due: Vec<(Box<[u8]>, Life)> = Vec::new();
         while done.looked_at < STEP_ENTRIES && done.slots < STEP_SLOTS {
             let (database, at_end, looked_at) = self.find_due(index, &mut due);
             done.looked_at += looked_at;
@@ -112,38 +184,40 @@ impl Keyspace<'_> {
             done.slots += usize::from(at_end);
             if !due.is_empty() {
                 self.select(database);
-                for key in due.drain(..) {
+                for (key, life) in due.drain(..) {
                     let place = self.place(&key);
-                    self.expire(place, &key);
+                    match life {
+                        Life::Whole => {}
+                        Life::Parted => drop(self.expire_fields(place, &key)),
+                        Life::Expired => self.expire(place, &key),
+                    }
                 }
             }
         }
         done
     }
 
-    /// Collects expired keys of the slot at the shard's expiry cursor, and moves the cursor on. Gives the database, whether
-    /// it has come to the slot's end, and how many entries with a deadline were looked at.
-    fn find_due(&mut self, index: usize, due: &mut Vec<Box<[u8]>>) -> (usize, bool, usize) {
+    /// Collects keys of the slot at the shard's expiry cursor of which something has expired, and moves the cursor on. Gives
+    /// the database, whether it has come to the slot's end, and how many entries with deadlines were looked at.
+    fn find_due(&mut self, index: usize, due: &mut Vec<(Box<[u8]>, Life)>) -> (usize, bool, usize) {
         let now_ms = self.now_ms;
         let shard = self.locks.shard(index);
         let (database, slot_in_shard, position) = shard.expiry_cursor;
         let mut looked_at = 0;
         let next = match shard.table(database, slot_in_shard) {
             // Only a slot's primary removes what has expired: what is being copied here is not touched.
-            Some(table) if table.volatile > 0 && shard.is_held(slot_in_shard) => {
+            Some(table) if table.volatile + table.timed > 0 && shard.is_held(slot_in_shard) => {
                 table.entries.scan(position, STEP_ENTRIES, hash_of_entry, |entry| {
-                    if let Some(deadline) = entry.deadline() {
-                        looked_at += 1;
-                        if deadline <= now_ms {
-                            due.push(entry.key().into());
-                        }
+                    looked_at += usize::from(entry.timing() != Timing::default());
+                    match entry.life(now_ms) {
+                        Life::Whole => {}
+                        life => due.push((entry.key().into(), life)),
                     }
                 })
             }
             _ => None,
         };
-        let has_more = slot_in_shard + 1 < shard.slot_count()
-            && shard.counters.databases[database].volatile.load(Ordering::Relaxed) > 0;
+        let has_more = slot_in_shard + 1 < shard.slot_count() && shard.counters.databases[database].expires();
         shard.expiry_cursor = match next {
             Some(position) => (database, slot_in_shard, position),
             None if has_more => (database, slot_in_shard + 1, 0),
@@ -154,51 +228,4 @@ impl Keyspace<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::Deadline;
-
-    /// A cycle without time for more than one shard must not begin at the same one every time.
-    #[test]
-    fn short_cycles_reach_every_shard() {
-        let engine = Engine::new(1);
-        for number in 0..2000 {
-            let key = format!("key {number}").into_bytes();
-            let slot = crate::base::slot::Slot::of_key(&key);
-            engine.lock_slot(slot, 0, 1).set_string(&key, b"", Deadline::At(5));
-        }
-        let (mut turn, mut removed) = (0, 0);
-        // One step per cycle: 128 shards of 128 slots each.
-        for _ in 0..20_000 {
-            removed += engine.expire_cycle(0, 1, &mut turn, 10, 0).removed;
-        }
-        assert_eq!(removed, 2000);
-    }
-
-    /// A database full of expired keys keeps the cycles coming; one with few of them lets them rest.
-    #[test]
-    fn cycles_are_behind_while_many_keys_are_stale() {
-        let engine = Engine::new(1);
-        let set = |range: std::ops::Range<usize>, deadline| {
-            for number in range {
-                let key = format!("key {number}").into_bytes();
-                let slot = crate::base::slot::Slot::of_key(&key);
-                engine.lock_slot(slot, 0, 1).set_string(&key, b"", Deadline::At(deadline));
-            }
-        };
-        set(0..10_000, 5);
-        let (mut turn, mut removed, mut cycles) = (0, 0, 0);
-        while removed < 9_000 {
-            let cycle = engine.expire_cycle(0, 1, &mut turn, 10, 0);
-            removed += cycle.removed;
-            cycles += 1;
-            assert!(cycle.removed == 0 || cycle.is_behind, "cycle {cycles} removed {} and rests", cycle.removed);
-            assert!(cycles < 20_000, "{removed} keys after {cycles} cycles");
-        }
-        while engine.statistics().databases[0].0 > 0 {
-            engine.expire_cycle(0, 1, &mut turn, 10, 1_000_000);
-        }
-        set(0..10_000, 1_000);
-        assert_eq!(engine.expire_cycle(0, 1, &mut turn, 10, 1_000_000), Cycle { removed: 0, is_behind: false });
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 
 use super::commit::Pending;
 use super::effect::{Cause, encode};
-use super::entry::{Entry, Kind};
+use super::entry::{Entry, Kind, Life};
 use super::event::{self, Event};
 use super::log::gate::Shown;
 use super::lookup::Lookup;
@@ -344,13 +344,8 @@ impl<'e> Keyspace<'e> {
     #[inline(always)]
     fn find(&mut self, place: Place, key: &[u8]) -> Option<Index> {
         match self.find_any(place, key)? {
-            (at, false) => Some(at),
-            (_, true) => {
-                if !self.engine.log.is_full() {
-                    self.expire(place, key);
-                }
-                None
-            }
+            (at, Life::Whole) => Some(at),
+            (at, life) => self.find_aged(place, key, (at, life), !self.engine.log.is_full()),
         }
     }
 
@@ -358,22 +353,19 @@ impl<'e> Keyspace<'e> {
     #[inline(always)]
     fn find_to_write(&mut self, place: Place, key: &[u8]) -> Option<Index> {
         match self.find_any(place, key)? {
-            (at, false) => Some(at),
-            (_, true) => {
-                self.expire(place, key);
-                None
-            }
+            (at, Life::Whole) => Some(at),
+            (at, life) => self.find_aged(place, key, (at, life), true),
         }
     }
 
-    /// Where the entry of a key stands, and whether it has expired.
+    /// Where the entry of a key stands, and what of it has expired.
     #[inline(always)]
-    fn find_any(&mut self, place: Place, key: &[u8]) -> Option<(Index, bool)> {
+    fn find_any(&mut self, place: Place, key: &[u8]) -> Option<(Index, Life)> {
         let now_ms = self.now_ms;
         self.show(place);
         let entries = &self.table(place)?.entries;
         let at = entries.find_index(place.hash, |entry| entry.key() == key)?;
-        Some((at, entries.get(at)?.is_expired(now_ms)))
+        Some((at, entries.get(at)?.life(now_ms)))
     }
 
     /// Notes that something of a slot is shown.
@@ -408,7 +400,7 @@ impl<'e> Keyspace<'e> {
     }
 
     #[inline(always)]
-    fn lookup_at(&mut self, place: Place, at: Option<Index>) -> Lookup<'_, 'e> {
+    pub(super) fn lookup_at(&mut self, place: Place, at: Option<Index>) -> Lookup<'_, 'e> {
         let (database, moment) = (self.database, self.engine.access.load());
         let (table, counters) = self.locks.shard(place.shard).split_for_write(database, place.slot_in_shard);
         (self.has_created, self.has_emptied) = (false, false);
@@ -515,14 +507,6 @@ impl<'e> Keyspace<'e> {
         self.happened(key, event::MOVED_FROM);
         self.happened_in(database, key, event::MOVED_TO);
         true
-    }
-
-    /// Removes a key whose deadline has passed.
-    #[cold]
-    pub(super) fn expire(&mut self, place: Place, key: &[u8]) {
-        if self.drop_key(place, key, Cause::Expire, event::EXPIRED) {
-            add(&self.shard(place).counters.expired, 1);
-        }
     }
 
     /// Removes a key that no client has asked to remove. False where there is none.

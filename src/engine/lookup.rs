@@ -7,7 +7,7 @@ use super::Engine;
 use super::access::Moment;
 use super::entry::Entry;
 use super::reclaim::{Afterwards, Garbage};
-use super::shard::{Counters, SlotTable};
+use super::shard::{Counters, SlotTable, is_large};
 use crate::values::segments::Index;
 
 /// Values smaller than this are freed on the spot.
@@ -63,11 +63,11 @@ impl Lookup<'_, '_> {
     #[inline]
     fn change_unsaved<R>(&mut self, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
         let entry = self.table.entries.get_mut(self.at?)?;
-        let (bytes, deadline) = (entry.memory_bytes(), entry.deadline().is_some());
+        let (bytes, timing) = (entry.memory_bytes(), entry.timing());
         let result = change(entry);
-        let (bytes_now, deadline_now) = (entry.memory_bytes(), entry.deadline().is_some());
+        let (bytes_now, timing_now) = (entry.memory_bytes(), entry.timing());
         self.table.resize(self.counters, bytes, bytes_now);
-        self.table.count_deadline(self.counters, self.database, deadline, deadline_now);
+        self.table.count_timing(self.counters, self.database, timing, timing_now);
         Some(result)
     }
 
@@ -89,16 +89,16 @@ impl Lookup<'_, '_> {
         let Some(entry) = self.at.and_then(|at| self.table.entries.get_mut(at)) else {
             return self.insert(make(moment.word()));
         };
-        let (bytes, deadline) = (entry.memory_bytes(), entry.deadline().is_some());
+        let (bytes, timing) = (entry.memory_bytes(), entry.timing());
         if bytes >= GARBAGE_BYTES_MIN || moment.has_snapshot() && entry.mark() != mark {
             let access = moment.mark_bits() | engine.touched(moment, entry.access());
             return self.replace(make(access));
         }
         change(entry);
         touch(engine, moment, entry);
-        let (bytes_now, deadline_now) = (entry.memory_bytes(), entry.deadline().is_some());
+        let (bytes_now, timing_now) = (entry.memory_bytes(), entry.timing());
         self.table.resize(self.counters, bytes, bytes_now);
-        self.table.count_deadline(self.counters, self.database, deadline, deadline_now);
+        self.table.count_timing(self.counters, self.database, timing, timing_now);
     }
 
     /// Adds an entry where none was found.
@@ -131,6 +131,12 @@ impl Lookup<'_, '_> {
         if let Some(entry) = taken {
             self.discard(entry);
         }
+    }
+
+    /// Whether a change of the entry that was found would copy much for a snapshot.
+    pub(super) fn is_owed_and_large(&self) -> bool {
+        let is_owed = |entry: &Entry| entry.mark() != self.mark() && is_large(entry.memory_bytes());
+        self.moment.has_snapshot() && self.entry().is_some_and(is_owed)
     }
 
     /// The mark of what is made now.

@@ -35,6 +35,8 @@ pub struct Elements {
     ends: Vec<usize>,
     /// Of the members of a sorted set.
     scores: Vec<f64>,
+    /// Of the fields of a hash of which some have deadlines.
+    deadlines: Vec<Option<u64>>,
 }
 
 impl Portion {
@@ -72,7 +74,11 @@ impl Portion {
             }
             Value::Set(set) => set.scan(position.ok()?, count, |member| elements.put(member)).map(u64::from),
             Value::Hash(hash) => {
+                let is_timed = hash.first_deadline().is_some();
                 let put = |field: Element<'_>, value: Element<'_>| {
+                    if is_timed {
+                        elements.deadlines.push(hash.deadline(field.bytes(&mut Digits::new())));
+                    }
                     elements.put(field);
                     elements.put(value);
                 };
@@ -125,11 +131,17 @@ impl Elements {
         &self.scores
     }
 
+    /// The deadlines of the fields of a hash, in Unix milliseconds and in the same order; empty where no field has one.
+    pub fn deadlines(&self) -> &[Option<u64>] {
+        &self.deadlines
+    }
+
     /// Empties it; its memory stays.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
         self.scores.clear();
+        self.deadlines.clear();
     }
 
     fn put(&mut self, element: Element<'_>) {

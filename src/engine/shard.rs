@@ -1,6 +1,6 @@
 //! A shard: a group of slots under one lock, in all databases.
 
-use super::entry::Entry;
+use super::entry::{Entry, Timing};
 use super::log::LogOffset;
 use super::waiters::Waiters;
 use super::watches::Watches;
@@ -28,6 +28,8 @@ pub struct SlotTable {
     pub entries: Segments<Entry>,
     /// How many of them have a deadline.
     pub volatile: u32,
+    /// How many are hashes of which fields have deadlines.
+    pub(super) timed: u32,
     /// How many of them take `LARGE_BYTES` or more.
     pub(super) large: u32,
     /// Bytes of the entries and of what hangs on them; the table's own are not in it.
@@ -38,18 +40,14 @@ impl SlotTable {
     /// Adds an entry whose key is known to be absent, and counts it.
     #[inline]
     pub(super) fn insert(&mut self, counters: &Counters, database: usize, hash: u64, entry: Entry) {
-        let volatile = u32::from(entry.deadline().is_some());
-        let bytes = entry.memory_bytes();
+        let (timing, bytes) = (entry.timing(), entry.memory_bytes());
         let before = self.entries.allocation_bytes();
         self.entries.insert_unique(hash, entry, hash_of_entry);
         let table_change = self.entries.allocation_bytes() as i64 - before as i64;
-        self.volatile += volatile;
         self.large += u32::from(is_large(bytes));
         self.bytes += bytes as u64;
         add(&counters.databases[database].keys, 1);
-        if volatile != 0 {
-            add(&counters.databases[database].volatile, 1);
-        }
+        self.count_timing(counters, database, Timing::default(), timing);
         counters.count_bytes(bytes as i64, table_change);
     }
 
@@ -59,15 +57,11 @@ impl SlotTable {
         let before = self.entries.allocation_bytes();
         let entry = self.entries.remove_at(at, hash_of_entry)?;
         let table_change = self.entries.allocation_bytes() as i64 - before as i64;
-        let volatile = u32::from(entry.deadline().is_some());
         let bytes = entry.memory_bytes();
-        self.volatile -= volatile;
         self.large -= u32::from(is_large(bytes));
         self.bytes -= bytes as u64;
         add(&counters.databases[database].keys, -1);
-        if volatile != 0 {
-            add(&counters.databases[database].volatile, -1);
-        }
+        self.count_timing(counters, database, entry.timing(), Timing::default());
         counters.count_bytes(-(bytes as i64), table_change);
         Some(entry)
     }
@@ -81,13 +75,17 @@ impl SlotTable {
         counters.count_bytes(change, 0);
     }
 
-    /// Counts what a change of an entry has made of its deadline.
+    /// Counts what a change of an entry has made of its deadlines.
     #[inline]
-    pub(super) fn count_deadline(&mut self, counters: &Counters, database: usize, had: bool, has: bool) {
+    pub(super) fn count_timing(&mut self, counters: &Counters, database: usize, had: Timing, has: Timing) {
         if had != has {
-            let change = i64::from(has) - i64::from(had);
-            self.volatile = self.volatile.wrapping_add_signed(change as i32);
-            add(&counters.databases[database].volatile, change);
+            let counters = &counters.databases[database];
+            let change = |had: bool, has: bool| i32::from(has) - i32::from(had);
+            let (volatile, timed) = (change(had.key, has.key), change(had.fields, has.fields));
+            self.volatile = self.volatile.wrapping_add_signed(volatile);
+            self.timed = self.timed.wrapping_add_signed(timed);
+            add(&counters.volatile, i64::from(volatile));
+            add(&counters.timed, i64::from(timed));
         }
     }
 }
@@ -132,6 +130,15 @@ pub struct SlotMeta {
 pub struct DatabaseCounters {
     pub keys: AtomicU64,
     pub volatile: AtomicU64,
+    /// Hashes of which fields have deadlines.
+    pub timed: AtomicU64,
+}
+
+impl DatabaseCounters {
+    /// Whether there is anything that expires.
+    pub(super) fn expires(&self) -> bool {
+        self.volatile.load(Ordering::Relaxed) > 0 || self.timed.load(Ordering::Relaxed) > 0
+    }
 }
 
 /// Adds to a counter that has one writer at a time: cheaper than an atomic addition.
@@ -147,6 +154,8 @@ pub struct Counters {
     pub hits: AtomicU64,
     pub misses: AtomicU64,
     pub expired: AtomicU64,
+    /// Fields of hashes.
+    pub expired_fields: AtomicU64,
     pub evicted: AtomicU64,
     /// Changes to keys.
     pub changes: AtomicU64,
@@ -190,6 +199,7 @@ impl Counters {
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             expired: AtomicU64::new(0),
+            expired_fields: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             entry_bytes: AtomicU64::new(0),
@@ -281,7 +291,7 @@ impl Shard {
         self.databases.swap(first, second);
         let counters = &self.counters.databases;
         let (a, b) = (&counters[first], &counters[second]);
-        for (a, b) in [(&a.keys, &b.keys), (&a.volatile, &b.volatile)] {
+        for (a, b) in [(&a.keys, &b.keys), (&a.volatile, &b.volatile), (&a.timed, &b.timed)] {
             let kept = a.load(Ordering::Relaxed);
             a.store(b.load(Ordering::Relaxed), Ordering::Relaxed);
             b.store(kept, Ordering::Relaxed);
@@ -386,6 +396,7 @@ impl Shard {
         let counters = &self.counters.databases[database];
         add(&counters.keys, -(taken.entries.len() as i64));
         add(&counters.volatile, -i64::from(taken.volatile));
+        add(&counters.timed, -i64::from(taken.timed));
         self.counters.count_bytes(-(taken.bytes as i64), -(taken.entries.allocation_bytes() as i64));
         Some(taken)
     }

@@ -258,6 +258,9 @@ impl Keyspace<'_> {
             Effect::HashRemove { key, fields } => {
                 self.hash_remove(key, fields.iter())?;
             }
+            Effect::HashDeadlines { key, fields } => {
+                self.hash_set_deadlines(key, fields.iter(), 0, event::HASH_EXPIRE)?;
+            }
             Effect::SetAdd { key, members } => {
                 let members: Vec<&[u8]> = members.iter().collect();
                 self.set_add(key, members.into_iter())?;

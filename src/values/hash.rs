@@ -1,4 +1,12 @@
-//! The hash: fields and values in turn in one packed sequence while small, a table of pairs when large.
+//! The hash: fields and values in turn in one packed sequence while small, a table of pairs when large; beside either, while
+//! fields have deadlines, those.
+
+mod deadlines;
+mod view;
+
+pub use view::View;
+
+use deadlines::Deadlines;
 
 use super::element::Element;
 use super::hashing::{below, table_hash};
@@ -19,7 +27,35 @@ pub struct Hash {
 #[derive(Debug, Clone)]
 enum Shape {
     Packed(Packed<false>),
-    Table(Box<Table>),
+    Large(Box<Large>),
+}
+
+/// What stands behind a pointer, so that a hash takes three words.
+#[derive(Debug, Clone)]
+enum Large {
+    Table(Table),
+    Timed(Box<Timed>),
+}
+
+/// A look at any shape.
+enum Form<'a> {
+    Packed(&'a Packed<false>),
+    Table(&'a Table),
+    Timed(&'a Timed),
+}
+
+/// The same, to change it.
+enum FormMut<'a> {
+    Packed(&'a mut Packed<false>),
+    Table(&'a mut Table),
+    Timed(&'a mut Timed),
+}
+
+/// A hash of which some fields have deadlines: the pairs are in one of the other shapes.
+#[derive(Debug, Default, Clone)]
+struct Timed {
+    pairs: Hash,
+    deadlines: Deadlines,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -64,12 +100,35 @@ impl Hash {
         Self::default()
     }
 
+    #[inline]
+    fn form(&self) -> Form<'_> {
+        match &self.shape {
+            Shape::Packed(packed) => Form::Packed(packed),
+            Shape::Large(large) => match &**large {
+                Large::Table(table) => Form::Table(table),
+                Large::Timed(timed) => Form::Timed(timed),
+            },
+        }
+    }
+
+    #[inline]
+    fn form_mut(&mut self) -> FormMut<'_> {
+        match &mut self.shape {
+            Shape::Packed(packed) => FormMut::Packed(packed),
+            Shape::Large(large) => match &mut **large {
+                Large::Table(table) => FormMut::Table(table),
+                Large::Timed(timed) => FormMut::Timed(timed),
+            },
+        }
+    }
+
     /// Number of fields (HLEN).
     #[inline]
     pub fn len(&self) -> usize {
-        match &self.shape {
-            Shape::Packed(packed) => packed.len() / 2,
-            Shape::Table(table) => table.pairs.len(),
+        match self.form() {
+            Form::Packed(packed) => packed.len() / 2,
+            Form::Table(table) => table.pairs.len(),
+            Form::Timed(timed) => timed.pairs.len(),
         }
     }
 
@@ -80,37 +139,44 @@ impl Hash {
 
     /// Redis's name of the encoding.
     pub fn encoding(&self) -> &'static str {
-        match &self.shape {
-            Shape::Packed(_) => "listpack",
-            Shape::Table(_) => "hashtable",
+        match self.form() {
+            Form::Packed(_) => "listpack",
+            Form::Table(_) => "hashtable",
+            Form::Timed(timed) if matches!(timed.pairs.shape, Shape::Packed(_)) => "listpackex",
+            Form::Timed(_) => "hashtable",
         }
     }
 
     /// Bytes allocated, not walked.
     pub fn memory_bytes(&self) -> usize {
-        match &self.shape {
-            Shape::Packed(packed) => packed.allocation_bytes(),
-            Shape::Table(table) => size_of::<Table>() + table.bytes + table.pairs.allocation_bytes(),
+        match self.form() {
+            Form::Packed(packed) => packed.allocation_bytes(),
+            Form::Table(table) => size_of::<Large>() + table.bytes + table.pairs.allocation_bytes(),
+            Form::Timed(timed) => {
+                size_of::<Large>() + size_of::<Timed>() + timed.pairs.memory_bytes() + timed.deadlines.memory_bytes()
+            }
         }
     }
 
     /// Number of allocations, by which the cost of freeing is judged.
     pub fn allocation_count(&self) -> usize {
-        match &self.shape {
-            Shape::Packed(_) => 1,
-            Shape::Table(table) => table.pairs.len(),
+        match self.form() {
+            Form::Packed(_) => 1,
+            Form::Table(table) => table.pairs.len(),
+            Form::Timed(timed) => timed.pairs.allocation_count() + timed.deadlines.allocation_count(),
         }
     }
 
     /// The value of a field (HGET).
     #[inline]
     pub fn get(&self, field: &[u8]) -> Option<Element<'_>> {
-        match &self.shape {
-            Shape::Packed(packed) => {
+        match self.form() {
+            Form::Packed(packed) => {
                 let offset = packed.find(0, &Needle::new(field), 2)?;
                 Some(packed.get(packed.next(offset)))
             }
-            Shape::Table(table) => table.find(field).map(|pair| Element::Bytes(pair.value())),
+            Form::Table(table) => table.find(field).map(|pair| Element::Bytes(pair.value())),
+            Form::Timed(timed) => timed.pairs.get(field),
         }
     }
 
@@ -119,7 +185,7 @@ impl Hash {
         self.get(field).is_some()
     }
 
-    /// Sets a field to a value (HSET).
+    /// Sets a field to a value (HSET); a deadline it has goes.
     pub fn set(&mut self, field: &[u8], value: &[u8], limits: &Limits) -> Stored {
         if let Shape::Packed(packed) = &self.shape
             && (field.len().max(value.len()) > limits.hash_max_listpack_value
@@ -127,8 +193,8 @@ impl Hash {
         {
             self.become_table();
         }
-        let stored = match &mut self.shape {
-            Shape::Packed(packed) => match packed.find(0, &Needle::new(field), 2) {
+        let stored = match self.form_mut() {
+            FormMut::Packed(packed) => match packed.find(0, &Needle::new(field), 2) {
                 Some(offset) => {
                     packed.replace(packed.next(offset), value);
                     Stored::Replaced
@@ -139,7 +205,12 @@ impl Hash {
                     Stored::Added
                 }
             },
-            Shape::Table(table) => table.set(field, value),
+            FormMut::Table(table) => table.set(field, value),
+            FormMut::Timed(timed) => {
+                let stored = timed.pairs.set(field, value, limits);
+                self.set_deadline(field, None);
+                stored
+            }
         };
         if stored == Stored::Added
             && let Shape::Packed(packed) = &self.shape
@@ -150,48 +221,56 @@ impl Hash {
         stored
     }
 
-    /// Removes a field (HDEL); whether it existed.
+    /// Removes a field, and its deadline (HDEL); whether it existed.
     pub fn remove(&mut self, field: &[u8]) -> bool {
-        match &mut self.shape {
-            Shape::Packed(packed) => {
+        match self.form_mut() {
+            FormMut::Packed(packed) => {
                 let found = packed.find(0, &Needle::new(field), 2);
                 found.inspect(|offset| packed.remove(*offset, 2)).is_some()
             }
-            Shape::Table(table) => {
+            FormMut::Table(table) => {
                 let removed = table.pairs.remove(table_hash(field), |pair| pair.field() == field, Pair::hash);
                 removed.inspect(|pair| table.bytes -= size_class(pair.0.len())).is_some()
+            }
+            FormMut::Timed(timed) => {
+                let is_removed = timed.pairs.remove(field);
+                self.set_deadline(field, None);
+                is_removed
             }
         }
     }
 
     /// All fields and values: in order of insertion while packed, in no useful order later.
     pub fn iter(&self) -> Iter<'_> {
-        let shape = match &self.shape {
-            Shape::Packed(packed) => IterShape::Packed(packed.iter()),
-            Shape::Table(table) => IterShape::Table(Box::new(table.pairs.iter())),
+        let shape = match self.form() {
+            Form::Packed(packed) => IterShape::Packed(packed.iter()),
+            Form::Table(table) => IterShape::Table(Box::new(table.pairs.iter())),
+            Form::Timed(timed) => return timed.pairs.iter(),
         };
         Iter { shape }
     }
 
     /// Visits a part of the hash in hash order, as [`Segments::scan`]; all of it while packed.
     pub fn scan(&self, position: u32, count: usize, mut visit: impl FnMut(Element<'_>, Element<'_>)) -> Option<u32> {
-        match &self.shape {
-            Shape::Packed(_) => {
+        match self.form() {
+            Form::Packed(_) => {
                 self.iter().for_each(|(field, value)| visit(field, value));
                 None
             }
-            Shape::Table(table) => table.pairs.scan(position, count, Pair::hash, |pair| {
+            Form::Table(table) => table.pairs.scan(position, count, Pair::hash, |pair| {
                 visit(Element::Bytes(pair.field()), Element::Bytes(pair.value()));
             }),
+            Form::Timed(timed) => timed.pairs.scan(position, count, visit),
         }
     }
 
     /// One field and its value, each with the same probability (HRANDFIELD), by a random number.
     pub fn random(&self, random: u64) -> Option<(Element<'_>, Element<'_>)> {
-        match &self.shape {
-            Shape::Packed(_) if self.is_empty() => None,
-            Shape::Packed(_) => self.iter().nth(below(random, self.len())),
-            Shape::Table(table) => table.pairs.random(random).map(Pair::elements),
+        match self.form() {
+            Form::Packed(_) if self.is_empty() => None,
+            Form::Packed(_) => self.iter().nth(below(random, self.len())),
+            Form::Table(table) => table.pairs.random(random).map(Pair::elements),
+            Form::Timed(timed) => timed.pairs.random(random),
         }
     }
 
@@ -202,13 +281,14 @@ impl Hash {
         random: &mut impl FnMut() -> u64,
         mut visit: impl FnMut(Element<'_>, Element<'_>),
     ) {
-        match &self.shape {
-            Shape::Packed(_) => sampling::choose(self.iter(), self.len(), count, random, |(field, value)| {
+        match self.form() {
+            Form::Packed(_) => sampling::choose(self.iter(), self.len(), count, random, |(field, value)| {
                 visit(field, value);
             }),
-            Shape::Table(table) => sampling::choose_from_table(&table.pairs, count, random, |pair| {
+            Form::Table(table) => sampling::choose_from_table(&table.pairs, count, random, |pair| {
                 visit(Element::Bytes(pair.field()), Element::Bytes(pair.value()));
             }),
+            Form::Timed(timed) => timed.pairs.random_distinct(count, random, visit),
         }
     }
 
@@ -219,24 +299,84 @@ impl Hash {
         random: &mut impl FnMut() -> u64,
         mut visit: impl FnMut(Element<'_>, Element<'_>),
     ) {
-        match &self.shape {
-            Shape::Packed(_) => {
+        match self.form() {
+            Form::Packed(_) => {
                 let all: Vec<_> = self.iter().collect();
                 sampling::repeat(&all, count, random, |(field, value)| visit(field, value));
             }
-            Shape::Table(table) => (0..count).filter_map(|_| table.pairs.random(random())).for_each(|pair| {
+            Form::Table(table) => (0..count).filter_map(|_| table.pairs.random(random())).for_each(|pair| {
                 visit(Element::Bytes(pair.field()), Element::Bytes(pair.value()));
             }),
+            Form::Timed(timed) => timed.pairs.random_repeated(count, random, visit),
         }
     }
 
+    // ---- deadlines of fields ----
+
+    /// The hash as it is at a moment, in Unix milliseconds: everything else here sees expired fields too.
+    #[inline]
+    pub fn at(&self, now_ms: u64) -> View<'_> {
+        View::new(self, now_ms)
+    }
+
+    #[inline]
+    fn deadlines(&self) -> Option<&Deadlines> {
+        if let Form::Timed(timed) = self.form() { Some(&timed.deadlines) } else { None }
+    }
+
+    /// When a field expires, in Unix milliseconds (HPEXPIRETIME).
+    #[inline]
+    pub fn deadline(&self, field: &[u8]) -> Option<u64> {
+        self.deadlines()?.get(field)
+    }
+
+    /// When the first field expires; `None`: none ever does.
+    #[inline]
+    pub fn first_deadline(&self) -> Option<u64> {
+        self.deadlines()?.first()
+    }
+
+    /// Sets or clears the deadline of a field, in Unix milliseconds (HPEXPIREAT, HPERSIST). False where there is no such
+    /// field.
+    pub fn set_deadline(&mut self, field: &[u8], deadline: Option<u64>) -> bool {
+        if deadline.is_some() && !self.contains(field) {
+            return false;
+        }
+        if deadline.is_some() && self.deadlines().is_none() {
+            let pairs = std::mem::take(self);
+            self.shape =
+                Shape::Large(Box::new(Large::Timed(Box::new(Timed { pairs, deadlines: Deadlines::default() }))));
+        }
+        if let FormMut::Timed(timed) = self.form_mut() {
+            match deadline {
+                Some(deadline) => timed.deadlines.set(field, deadline),
+                None => drop(timed.deadlines.remove(field)),
+            }
+            // A hash without any does not pay for them.
+            if timed.deadlines.is_empty() {
+                *self = std::mem::take(&mut timed.pairs);
+            }
+        }
+        deadline.is_some() || self.contains(field)
+    }
+
+    /// Removes fields whose deadline has passed at this moment, the first so many of them. Gives their names.
+    pub fn remove_due(&mut self, now_ms: u64, count: usize) -> Vec<Box<[u8]>> {
+        let Some(deadlines) = self.deadlines() else { return Vec::new() };
+        let due: Vec<Box<[u8]>> = deadlines.due(now_ms).take(count).map(Box::from).collect();
+        for field in &due {
+            self.remove(field);
+        }
+        due
+    }
+
     fn become_table(&mut self) {
-        let mut table = Box::<Table>::default();
+        let mut table = Table::default();
         for (field, value) in self.iter() {
             let pair = Pair::new(&field.to_vec(), &value.to_vec());
             table.insert_unique(pair);
         }
-        self.shape = Shape::Table(table);
+        self.shape = Shape::Large(Box::new(Large::Table(table)));
     }
 }
 

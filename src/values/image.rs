@@ -6,6 +6,7 @@
 //!  3 set          member ...
 //!  4 sorted set   member score ...   a score: double, little endian; lowest first
 //!  5 stream       edit ...           what makes it of an empty one (`stream/edit`), each with its length in front
+//!  9 hash         field value deadline ...   of which fields have deadlines: LEB128, one more than it, or 0 for none
 //! ```
 //! The encoding of the value is not part of the image: the reader's own limits choose it. Tags are stable.
 //! Reading trusts nothing: damaged bytes give `None`, and never more memory than they have themselves.
@@ -20,6 +21,7 @@ const HASH: u8 = 2;
 const SET: u8 = 3;
 const SORTED_SET: u8 = 4;
 const STREAM: u8 = 5;
+const TIMED_HASH: u8 = 9;
 
 impl Value {
     /// Appends the image of the value.
@@ -30,10 +32,15 @@ impl Value {
                 list.iter().for_each(|element| put(out, element));
             }
             Self::Hash(hash) => {
-                out.push(HASH);
+                let is_timed = hash.first_deadline().is_some();
+                out.push(if is_timed { TIMED_HASH } else { HASH });
                 for (field, value) in hash.iter() {
                     put(out, field);
                     put(out, value);
+                    if is_timed {
+                        let deadline = hash.deadline(field.bytes(&mut Digits::new()));
+                        put_number(out, deadline.map_or(0, |deadline| deadline.saturating_add(1)));
+                    }
                 }
             }
             Self::Set(set) => {
@@ -75,6 +82,15 @@ impl Value {
                 }
                 Self::Hash(hash)
             }
+            TIMED_HASH => {
+                let mut hash = Hash::new();
+                while !bytes.is_empty() {
+                    let (field, value) = (take(bytes)?, take(bytes)?);
+                    hash.set(field, value, limits);
+                    hash.set_deadline(field, take_number(bytes)?.checked_sub(1));
+                }
+                Self::Hash(hash)
+            }
             SET => {
                 let mut set = Set::new();
                 while !bytes.is_empty() {
@@ -109,13 +125,29 @@ impl Value {
 fn put(out: &mut Vec<u8>, element: Element<'_>) {
     let mut digits = Digits::new();
     let bytes = element.bytes(&mut digits);
-    let mut len = bytes.len();
-    while len >= 0x80 {
-        out.push(len as u8 | 0x80);
-        len >>= 7;
-    }
-    out.push(len as u8);
+    put_number(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn take_number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, behind) = bytes.split_first()?;
+        *bytes = behind;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 fn take<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
@@ -193,7 +225,7 @@ mod tests {
         #[test]
         fn damaged_images_are_refused_or_read_without_harm(
             mut bytes in prop::collection::vec(any::<u8>(), 0..60),
-            tag in 0u8..6,
+            tag in 0u8..11,
         ) {
             bytes.insert(0, tag);
             if let Some(value) = Value::from_image(&bytes, &Limits::default()) {
@@ -210,5 +242,27 @@ mod tests {
         let mut not_a_number = b"\x04\x01a".to_vec();
         not_a_number.extend_from_slice(&f64::NAN.to_le_bytes());
         assert!(Value::from_image(&not_a_number, &Limits::default()).is_none());
+    }
+
+    #[test]
+    fn deadlines_of_fields_are_in_the_image() {
+        let limits = Limits::default();
+        for count in [3, 600] {
+            let mut hash = Hash::new();
+            for number in 0..count {
+                let field = number.to_string();
+                hash.set(field.as_bytes(), b"value", &limits);
+                hash.set_deadline(field.as_bytes(), (number % 3 > 0).then_some(number << 40));
+            }
+            let value = Value::Hash(hash.clone());
+            let Some(Value::Hash(back)) = Value::from_image(&image(&value), &limits) else { panic!("a hash") };
+            assert_eq!((back.len(), back.encoding()), (hash.len(), hash.encoding()));
+            for number in 0..count {
+                let field = number.to_string();
+                assert_eq!(back.deadline(field.as_bytes()), hash.deadline(field.as_bytes()), "{number} of {count}");
+            }
+            let cut = image(&value);
+            assert!(Value::from_image(&cut[..cut.len() - 1], &limits).is_none());
+        }
     }
 }

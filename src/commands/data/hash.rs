@@ -8,7 +8,7 @@ use crate::engine::{Keyspace, event};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::{Protocol, ReplyWriter};
 use crate::values::element::Element;
-use crate::values::hash::Hash;
+use crate::values::hash::View;
 
 use super::keyspace::{ScanOptions, collection_cursor, write_scan};
 use super::list::write_element;
@@ -61,7 +61,7 @@ fn hmset(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Repl
 
 fn hsetnx(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let (key, field, value) = (arguments.at(1), arguments.at(2), arguments.at(3));
-    let absent = keyspace.peek_collection::<Hash>(key)?.is_none_or(|hash| !hash.contains(field));
+    let absent = keyspace.peek_hash(key)?.is_none_or(|hash| !hash.contains(field));
     if absent {
         keyspace.hash_set(key, std::iter::once((field, value)))?;
     }
@@ -71,14 +71,14 @@ fn hsetnx(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Rep
 
 fn hincrby(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let (key, field, increment) = (arguments.at(1), arguments.at(2), parse::integer(arguments.at(3))?);
-    let value = match keyspace.peek_collection::<Hash>(key)?.and_then(|hash| hash.get(field)) {
+    let value = match keyspace.peek_hash(key)?.and_then(|hash| hash.get(field)) {
         Some(value) => value.integer().ok_or(CommandError::text("ERR hash value is not an integer"))?,
         None => 0,
     };
     let sum = value.checked_add(increment);
     let sum = sum.ok_or(CommandError::text("ERR increment or decrement would overflow"))?;
     let text = sum.to_string();
-    keyspace.hash_set_as(key, std::iter::once((field, text.as_bytes())), event::HASH_INCREMENT)?;
+    keyspace.hash_set_keeping(key, std::iter::once((field, text.as_bytes())), event::HASH_INCREMENT)?;
     reply.integer(sum);
     Ok(())
 }
@@ -91,14 +91,14 @@ fn hincrbyfloat(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &m
     if number::parse_double(increment).is_some_and(f64::is_infinite) {
         return Err(CommandError::text("ERR value is NaN or Infinity"));
     }
-    let hash = keyspace.peek_collection::<Hash>(key)?;
+    let hash = keyspace.peek_hash(key)?;
     let value = hash.and_then(|hash| hash.get(field)).map_or_else(|| b"0".to_vec(), |value| value.to_vec());
     if !number::is_decimal(&value) {
         return Err(CommandError::text("ERR hash value is not a float"));
     }
     let sum = number::add_decimal(&value, increment)
         .ok_or(CommandError::text("ERR increment would produce NaN or Infinity"))?;
-    keyspace.hash_set_as(key, std::iter::once((field, sum.as_bytes())), event::HASH_INCREMENT_FLOAT)?;
+    keyspace.hash_set_keeping(key, std::iter::once((field, sum.as_bytes())), event::HASH_INCREMENT_FLOAT)?;
     reply.bulk(sum.as_bytes());
     Ok(())
 }
@@ -109,24 +109,24 @@ fn hdel(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
 }
 
 fn hexists(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
+    let hash = keyspace.read_hash(arguments.at(1))?;
     reply.integer(i64::from(hash.is_some_and(|hash| hash.contains(arguments.at(2)))));
     Ok(())
 }
 
 fn hlen(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    reply.count(keyspace.read_collection::<Hash>(arguments.at(1))?.map_or(0, Hash::len));
+    reply.count(keyspace.read_hash(arguments.at(1))?.map_or(0, |hash| hash.len()));
     Ok(())
 }
 
 fn hstrlen(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
+    let hash = keyspace.read_hash(arguments.at(1))?;
     reply.count(hash.and_then(|hash| hash.get(arguments.at(2))).map_or(0, |value| value.byte_len()));
     Ok(())
 }
 
 fn hget(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
+    let hash = keyspace.read_hash(arguments.at(1))?;
     match hash.and_then(|hash| hash.get(arguments.at(2))) {
         Some(value) => write_element(reply, value),
         None => reply.null(),
@@ -135,7 +135,7 @@ fn hget(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
 }
 
 fn hmget(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
+    let hash = keyspace.read_hash(arguments.at(1))?;
     reply.array(arguments.len() - 2);
     for field in arguments.from(2) {
         match hash.and_then(|hash| hash.get(field)) {
@@ -147,9 +147,9 @@ fn hmget(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Repl
 }
 
 fn hgetall(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
-    reply.map(hash.map_or(0, Hash::len));
-    for (field, value) in hash.into_iter().flat_map(Hash::iter) {
+    let hash = keyspace.read_hash(arguments.at(1))?;
+    reply.map(hash.map_or(0, |hash| hash.len()));
+    for (field, value) in hash.into_iter().flat_map(View::iter) {
         write_element(reply, field);
         write_element(reply, value);
     }
@@ -157,16 +157,16 @@ fn hgetall(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Re
 }
 
 fn hkeys(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
-    reply.array(hash.map_or(0, Hash::len));
-    hash.into_iter().flat_map(Hash::iter).for_each(|(field, _)| write_element(reply, field));
+    let hash = keyspace.read_hash(arguments.at(1))?;
+    reply.array(hash.map_or(0, |hash| hash.len()));
+    hash.into_iter().flat_map(View::iter).for_each(|(field, _)| write_element(reply, field));
     Ok(())
 }
 
 fn hvals(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let hash = keyspace.read_collection::<Hash>(arguments.at(1))?;
-    reply.array(hash.map_or(0, Hash::len));
-    hash.into_iter().flat_map(Hash::iter).for_each(|(_, value)| write_element(reply, value));
+    let hash = keyspace.read_hash(arguments.at(1))?;
+    reply.array(hash.map_or(0, |hash| hash.len()));
+    hash.into_iter().flat_map(View::iter).for_each(|(_, value)| write_element(reply, value));
     Ok(())
 }
 
@@ -174,7 +174,7 @@ fn hrandfield(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut
     let key = arguments.at(1);
     let Some(count) = arguments.get(2) else {
         let number = keyspace.random();
-        match keyspace.read_collection::<Hash>(key)?.and_then(|hash| hash.random(number)) {
+        match keyspace.read_hash(key)?.and_then(|hash| hash.random(number)) {
             Some((field, _)) => write_element(reply, field),
             None => reply.null(),
         }
@@ -190,7 +190,7 @@ fn hrandfield(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut
         return Err(TOO_MANY);
     }
     let mut numbers = random::numbers(keyspace);
-    let Some(hash) = keyspace.read_collection::<Hash>(key)? else {
+    let Some(hash) = keyspace.read_hash(key)? else {
         reply.array(0);
         return Ok(());
     };
@@ -232,7 +232,7 @@ fn write_field(reply: &mut ReplyWriter<'_>, field: Element<'_>, value: Option<El
 fn hscan(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let cursor = collection_cursor(arguments.at(2))?;
     let mut found = Vec::new();
-    let Some(hash) = keyspace.read_collection::<Hash>(arguments.at(1))? else {
+    let Some(hash) = keyspace.read_hash(arguments.at(1))? else {
         write_scan(reply, None, &found);
         return Ok(());
     };

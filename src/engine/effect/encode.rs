@@ -86,6 +86,20 @@ pub fn hash_remove<'a>(out: &mut Vec<u8>, key: &[u8], fields: impl Iterator<Item
     put_items(out, fields);
 }
 
+/// `None`: it never expires.
+pub fn hash_deadlines<'a>(out: &mut Vec<u8>, key: &[u8], fields: impl Iterator<Item = (&'a [u8], Option<u64>)>) {
+    begin(out, tags::HASH_DEADLINES, key);
+    counted(out, |out| {
+        let mut count = 0;
+        for (field, deadline) in fields {
+            put_bytes(out, field);
+            put_deadline(out, deadline);
+            count += 1;
+        }
+        count
+    });
+}
+
 pub fn set_add<'a>(out: &mut Vec<u8>, key: &[u8], members: impl Iterator<Item = &'a [u8]>) {
     begin(out, tags::SET_ADD, key);
     put_items(out, members);

@@ -31,6 +31,10 @@ fn show(effect: &Effect<'_>) -> String {
             let pairs: Vec<_> = pairs.pairs().map(|(field, value)| text(field) + "=" + &text(value)).collect();
             format!("hash {} {}", text(key), pairs.join(","))
         }
+        Effect::HashDeadlines { key, fields } => {
+            let fields: Vec<_> = fields.iter().map(|(field, at)| format!("{}@{at:?}", text(field))).collect();
+            format!("deadlines {} {}", text(key), fields.join(","))
+        }
         Effect::SetAdd { key, members } => format!("add {} {}", text(key), items(members)),
         Effect::StreamEdit { key, edits } => format!("edit {} {}", text(key), items(edits)),
         Effect::SortedSetPut { key, members } => {
@@ -66,6 +70,11 @@ fn every_effect_reads_back() {
     check(|out| encode::list_set(out, b"k", 0, b""), &format!("{set:?}"));
     check(|out| encode::list_remove(out, b"k", [0, 1, 500].into_iter()), "remove k [0, 1, 500]");
     check(|out| encode::hash_set(out, b"k", [(&b"a"[..], &b"1"[..]), (b"b", b"2")].into_iter()), "hash k a=1,b=2");
+    let deadlines = [(&b"a"[..], Some(0)), (b"b", None), (b"", Some(1 << 50))];
+    check(
+        |out| encode::hash_deadlines(out, b"k", deadlines.into_iter()),
+        "deadlines k a@Some(0),b@None,@Some(1125899906842624)",
+    );
     check(|out| encode::set_add(out, b"k", std::iter::empty()), "add k ");
     check(
         |out| encode::sorted_set_put(out, b"k", [(&b"a"[..], 1.5), (b"b", f64::NEG_INFINITY)].into_iter()),

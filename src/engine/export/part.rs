@@ -96,6 +96,13 @@ impl Part {
         for from in (0..read).step_by(at_once) {
             effects.push(self.encode(&elements, from..read.min(from.saturating_add(at_once))));
         }
+        let fields = elements.iter().step_by(2).zip(elements.deadlines().iter().copied());
+        let mut timed = fields.filter(|(_, deadline)| deadline.is_some()).peekable();
+        if timed.peek().is_some() {
+            let mut encoded = Vec::new();
+            encode::hash_deadlines(&mut encoded, &self.key, timed);
+            effects.push(encoded);
+        }
         if is_last && entry.deadline().is_some() {
             let mut encoded = Vec::new();
             encode::set_deadline(&mut encoded, &self.key, entry.deadline());
@@ -188,6 +195,10 @@ impl Part {
             (Effect::HashRemove { fields, .. }, Sent::Below(Kind::Hash, below)) => {
                 let below = *below;
                 self.cut_items(fields.iter().filter(|field| is_below(field, below)), encode::hash_remove)
+            }
+            (Effect::HashDeadlines { fields, .. }, Sent::Below(Kind::Hash, below)) => {
+                let below = *below;
+                self.cut_items(fields.iter().filter(|(field, _)| is_below(field, below)), encode::hash_deadlines)
             }
             (Effect::SetAdd { members, .. }, Sent::Below(Kind::Set, below)) => {
                 let below = *below;

@@ -104,8 +104,10 @@ fn add_elements(entry: &mut Entry, elements: &Elements) {
         Some(Value::List(list)) => items.for_each(|element| list.push(End::Tail, element, &limits)),
         Some(Value::Set(set)) => items.for_each(|member| assert!(set.add(member, &limits))),
         Some(Value::Hash(hash)) => {
+            let mut deadlines = elements.deadlines().iter();
             while let (Some(field), Some(value)) = (items.next(), items.next()) {
                 assert_eq!(hash.set(field, value, &limits), Stored::Added);
+                hash.set_deadline(field, deadlines.next().copied().flatten());
             }
         }
         Some(Value::Stream(stream)) => {
@@ -283,8 +285,9 @@ fn a_snapshot_that_is_given_up_leaves_nothing() {
 /// The slots of a change's keys; `None`: it needs all.
 fn slots_of(change: &Change) -> Option<[Slot; 2]> {
     use Change::{
-        Append, Copy, Delete, Expire, Flush, HashRemove, HashSet, Increment, Insert, Move, Pop, PopLowest, Push, Put,
-        Remove, RemoveAt, RemoveRanks, Rename, Set, SetAdd, SetAt, SetKeeping, SetPop, SetRange, SetRemove, Swap, Trim,
+        Append, Copy, Delete, Expire, Flush, HashDeadlines, HashRemove, HashSet, HashSetKeeping, Increment, Insert,
+        Move, Pop, PopLowest, Push, Put, Remove, RemoveAt, RemoveRanks, Rename, Set, SetAdd, SetAt, SetKeeping, SetPop,
+        SetRange, SetRemove, Swap, Trim,
     };
     let (key, to) = match change {
         Rename(key, to) | Copy(key, to, _) => (key, to),
@@ -292,9 +295,14 @@ fn slots_of(change: &Change) -> Option<[Slot; 2]> {
             (key, key)
         }
         Change::Edit(key, ..) | Insert(key, ..) | SetAt(key, ..) | RemoveAt(key, ..) | Trim(key, ..) => (key, key),
-        Push(key, ..) | Pop(key, ..) | HashSet(key, _) | HashRemove(key, _) | SetAdd(key, _) | SetRemove(key, _) => {
-            (key, key)
-        }
+        Push(key, ..)
+        | Pop(key, ..)
+        | HashSet(key, _)
+        | HashSetKeeping(key, _)
+        | HashDeadlines(key, ..)
+        | HashRemove(key, _)
+        | SetAdd(key, _)
+        | SetRemove(key, _) => (key, key),
         SetPop(key, _)
         | Put(key, _)
         | Remove(key, _)

@@ -14,7 +14,7 @@ fn collect(hash: &Hash) -> Model {
 }
 
 fn check_shape(hash: &Hash) {
-    if let Shape::Table(table) = &hash.shape {
+    if let Form::Table(table) = hash.form() {
         assert_eq!(table.bytes, table.pairs.iter().map(|pair| size_class(pair.0.len())).sum::<usize>());
     }
 }
@@ -119,3 +119,5 @@ fn a_large_hash_scans_and_draws_evenly() {
     check_shape(&hash);
     assert!(hash.is_empty() && hash.random(1).is_none());
 }
+
+mod deadlines;
