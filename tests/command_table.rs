@@ -8,8 +8,21 @@ use starling::commands::table::{self, Command};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Commands and subcommands that Redis 7.0 does not have.
-const ADDITIONS: &[(&str, &str)] =
-    &[("client|setinfo", "Redis 7.2 has it, and client libraries send it when they connect")];
+const ADDITIONS: &[(&str, &str)] = &[
+    ("client|setinfo", "Redis 7.2 has it, and client libraries send it when they connect"),
+    ("hexpire", "Redis 7.4"),
+    ("hexpireat", "Redis 7.4"),
+    ("hexpiretime", "Redis 7.4"),
+    ("hpersist", "Redis 7.4"),
+    ("hpexpire", "Redis 7.4"),
+    ("hpexpireat", "Redis 7.4"),
+    ("hpexpiretime", "Redis 7.4"),
+    ("hpttl", "Redis 7.4"),
+    ("httl", "Redis 7.4"),
+    ("hgetdel", "Redis 8.0"),
+    ("hgetex", "Redis 8.0"),
+    ("hsetex", "Redis 8.0"),
+];
 
 /// Fields in which a row differs on purpose.
 const DIFFERENCES: &[(&str, &str, &str)] =

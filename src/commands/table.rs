@@ -34,6 +34,8 @@ const FAMILIES: &[&[CommandSpec]] = &[
     data::keyspace::COMMANDS,
     data::list::COMMANDS,
     data::hash::COMMANDS,
+    data::hash::combined::COMMANDS,
+    data::hash::expiry::COMMANDS,
     data::set::COMMANDS,
     data::set::algebra::COMMANDS,
     data::sorted_set::COMMANDS,

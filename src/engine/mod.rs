@@ -84,6 +84,8 @@ pub struct Statistics {
     pub hits: u64,
     pub misses: u64,
     pub expired: u64,
+    /// Fields of hashes.
+    pub expired_fields: u64,
     pub evicted: u64,
     pub changes: u64,
     pub entry_bytes: u64,
@@ -229,6 +231,7 @@ impl Engine {
             sum.hits += counters.hits.load(Ordering::Relaxed);
             sum.misses += counters.misses.load(Ordering::Relaxed);
             sum.expired += counters.expired.load(Ordering::Relaxed);
+            sum.expired_fields += counters.expired_fields.load(Ordering::Relaxed);
             sum.evicted += counters.evicted.load(Ordering::Relaxed);
             sum.changes += counters.changes.load(Ordering::Relaxed);
             sum.entry_bytes += counters.entry_bytes.load(Ordering::Relaxed);
@@ -273,6 +276,7 @@ impl Engine {
             counters.hits.store(0, Ordering::Relaxed);
             counters.misses.store(0, Ordering::Relaxed);
             counters.expired.store(0, Ordering::Relaxed);
+            counters.expired_fields.store(0, Ordering::Relaxed);
             counters.evicted.store(0, Ordering::Relaxed);
         }
     }

@@ -3,7 +3,7 @@
 use crate::server::{Client, Server};
 
 /// What a subscriber of every event hears of some requests: the event and its key.
-fn heard(client: &mut Client, listener: &mut Client, requests: &[&str]) -> Vec<String> {
+pub(crate) fn heard(client: &mut Client, listener: &mut Client, requests: &[&str]) -> Vec<String> {
     requests.iter().for_each(|request| drop(client.ask(request)));
     assert!(client.ask("PUBLISH __keyevent@0__:end end").starts_with(':'));
     let mut events = Vec::new();

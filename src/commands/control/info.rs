@@ -246,6 +246,7 @@ fn stats(section: &mut Section<'_>) {
     section.field("rejected_connections", load(&statistics.connections_rejected));
     section.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
     section.field("expired_keys", engine.expired);
+    section.field("expired_subkeys", engine.expired_fields);
     section.field("expired_stale_perc", "0.00");
     section.zeros(&["expired_time_cap_reached_count", "expire_cycle_cpu_milliseconds"]);
     section.field("evicted_keys", engine.evicted);

@@ -1,5 +1,8 @@
 //! Hashes.
 
+pub mod combined;
+pub mod expiry;
+
 use crate::base::number;
 use crate::commands::error::CommandError;
 use crate::commands::parse::{self, is};

@@ -174,7 +174,7 @@ fn pairs<'a>(
 
 fn read_hash(kind: u8, reader: &mut Reader<'_>, reading: &Reading<'_>) -> Result<Hash, Damaged> {
     let mut hash = Hash::new();
-    // Fields have no deadlines here: those to come are forgotten, and what has passed its own is left out.
+    // What has passed its deadline is left out.
     let mut put = |field: Element<'_>, value: Element<'_>, deadline: Option<u64>| {
         if deadline.is_some_and(|deadline| deadline > FIELD_DEADLINE_MAX) {
             return Err(Damaged);
@@ -183,9 +183,10 @@ fn read_hash(kind: u8, reader: &mut Reader<'_>, reading: &Reading<'_>) -> Result
             return Ok(());
         }
         let (field_digits, value_digits) = (&mut Digits::new(), &mut Digits::new());
-        match hash.set(field.bytes(field_digits), value.bytes(value_digits), reading.limits) {
-            Stored::Added => Ok(()),
-            Stored::Replaced => Err(Damaged),
+        let field = field.bytes(field_digits);
+        match hash.set(field, value.bytes(value_digits), reading.limits) {
+            Stored::Added if deadline.is_none() || hash.set_deadline(field, deadline) => Ok(()),
+            _ => Err(Damaged),
         }
     };
     match kind {

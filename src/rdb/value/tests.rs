@@ -15,7 +15,13 @@ fn text(content: &Content) -> String {
     let show = |element: Element<'_>| element.to_vec().escape_ascii().to_string();
     let mut parts: Vec<String> = match value {
         Value::List(list) => list.iter().map(show).collect(),
-        Value::Hash(hash) => hash.iter().map(|(field, value)| format!("{}={}", show(field), show(value))).collect(),
+        Value::Hash(hash) => hash
+            .iter()
+            .map(|(field, value)| {
+                let deadline = hash.deadline(&field.to_vec()).map_or(String::new(), |at| format!("@{at}"));
+                format!("{}={}{deadline}", show(field), show(value))
+            })
+            .collect(),
         Value::Set(set) => set.iter().map(show).collect(),
         Value::SortedSet(set) => set.iter().map(|(member, score)| format!("{}:{score:?}", show(member))).collect(),
         Value::Stream(stream) => stream_parts(stream),
@@ -160,11 +166,11 @@ fn hashes_are_read_in_every_form() {
 #[test]
 fn fields_whose_deadline_has_passed_are_left_out() {
     let from = 500u64.to_le_bytes();
-    check(kind::HASH_DEADLINES, b"\x03\0\x01a\x011\x43\xe8\x01b\x012\x47\xd0\x01c\x013", "hash a=1 c=3");
-    check(kind::HASH_DEADLINES_FROM, &[&from[..], b"\x02\x01\x01a\x011\x47\xd0\x01c\x013"].concat(), "hash c=3");
+    check(kind::HASH_DEADLINES, b"\x03\0\x01a\x011\x43\xe8\x01b\x012\x47\xd0\x01c\x013", "hash a=1 c=3@2000");
+    check(kind::HASH_DEADLINES_FROM, &[&from[..], b"\x02\x01\x01a\x011\x47\xd0\x01c\x013"].concat(), "hash c=3@2499");
     let triples = string(&packed(&["b", "2", "999", "c", "3", "1001", "a", "1", "0"]));
-    check(kind::HASH_LISTPACK_DEADLINES_EARLY, &triples, "hash a=1 c=3");
-    check(kind::HASH_LISTPACK_DEADLINES, &[&from[..], &triples].concat(), "hash a=1 c=3");
+    check(kind::HASH_LISTPACK_DEADLINES_EARLY, &triples, "hash a=1 c=3@1001");
+    check(kind::HASH_LISTPACK_DEADLINES, &[&from[..], &triples].concat(), "hash a=1 c=3@1001");
     refused(kind::HASH_DEADLINES, b"\x01\x81\0\x01\0\0\0\0\0\0\x01a\x011");
     let valkey = [b"\x02\x01a\x011", &u64::MAX.to_le_bytes()[..], b"\x01b\x012", &999u64.to_le_bytes()].concat();
     let limits = Limits::default();
@@ -230,10 +236,12 @@ fn elements() -> impl Strategy<Value = Vec<Vec<u8>>> {
 
 fn contents(elements: &[Vec<u8>], limits: &Limits) -> Vec<Content> {
     let (mut list, mut hash, mut set, mut sorted_set) = (List::new(), Hash::new(), Set::new(), SortedSet::new());
-    let mut integers = Set::new();
+    let (mut integers, mut timed) = (Set::new(), Hash::new());
     for (number, element) in elements.iter().enumerate() {
         list.push(End::Tail, element, limits);
         hash.set(element, number.to_string().as_bytes(), limits);
+        timed.set(element, number.to_string().as_bytes(), limits);
+        timed.set_deadline(element, (number % 3 > 0).then_some(5000 + number as u64 * element.len() as u64));
         set.add(element, limits);
         sorted_set.insert(element, number as f64 / 3.0 - 5.0, limits);
         integers.add(element.len().to_string().as_bytes(), limits);
@@ -242,8 +250,9 @@ fn contents(elements: &[Vec<u8>], limits: &Limits) -> Vec<Content> {
         Content::String(elements.concat()),
         Content::Collection(Value::Stream(Box::new(stream_of(elements, limits)))),
     ];
+    let (hash, timed) = (Value::Hash(hash), Value::Hash(timed));
     let collections =
-        [Value::List(list), Value::Hash(hash), Value::Set(set), Value::SortedSet(sorted_set), Value::Set(integers)];
+        [Value::List(list), hash, timed, Value::Set(set), Value::SortedSet(sorted_set), Value::Set(integers)];
     contents.extend(collections.map(Content::Collection));
     contents
 }

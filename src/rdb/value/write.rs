@@ -1,4 +1,4 @@
-//! Collections to bytes, in forms that Redis 7.0 reads.
+//! Collections to bytes, in forms that Redis 7.0 reads; a hash of which fields have deadlines, in the one of Redis 7.4.
 
 use super::stream;
 use crate::base::number::format_double;
@@ -15,6 +15,7 @@ const PACKED_NODE: u64 = 2;
 pub fn kind_of(value: &Value) -> u8 {
     match value {
         Value::List(_) => kind::LIST_QUICKLIST_2,
+        Value::Hash(hash) if hash.first_deadline().is_some() => kind::HASH_DEADLINES_FROM,
         Value::Hash(hash) if is_packed(hash.encoding()) => kind::HASH_LISTPACK,
         Value::Hash(_) => kind::HASH,
         Value::Set(set) if set.encoding() == "intset" => kind::SET_INTSET,
@@ -89,9 +90,16 @@ fn write_list(out: &mut Vec<u8>, list: &List) {
     out.append(&mut nodes);
 }
 
+/// Where fields have deadlines: the first of them, and before each field how far behind its own is, and 1; 0 for none.
 fn write_hash(out: &mut Vec<u8>, hash: &Hash) {
+    let first = hash.first_deadline();
+    out.extend_from_slice(first.map(u64::to_le_bytes).as_ref().map_or(&[], |bytes| bytes));
     length::write(out, hash.len() as u64);
     for (field, value) in hash.iter() {
+        if let Some(first) = first {
+            let deadline = hash.deadline(field.bytes(&mut Digits::new()));
+            length::write(out, deadline.map_or(0, |deadline| deadline.saturating_sub(first).saturating_add(1)));
+        }
         write_element(out, field);
         write_element(out, value);
     }

@@ -2,7 +2,6 @@
 
 use crate::base::slot::Slot;
 use crate::engine::Keyspace;
-use crate::values::Hash;
 
 /// `weight_*`, `user_*->name`, or `#` for the element itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +51,7 @@ impl<'a> Pattern<'a> {
         let key = [before, element, behind].concat();
         match self.field {
             Some(field) => {
-                let hash = keyspace.read_collection::<Hash>(&key).ok()??;
+                let hash = keyspace.read_hash(&key).ok()??;
                 hash.get(field).map(|value| value.to_vec())
             }
             None => keyspace.read_string(&key).ok()?.map(|string| string.to_vec()),
