@@ -57,6 +57,7 @@ const ACTING: &[(&str, &str, &str)] = &[
     ("hash-max-listpack-entries", "src/commands/control/config.rs", "limits.hash_max_listpack_entries"),
     ("hash-max-listpack-value", "src/commands/control/config.rs", "limits.hash_max_listpack_value"),
     ("hz", "src/server/worker.rs", "config.hz"),
+    ("hll-sparse-max-bytes", "src/commands/control/config.rs", "limits.hll_sparse_max_bytes"),
     ("latency-monitor-threshold", "src/commands/control/config.rs", "config.latency_monitor_threshold"),
     ("latency-tracking", "src/commands/control/config.rs", "config.latency_tracking"),
     ("latency-tracking-info-percentiles", "src/commands/control/info.rs", "\"latency-tracking-info-percentiles\""),

@@ -36,6 +36,7 @@ const FAMILIES: &[&[CommandSpec]] = &[
     data::hash::COMMANDS,
     data::hash::combined::COMMANDS,
     data::hash::expiry::COMMANDS,
+    data::hyperloglog::COMMANDS,
     data::set::COMMANDS,
     data::set::algebra::COMMANDS,
     data::sorted_set::COMMANDS,

@@ -144,6 +144,7 @@ pub struct Config {
 pub struct EncodingLimits {
     pub hash_max_listpack_entries: usize,
     pub hash_max_listpack_value: usize,
+    pub hll_sparse_max_bytes: usize,
     pub list_max_listpack_size: i32,
     pub set_max_intset_entries: usize,
     pub set_max_listpack_entries: usize,
@@ -238,6 +239,7 @@ impl Config {
             limits: EncodingLimits {
                 hash_max_listpack_entries: size("hash-max-listpack-entries"),
                 hash_max_listpack_value: size("hash-max-listpack-value"),
+                hll_sparse_max_bytes: size("hll-sparse-max-bytes"),
                 list_max_listpack_size: signed("list-max-listpack-size") as i32,
                 set_max_intset_entries: size("set-max-intset-entries"),
                 set_max_listpack_entries: size("set-max-listpack-entries"),

@@ -218,7 +218,7 @@ pub const PARAMETERS: &[Parameter] = &[
         .alias("hash-max-ziplist-entries"),
     acts("hash-max-listpack-value", Kind::Memory { least: 0, greatest: i64::MAX }, "64", Change::Anytime)
         .alias("hash-max-ziplist-value"),
-    advisory("hll-sparse-max-bytes", Kind::Memory { least: 0, greatest: i64::MAX }, "3000", Change::Anytime),
+    acts("hll-sparse-max-bytes", Kind::Memory { least: 0, greatest: i64::MAX }, "3000", Change::Anytime),
     acts("hz", Kind::Integer { least: 0, greatest: 2147483647 }, "10", Change::Anytime),
     advisory("ignore-warnings", Kind::Text, "", Change::Anytime),
     advisory("io-threads", Kind::Integer { least: 1, greatest: 128 }, "1", Change::Never),

@@ -94,6 +94,11 @@ impl Keyspace<'_> {
         }
     }
 
+    /// Whether the log has room for a change that is not needed.
+    pub fn has_room(&self) -> bool {
+        !self.engine.log.is_full()
+    }
+
     /// Something happened to a key of the selected database, for whoever listens.
     pub fn happened(&mut self, key: &[u8], event: Event) {
         self.happened_in(self.database, key, event);

@@ -47,6 +47,7 @@ const fn event(class: char, name: &'static str) -> Event {
 pub const SET: Event = event('$', "set");
 pub const APPEND: Event = event('$', "append");
 pub const SET_RANGE: Event = event('$', "setrange");
+pub const HYPERLOGLOG_ADD: Event = event('$', "pfadd");
 pub const SET_BIT: Event = event('$', "setbit");
 pub const INCREMENT: Event = event('$', "incrby");
 pub const INCREMENT_FLOAT: Event = event('$', "incrbyfloat");

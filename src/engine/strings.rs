@@ -5,6 +5,7 @@ use super::entry::{Entry, StringRef};
 use super::event::{self, Event};
 use super::keyspace::{Deadline, Keyspace, WrongKind};
 use smallvec::SmallVec;
+use std::cell::Cell;
 use std::convert::Infallible;
 
 /// A number that a key is changed by, and what comes of it.
@@ -19,14 +20,19 @@ pub struct Increment {
 pub struct StringEdit {
     /// Zeros were appended before.
     pub has_grown: bool,
-    /// Where bytes were written, and which.
-    changes: Vec<(usize, SmallVec<[u8; 16]>)>,
+    /// Where bytes were written, which, and how many changes that is.
+    changes: Vec<(usize, SmallVec<[u8; 16]>, usize)>,
 }
 
 impl StringEdit {
     /// Notes that these bytes were written there; each note is one change, as Redis counts them.
     pub fn wrote(&mut self, offset: usize, bytes: &[u8]) {
-        self.changes.push((offset, SmallVec::from_slice(bytes)));
+        self.changes.push((offset, SmallVec::from_slice(bytes), 1));
+    }
+
+    /// The same for bytes that belong to changes noted before.
+    pub fn also_wrote(&mut self, offset: usize, bytes: &[u8]) {
+        self.changes.push((offset, SmallVec::from_slice(bytes), 0));
     }
 }
 
@@ -136,6 +142,11 @@ impl Keyspace<'_> {
 
     /// Makes the key this string, which is held as a buffer and not as a number, whatever it was.
     pub fn set_buffer(&mut self, key: &[u8], bytes: Vec<u8>, deadline: Deadline, event: Event) {
+        self.set_buffer_by(1, key, bytes, deadline, event);
+    }
+
+    /// The same for so many changes, as Redis counts them.
+    pub fn set_buffer_by(&mut self, count: usize, key: &[u8], bytes: Vec<u8>, deadline: Deadline, event: Event) {
         let place = self.place(key);
         let mut encoded = Vec::new();
         let is_read = self.engine.log.is_read();
@@ -148,9 +159,13 @@ impl Keyspace<'_> {
         if is_read {
             encode::set_string(&mut encoded, key, &bytes, deadline);
         }
-        let access = found.moment.word();
-        found.put(Entry::buffer(key, bytes, deadline, access));
-        self.changed(place, key, event, |out| out.extend_from_slice(&encoded));
+        // One of the two is called.
+        let bytes = Cell::new(bytes);
+        found.set(
+            |access| Entry::buffer(key, bytes.take(), deadline, access),
+            |entry| *entry = Entry::buffer(key, bytes.take(), deadline, entry.access()),
+        );
+        self.changed_by(count, place, key, event, |out| out.extend_from_slice(&encoded));
     }
 
     /// Edits the key's string in place, where it has been filled up with zeros to `least` bytes; a missing key is made.
@@ -183,8 +198,8 @@ impl Keyspace<'_> {
             }
         }
         let mut event = event;
-        for (offset, bytes) in &edited.changes {
-            self.changed(place, key, event, |out| encode::set_range(out, key, *offset as u64, bytes));
+        for (offset, bytes, count) in &edited.changes {
+            self.changed_by(*count, place, key, event, |out| encode::set_range(out, key, *offset as u64, bytes));
             event = event::SILENT;
         }
         Ok(())

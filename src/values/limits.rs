@@ -7,6 +7,8 @@ pub struct Limits {
     pub hash_max_listpack_entries: usize,
     /// `hash-max-listpack-value`: bytes of a field or value in a packed hash.
     pub hash_max_listpack_value: usize,
+    /// `hll-sparse-max-bytes`: bytes of a sparse HyperLogLog.
+    pub hll_sparse_max_bytes: usize,
     /// `list-max-listpack-size`: elements of a list chunk, or its bytes by class: -1 is 4 KiB, -2 is 8, to -5, 64.
     pub list_max_listpack_size: i32,
     /// `set-max-intset-entries`: members of a set of integers.
@@ -30,6 +32,7 @@ impl Default for Limits {
         Self {
             hash_max_listpack_entries: 512,
             hash_max_listpack_value: 64,
+            hll_sparse_max_bytes: 3000,
             list_max_listpack_size: -2,
             set_max_intset_entries: 512,
             set_max_listpack_entries: 128,

@@ -17,6 +17,7 @@ pub mod element;
 pub mod geo;
 pub mod hash;
 pub mod hashing;
+pub mod hyperloglog;
 mod image;
 mod intset;
 pub mod limits;

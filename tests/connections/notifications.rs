@@ -25,7 +25,7 @@ fn every_change_tells_its_event() {
     let (mut client, mut listener) = (server.client(), server.client());
     assert!(listener.ask("PSUBSCRIBE __keyevent@*__:*").starts_with("*3"));
     // As redis-server 7.0.15 tells them.
-    let cases: [(&[&str], &[&str]); 19] = [
+    let cases: [(&[&str], &[&str]); 20] = [
         (&["SET k v", "SET k v EX 100", "SET k v NX"], &["new k", "set k", "set k", "expire k"]),
         (&["GETSET k w", "APPEND k x", "SETRANGE k 2 y"], &["set k", "append k", "setrange k"]),
         (
@@ -37,6 +37,10 @@ fn every_change_tells_its_event() {
                 "BITOP OR k k",
             ],
             &["setbit k", "setbit k", "set k"],
+        ),
+        (
+            &["PFADD p a b", "PFADD p a", "PFCOUNT p", "PFMERGE q p", "PFDEBUG TODENSE q", "PFADD q c", "DEL p q"],
+            &["new p", "pfadd p", "new q", "pfadd q", "pfadd q", "del p", "del q"],
         ),
         (
             &["MSET a 1 b 2", "INCR a", "INCRBYFLOAT a 1"],

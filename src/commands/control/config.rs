@@ -136,6 +136,7 @@ pub fn apply(services: &Services, config: &Config) {
     services.engine.set_limits(Limits {
         hash_max_listpack_entries: limits.hash_max_listpack_entries,
         hash_max_listpack_value: limits.hash_max_listpack_value,
+        hll_sparse_max_bytes: limits.hll_sparse_max_bytes,
         list_max_listpack_size: limits.list_max_listpack_size,
         set_max_intset_entries: limits.set_max_intset_entries,
         set_max_listpack_entries: limits.set_max_listpack_entries,

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 /// Collections leave their packed forms early: they are read in parts then.
 const LITTLE_PACKED: Limits = Limits {
+    hll_sparse_max_bytes: 0,
     hash_max_listpack_entries: 2,
     hash_max_listpack_value: 64,
     list_max_listpack_size: 2,
