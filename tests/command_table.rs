@@ -22,6 +22,10 @@ const ADDITIONS: &[(&str, &str)] = &[
     ("hgetdel", "Redis 8.0"),
     ("hgetex", "Redis 8.0"),
     ("hsetex", "Redis 8.0"),
+    ("delex", "of Redis 8.4"),
+    ("delifeq", "of Valkey 9"),
+    ("digest", "of Redis 8.4"),
+    ("msetex", "of Redis 8.4"),
 ];
 
 /// Fields in which a row differs on purpose.

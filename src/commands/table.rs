@@ -25,6 +25,7 @@ impl std::fmt::Debug for CommandSpec {
 /// The rows of the families.
 const FAMILIES: &[&[CommandSpec]] = &[
     data::string::COMMANDS,
+    data::string::condition::COMMANDS,
     data::bitmap::COMMANDS,
     data::bitmap::field::COMMANDS,
     data::dump::COMMANDS,

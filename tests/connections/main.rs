@@ -2,6 +2,7 @@
 
 mod behind;
 mod blocking;
+mod conditions;
 mod fields;
 mod local;
 mod notifications;

@@ -30,8 +30,8 @@ fn every_change_tells_its_event() {
         (&["GETSET k w", "APPEND k x", "SETRANGE k 2 y"], &["set k", "append k", "setrange k"]),
         (
             &[
-                "SETBIT k 3 1",
-                "SETBIT k 3 1",
+                "SETBIT k 0 1",
+                "SETBIT k 0 1",
                 "BITFIELD k SET u8 0 1 SET u8 8 2",
                 "BITFIELD k GET u8 0",
                 "BITOP OR k k",
@@ -40,7 +40,7 @@ fn every_change_tells_its_event() {
         ),
         (
             &["PFADD p a b", "PFADD p a", "PFCOUNT p", "PFMERGE q p", "PFDEBUG TODENSE q", "PFADD q c", "DEL p q"],
-            &["new p", "pfadd p", "new q", "pfadd q", "pfadd q", "del p", "del q"],
+            &["new p", "pfadd p", "keymiss q", "new q", "pfadd q", "pfadd q", "del p", "del q"],
         ),
         (
             &["MSET a 1 b 2", "INCR a", "INCRBYFLOAT a 1"],

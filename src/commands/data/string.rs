@@ -1,5 +1,7 @@
 //! Strings.
 
+pub mod condition;
+
 use crate::base::number;
 use crate::commands::error::CommandError;
 use crate::commands::parse::{self, is};
@@ -12,6 +14,7 @@ use crate::engine::event;
 use crate::engine::{Deadline, Increment, Keyspace};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
+use condition::Condition;
 
 /// SET reads the old value where it has GET, and deletes nothing but may expire: Redis says its flags vary.
 const SET_KEY: &[KeySpec] = &[KeySpec {
@@ -91,6 +94,7 @@ struct SetOptions<'a> {
     time: Option<(TimeUnit, &'a [u8])>,
     keep_ttl: bool,
     persist: bool,
+    condition: Option<Condition<'a>>,
     if_absent: bool,
     if_present: bool,
     get: bool,
@@ -101,6 +105,7 @@ struct SetOptions<'a> {
 enum Accepts {
     Set,
     GetEx,
+    MsetEx,
 }
 
 impl<'a> SetOptions<'a> {
@@ -116,7 +121,7 @@ impl<'a> SetOptions<'a> {
                     }
                     _ => false,
                 },
-                None => options.take_word(word, accepts),
+                None => options.take_word(word, accepts) || options.take_condition(word, &mut rest, accepts),
             };
             if !accepted {
                 return Err(CommandError::Syntax);
@@ -127,16 +132,35 @@ impl<'a> SetOptions<'a> {
 
     /// Takes a word without an argument; false where it may not stand here.
     fn take_word(&mut self, word: &[u8], accepts: Accepts) -> bool {
-        let set = accepts == Accepts::Set;
+        let (sets, free) = (accepts != Accepts::GetEx, self.condition.is_none());
         match word {
-            _ if set && is(word, "nx") && !self.if_present => self.if_absent = true,
-            _ if set && is(word, "xx") && !self.if_absent => self.if_present = true,
-            _ if set && is(word, "get") => self.get = true,
-            _ if set && is(word, "keepttl") && self.time.is_none() => self.keep_ttl = true,
-            _ if !set && is(word, "persist") && self.time.is_none() => self.persist = true,
+            _ if sets && is(word, "nx") && !self.if_present && free => self.if_absent = true,
+            _ if sets && is(word, "xx") && !self.if_absent && free => self.if_present = true,
+            _ if accepts == Accepts::Set && is(word, "get") => self.get = true,
+            _ if sets && is(word, "keepttl") && self.time.is_none() => self.keep_ttl = true,
+            _ if !sets && is(word, "persist") && self.time.is_none() => self.persist = true,
             _ => return false,
         }
         true
+    }
+
+    /// Takes a word that says what the string must be, and what it is compared with; false where they may not stand here.
+    fn take_condition(&mut self, word: &[u8], rest: &mut impl Iterator<Item = &'a [u8]>, accepts: Accepts) -> bool {
+        if accepts != Accepts::Set || self.condition.is_some() || self.if_absent || self.if_present {
+            return false;
+        }
+        self.condition = rest.next().and_then(|operand| Condition::parse(word, operand));
+        self.condition.is_some()
+    }
+
+    /// What becomes of the deadline of a key that is set.
+    fn when(&self, now_ms: u64, command: &str) -> Result<Deadline, CommandError> {
+        Ok(match self.deadline(now_ms, command)? {
+            // Also one in the past: the key is there, and expired, until somebody looks.
+            Some(at) => Deadline::At(at),
+            None if self.keep_ttl => Deadline::Keep,
+            None => Deadline::Clear,
+        })
     }
 
     /// The deadline that the time means; `None` where there is no time.
@@ -187,16 +211,16 @@ fn set(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
         return Ok(());
     }
     let options = SetOptions::parse(arguments, 3, Accepts::Set)?;
-    let deadline = match options.deadline(keyspace.now_ms(), "set")? {
-        // Also one in the past: the key is there, and expired, until somebody looks.
-        Some(at) => Deadline::At(at),
-        None if options.keep_ttl => Deadline::Keep,
-        None => Deadline::Clear,
+    let deadline = options.when(keyspace.now_ms(), "set")?;
+    let is_as_it_must_be = match options.condition {
+        Some(condition) => condition.holds(keyspace.peek(key))?,
+        None => true,
     };
     if options.get {
         write_string(keyspace, key, reply)?;
     }
     let is_wanted = |before: Option<&Entry>| match before {
+        _ if !is_as_it_must_be => false,
         Some(_) => !options.if_absent,
         None => !options.if_present,
     };
