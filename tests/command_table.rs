@@ -26,6 +26,8 @@ const ADDITIONS: &[(&str, &str)] = &[
     ("delifeq", "of Valkey 9"),
     ("digest", "of Redis 8.4"),
     ("msetex", "of Redis 8.4"),
+    ("xackdel", "Redis 8.2"),
+    ("xdelex", "Redis 8.2"),
 ];
 
 /// Fields in which a row differs on purpose.

@@ -13,6 +13,7 @@ pub mod edit;
 pub mod group;
 pub mod id;
 mod node;
+pub mod references;
 
 use super::Limits;
 pub use codec::put_bytes;
@@ -22,6 +23,7 @@ pub use group::{Consumer, Group, Pending};
 pub use id::Id;
 use node::Node;
 pub use node::{Entry, Fields};
+pub use references::References;
 use std::collections::BTreeMap;
 
 /// What a node takes beside its bytes, about: its place in the tree.

@@ -10,6 +10,7 @@ mod order;
 mod output;
 mod server;
 mod sorting;
+mod streams;
 mod timing;
 
 use server::Server;

@@ -9,16 +9,17 @@ use crate::commands::spec::{
 use crate::engine::{Keyspace, event};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
-use crate::values::stream::{Edit, Entry, Fields, Id, Precision, Stream};
+use crate::values::stream::{Edit, Entry, Fields, Id, Stream};
 
 mod claim;
+mod delete;
 mod group;
 mod info;
 mod parsing;
 mod read;
 mod read_group;
 
-use parsing::{NewId, Trimming, bound_above, bound_below, strict_id};
+use parsing::{NewId, bound_above, bound_below, strict_id};
 
 /// XREAD: the first half of what follows STREAMS.
 const READ_STREAMS: &[KeySpec] = &[streams(1)];
@@ -28,6 +29,8 @@ const READ_GROUP_STREAMS: &[KeySpec] = &[streams(4)];
 const INSERTED: &[KeySpec] = &[keys::one(2, Access::ReadWrite, "insert")];
 const UPDATED: &[KeySpec] = &[keys::one(2, Access::ReadWrite, "update")];
 const DELETED: &[KeySpec] = &[keys::one(2, Access::ReadWrite, "delete")];
+/// XACKDEL.
+const ACKNOWLEDGED: &[KeySpec] = &[keys::one(1, Access::ReadWrite, "update delete")];
 const SHOWN: &[KeySpec] = &[keys::one(2, Access::ReadOnly, "access")];
 
 const fn streams(from: i8) -> KeySpec {
@@ -44,10 +47,12 @@ const UNKNOWN_ORDER: &[&str] = &["nondeterministic_output"];
 
 pub const COMMANDS: &[CommandSpec] = &[
     data("xack", AtLeast(4), WRITE | FAST, STREAM, keys::UPDATE, group::xack),
+    data("xackdel", AtLeast(6), WRITE | FAST, STREAM, ACKNOWLEDGED, delete::xackdel),
     data("xadd", AtLeast(5), WRITE | DENYOOM | FAST, STREAM, keys::UPDATE, xadd).tips(UNKNOWN_ORDER),
     data("xautoclaim", AtLeast(6), WRITE | FAST, STREAM, keys::DELETE, claim::xautoclaim).tips(UNKNOWN_ORDER),
     data("xclaim", AtLeast(6), WRITE | FAST, STREAM, keys::UPDATE, claim::xclaim).tips(UNKNOWN_ORDER),
-    data("xdel", AtLeast(3), WRITE | FAST, STREAM, keys::DELETE, xdel),
+    data("xdel", AtLeast(3), WRITE | FAST, STREAM, keys::DELETE, delete::xdel),
+    data("xdelex", AtLeast(5), WRITE | FAST, STREAM, keys::DELETE, delete::xdelex),
     container("xgroup", 0, 0, GROUP),
     container("xinfo", 0, 0, INFO),
     data("xlen", Exactly(2), READONLY | FAST, STREAM, keys::LOOK, xlen),
@@ -57,7 +62,7 @@ pub const COMMANDS: &[CommandSpec] = &[
     data("xreadgroup", AtLeast(7), WRITE | BLOCKING | MOVABLE_KEYS, STREAM, READ_GROUP_STREAMS, read_group::xreadgroup),
     data("xrevrange", AtLeast(4), READONLY, STREAM, keys::READ, xrevrange),
     data("xsetid", AtLeast(3), WRITE | DENYOOM | FAST, STREAM, keys::UPDATE, xsetid),
-    data("xtrim", AtLeast(4), WRITE, STREAM, keys::DELETE, xtrim).tips(UNKNOWN_ORDER),
+    data("xtrim", AtLeast(4), WRITE, STREAM, keys::DELETE, delete::xtrim).tips(UNKNOWN_ORDER),
 ];
 
 const GROUP: &[CommandSpec] = &[
@@ -123,25 +128,9 @@ fn xadd(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
     let fields = Fields::of_items(&items).ok_or(CommandError::Syntax)?;
     keyspace.stream_edit(key, &[Edit::Add { id, fields }], 1, event::STREAM_ADD)?;
     if let Some(trimming) = adding.trimming {
-        trim(keyspace, key, trimming)?;
+        delete::trim(keyspace, key, trimming)?;
     }
     write_id(reply, id);
-    Ok(())
-}
-
-/// Trims a stream, if there is one. Returns how many entries went.
-fn trim(keyspace: &mut Keyspace<'_>, key: &[u8], trimming: Trimming) -> Result<usize, CommandError> {
-    let Some(stream) = keyspace.peek_collection::<Stream>(key)? else { return Ok(0) };
-    let before = stream.len();
-    let Some(through) = stream.trim_bound(trimming.keep, trimming.precision) else { return Ok(0) };
-    let count = if trimming.precision == Precision::Exact { 1 } else { before };
-    keyspace.stream_edit(key, &[Edit::Trim { through }], count.min(1), event::STREAM_TRIM)?;
-    Ok(before - keyspace.peek_collection::<Stream>(key)?.map_or(0, Stream::len))
-}
-
-fn xtrim(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let trimming = parsing::trimming(arguments, &keyspace.limits())?;
-    reply.count(trim(keyspace, arguments.at(1), trimming)?);
     Ok(())
 }
 
@@ -182,24 +171,6 @@ fn range(
         Some(stream) if is_back => write_entries(reply, stream.range_back(low, high), count),
         Some(stream) => write_entries(reply, stream.range(low, high), count),
     }
-    Ok(())
-}
-
-fn xdel(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let key = arguments.at(1);
-    let Some(stream) = keyspace.peek_collection::<Stream>(key)? else {
-        reply.integer(0);
-        return Ok(());
-    };
-    let ids: Vec<Id> = arguments.from(2).map(|id| strict_id(id, 0)).collect::<Result<_, _>>()?;
-    let mut found: Vec<Id> = ids.into_iter().filter(|id| stream.get(*id).is_some()).collect();
-    found.sort_unstable();
-    found.dedup();
-    let edits: Vec<Edit<'_>> = found.iter().map(|id| Edit::Delete { id: *id }).collect();
-    if !edits.is_empty() {
-        keyspace.stream_edit(key, &edits, edits.len(), event::STREAM_DELETE)?;
-    }
-    reply.count(edits.len());
     Ok(())
 }
 

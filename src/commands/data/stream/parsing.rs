@@ -5,7 +5,7 @@ use crate::commands::parse::{self, is};
 use crate::resp::arguments::Arguments;
 use crate::values::Limits;
 use crate::values::stream::id::number;
-use crate::values::stream::{Id, Keep, Precision};
+use crate::values::stream::{Id, Keep, Precision, References};
 
 const INVALID_ID: CommandError = CommandError::text("ERR Invalid stream ID specified as stream command argument");
 const TOO_SMALL: CommandError =
@@ -87,6 +87,7 @@ impl NewId {
 pub(super) struct Trimming {
     pub(super) keep: Keep,
     pub(super) precision: Precision,
+    pub(super) references: References,
 }
 
 /// What XADD is asked for.
@@ -105,12 +106,23 @@ struct Options {
     keep: Option<Keep>,
     is_about: bool,
     limit: Option<u64>,
+    references: Option<References>,
+}
+
+/// KEEPREF, DELREF or ACKED.
+pub(super) fn references(word: &[u8]) -> Option<References> {
+    let words = [("keepref", References::Kept), ("delref", References::Dropped), ("acked", References::Respected)];
+    words.into_iter().find(|(name, _)| is(word, name)).map(|(_, references)| references)
 }
 
 impl Options {
     /// Reads the option at `index`, if it is one of them. Returns where the next one is.
     fn read(&mut self, arguments: Arguments<'_>, index: usize) -> Result<Option<usize>, CommandError> {
         let (word, more) = (arguments.at(index), arguments.len() - index - 1);
+        if let Some(references) = references(word).filter(|_| self.references.is_none()) {
+            self.references = Some(references);
+            return Ok(Some(index + 1));
+        }
         if more == 0 {
             return Ok(None);
         }
@@ -164,7 +176,7 @@ impl Options {
         };
         let most = self.limit.unwrap_or(usual);
         let precision = if self.is_about { Precision::Nodes((most > 0).then_some(most)) } else { Precision::Exact };
-        Ok(Some(Trimming { keep, precision }))
+        Ok(Some(Trimming { keep, precision, references: self.references.unwrap_or_default() }))
     }
 }
 
