@@ -128,7 +128,7 @@ impl Hash {
         match self.form() {
             Form::Packed(packed) => packed.len() / 2,
             Form::Table(table) => table.pairs.len(),
-            Form::Timed(timed) => timed.pairs.len(),
+            Form::Timed(timed) => timed.len(),
         }
     }
 
@@ -148,13 +148,12 @@ impl Hash {
     }
 
     /// Bytes allocated, not walked.
+    #[inline]
     pub fn memory_bytes(&self) -> usize {
         match self.form() {
             Form::Packed(packed) => packed.allocation_bytes(),
             Form::Table(table) => size_of::<Large>() + table.bytes + table.pairs.allocation_bytes(),
-            Form::Timed(timed) => {
-                size_of::<Large>() + size_of::<Timed>() + timed.pairs.memory_bytes() + timed.deadlines.memory_bytes()
-            }
+            Form::Timed(timed) => timed.memory_bytes(),
         }
     }
 
@@ -176,7 +175,7 @@ impl Hash {
                 Some(packed.get(packed.next(offset)))
             }
             Form::Table(table) => table.find(field).map(|pair| Element::Bytes(pair.value())),
-            Form::Timed(timed) => timed.pairs.get(field),
+            Form::Timed(timed) => timed.get(field),
         }
     }
 
@@ -187,6 +186,11 @@ impl Hash {
 
     /// Sets a field to a value (HSET); a deadline it has goes.
     pub fn set(&mut self, field: &[u8], value: &[u8], limits: &Limits) -> Stored {
+        self.set_at(field, value, limits, 0)
+    }
+
+    /// The same at a moment, in Unix milliseconds: a field that has expired by then counts as added.
+    pub fn set_at(&mut self, field: &[u8], value: &[u8], limits: &Limits, now_ms: u64) -> Stored {
         if let Shape::Packed(packed) = &self.shape
             && (field.len().max(value.len()) > limits.hash_max_listpack_value
                 || !packed.has_room(field.len().saturating_add(value.len())))
@@ -207,7 +211,7 @@ impl Hash {
             },
             FormMut::Table(table) => table.set(field, value),
             FormMut::Timed(timed) => {
-                let stored = timed.pairs.set(field, value, limits);
+                let stored = timed.set_at(field, value, limits, now_ms);
                 self.set_deadline(field, None);
                 stored
             }
@@ -233,7 +237,7 @@ impl Hash {
                 removed.inspect(|pair| table.bytes -= size_class(pair.0.len())).is_some()
             }
             FormMut::Timed(timed) => {
-                let is_removed = timed.pairs.remove(field);
+                let is_removed = timed.remove(field);
                 self.set_deadline(field, None);
                 is_removed
             }
@@ -377,6 +381,41 @@ impl Hash {
             table.insert_unique(pair);
         }
         self.shape = Shape::Large(Box::new(Large::Table(table)));
+    }
+}
+
+/// Calls of their own, so that they cost hashes without deadlines nothing.
+impl Timed {
+    #[cold]
+    #[inline(never)]
+    fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn memory_bytes(&self) -> usize {
+        size_of::<Large>() + size_of::<Self>() + self.pairs.memory_bytes() + self.deadlines.memory_bytes()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get(&self, field: &[u8]) -> Option<Element<'_>> {
+        self.pairs.get(field)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn set_at(&mut self, field: &[u8], value: &[u8], limits: &Limits, now_ms: u64) -> Stored {
+        let is_past = self.deadlines.get(field).is_some_and(|deadline| deadline <= now_ms);
+        let stored = self.pairs.set(field, value, limits);
+        if is_past { Stored::Added } else { stored }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn remove(&mut self, field: &[u8]) -> bool {
+        self.pairs.remove(field)
     }
 }
 

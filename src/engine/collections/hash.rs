@@ -29,11 +29,7 @@ impl Keyspace<'_> {
         let now_ms = self.now_ms;
         let set = pairs.clone();
         let added = self.edit_or_create::<Hash, _>(key, |hash, limits| {
-            let is_new = |(field, value): &(&[u8], &[u8])| {
-                let is_past = hash.deadline(field).is_some_and(|deadline| deadline <= now_ms);
-                matches!(hash.set(field, value, limits), Stored::Added) || is_past
-            };
-            set.filter(is_new).count()
+            set.filter(|(field, value)| matches!(hash.set_at(field, value, limits, now_ms), Stored::Added)).count()
         })?;
         let place = self.place(key);
         let count = pairs.clone().count();
