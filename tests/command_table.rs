@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Commands and subcommands that Redis 7.0 does not have.
 const ADDITIONS: &[(&str, &str)] = &[
+    ("client|no-touch", "Redis 7.2"),
     ("client|setinfo", "Redis 7.2 has it, and client libraries send it when they connect"),
     ("hexpire", "Redis 7.4"),
     ("hexpireat", "Redis 7.4"),

@@ -122,7 +122,7 @@ fn number(text: &[u8]) -> Option<Slot> {
     Slot::new(u64::try_from(number).ok()?)
 }
 
-/// Executes a data command on the slots of its keys.
+/// Executes a data command on the slots of its keys, which may leave their access bits as they are.
 #[allow(clippy::too_many_arguments)] // What a request is and where it goes; each caller has them apart.
 pub fn execute_data(
     command: &'static Command,
@@ -132,6 +132,7 @@ pub fn execute_data(
     services: &Services,
     now_ms: u64,
     wait: Wait,
+    keeps_access: bool,
     reply: &mut ReplyWriter<'_>,
 ) -> Executed {
     let slots = &keys.slots[..];
@@ -150,6 +151,7 @@ pub fn execute_data(
         Admission::Frozen => return Executed::Frozen,
         Admission::Elsewhere => return Executed::Elsewhere,
     }
+    keyspace.keep_access(keeps_access);
     if let ([slot], Some(hash)) = (slots, keys.first_hash) {
         keyspace.hint(arguments.at(1), *slot, hash);
     }

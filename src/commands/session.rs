@@ -159,6 +159,8 @@ pub struct Session {
     pub subscriptions: Subscriptions,
     /// READONLY: reads may be answered by copies.
     pub is_readonly: bool,
+    /// CLIENT NO-TOUCH: what it reads and writes is not touched.
+    pub keeps_access: bool,
     /// ASKING: the next command may touch a slot that is arriving.
     pub is_asking: bool,
     /// Whether it came in by the proxy listener.
@@ -188,6 +190,7 @@ impl Session {
             watching: Watching::default(),
             subscriptions: Subscriptions::default(),
             is_readonly: false,
+            keeps_access: false,
             is_asking: false,
             is_proxied: false,
             waiting_since_ms: None,

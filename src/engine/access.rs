@@ -16,6 +16,8 @@ const CLOCK: u64 = 0x00ff_ffff;
 const MARK_SHIFT: u32 = 24;
 const RUNS: u64 = 1 << 32;
 const COUNTS: u64 = 1 << 33;
+/// Of a moment alone: nothing that is looked at is touched.
+const KEEPS: u64 = 1 << 34;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -42,6 +44,24 @@ impl Moment {
     #[inline]
     pub(super) fn mark_bits(self) -> u32 {
         self.word() & !(CLOCK as u32)
+    }
+
+    /// The same moment for who leaves no trace (CLIENT NO-TOUCH).
+    #[inline]
+    pub(super) fn keeping(self, keeps: bool) -> Moment {
+        if keeps { Moment(self.0 | KEEPS) } else { self }
+    }
+
+    /// Whether an access is more than to write down when it was: it is counted, or leaves no trace.
+    #[inline]
+    pub(super) fn is_special(self) -> bool {
+        self.0 & (COUNTS | KEEPS) != 0
+    }
+
+    /// Whether an access leaves no trace.
+    #[inline]
+    pub(super) fn keeps(self) -> bool {
+        self.0 & KEEPS != 0
     }
 
     /// Whether accesses are counted (LFU).

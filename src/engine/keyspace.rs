@@ -85,6 +85,8 @@ pub struct Keyspace<'e> {
     pub(super) database: usize,
     pub(super) now_ms: u64,
     pub(super) cause: Cause,
+    /// Nothing is touched (CLIENT NO-TOUCH).
+    keeps_access: bool,
     hint: Option<Hint>,
     /// What the commit has to do, if anything.
     pub(super) pending: Option<Box<Pending>>,
@@ -110,6 +112,7 @@ impl<'e> Keyspace<'e> {
             database,
             now_ms,
             cause,
+            keeps_access: false,
             hint: None,
             pending: None,
             has_created: false,
@@ -180,6 +183,11 @@ impl<'e> Keyspace<'e> {
     /// What the command waits for, if it waits.
     pub fn take_wanted(&mut self) -> Option<Wanted> {
         self.pending.as_mut()?.wanted.take()
+    }
+
+    /// Leaves the access bits of entries alone from here on, or touches what is read and written (CLIENT NO-TOUCH).
+    pub fn keep_access(&mut self, keeps: bool) {
+        self.keeps_access = keeps;
     }
 
     /// Says why keys change from here on; client commands need not.
@@ -285,7 +293,8 @@ impl<'e> Keyspace<'e> {
     pub fn read(&mut self, key: &[u8]) -> Option<&Entry> {
         let place = self.place(key);
         let Some(at) = self.find(place, key) else { return self.missed(place, key) };
-        let (database, engine, moment) = (self.database, self.engine, self.engine.access.load());
+        let (database, engine) = (self.database, self.engine);
+        let moment = engine.access.load().keeping(self.keeps_access);
         let (table, counters) = self.locks.shard(place.shard).split(database, place.slot_in_shard);
         let entry = table?.entries.get_mut(at)?;
         add(&counters.hits, 1);
@@ -401,7 +410,7 @@ impl<'e> Keyspace<'e> {
 
     #[inline(always)]
     pub(super) fn lookup_at(&mut self, place: Place, at: Option<Index>) -> Lookup<'_, 'e> {
-        let (database, moment) = (self.database, self.engine.access.load());
+        let (database, moment) = (self.database, self.engine.access.load().keeping(self.keeps_access));
         let (table, counters) = self.locks.shard(place.shard).split_for_write(database, place.slot_in_shard);
         (self.has_created, self.has_emptied) = (false, false);
         let (engine, hash) = (self.engine, place.hash);

@@ -157,10 +157,10 @@ impl Lookup<'_, '_> {
     }
 }
 
-/// Notes an access: of an entry that keeps its counter where accesses are counted.
+/// Notes an access, where it leaves a trace; an entry keeps its counter where accesses are counted.
 #[inline]
 fn touch(engine: &Engine, moment: Moment, entry: &mut Entry) {
     let word =
-        if moment.counts() { moment.mark_bits() | engine.touched(moment, entry.access()) } else { moment.word() };
+        if moment.is_special() { moment.mark_bits() | engine.touched(moment, entry.access()) } else { moment.word() };
     entry.set_access_word(word);
 }

@@ -259,7 +259,7 @@ impl Engine {
         self.counters.iter().map(bytes).fold(0, u64::wrapping_add)
     }
 
-    /// Allocations that were given up and wait to be freed, and those that were freed in the background.
+    /// Values that were given up and wait to be freed, and those that were freed in the background.
     pub fn reclaimed_objects(&self) -> (u64, u64) {
         self.reclaimer.objects()
     }
@@ -272,6 +272,7 @@ impl Engine {
     /// Sets hits, misses, expired and evicted keys to zero (CONFIG RESETSTAT). Takes no lock, because a transaction may hold
     /// them: a shard that counts in this very moment may keep its count.
     pub fn reset_statistics(&self) {
+        self.reclaimer.reset();
         for counters in &self.counters {
             counters.hits.store(0, Ordering::Relaxed);
             counters.misses.store(0, Ordering::Relaxed);
@@ -290,10 +291,10 @@ impl Engine {
     /// The access bits of an entry that had these, after an access.
     #[inline]
     fn touched(&self, moment: Moment, bits: u32) -> u32 {
-        if moment.counts() {
-            return self.frequency.touched(bits, moment.clock(), self.random());
+        if !moment.is_special() {
+            return moment.clock();
         }
-        moment.clock()
+        if moment.keeps() { bits } else { self.frequency.touched(bits, moment.clock(), self.random()) }
     }
 
     /// Seconds since the last access of an entry with these access bits; `None` where accesses are counted instead. Wraps

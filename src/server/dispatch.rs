@@ -311,6 +311,7 @@ fn execute(
                 batch.services,
                 batch.now_ms,
                 wait,
+                session.keeps_access,
                 reply,
             ) {
                 Executed::Done => Ok(()),

@@ -536,14 +536,23 @@ impl Home for ThisNode {
         let mut bytes = Vec::new();
         let mut reply = ReplyWriter::new(&mut bytes, protocol);
         let services = &self.services;
-        let failed =
-            match execution::execute_data(command, request, &keys, 0, services, now_ms, Wait::Shortly, &mut reply) {
-                Executed::Done => false,
-                Executed::Failed(_) => true,
-                Executed::Busy | Executed::Frozen | Executed::Elsewhere | Executed::Full(_) | Executed::Waits(_) => {
-                    return None;
-                }
-            };
+        let failed = match execution::execute_data(
+            command,
+            request,
+            &keys,
+            0,
+            services,
+            now_ms,
+            Wait::Shortly,
+            false,
+            &mut reply,
+        ) {
+            Executed::Done => false,
+            Executed::Failed(_) => true,
+            Executed::Busy | Executed::Frozen | Executed::Elsewhere | Executed::Full(_) | Executed::Waits(_) => {
+                return None;
+            }
+        };
         let took_ns = clock::boot_ns().saturating_sub(started_ns);
         self.services.statistics.count_call(table::all().len(), command.index as usize, took_ns, failed);
         Some(bytes)

@@ -3,6 +3,7 @@
 mod behind;
 mod blocking;
 mod conditions;
+mod eviction;
 mod fields;
 mod local;
 mod notifications;

@@ -30,6 +30,7 @@ pub const CLIENT: &[CommandSpec] = &[
     control("kill", AtLeast(3), BASIC | ADMIN, CONNECTION, kill),
     control("list", AtLeast(2), BASIC | ADMIN, CONNECTION, list).tips(&["nondeterministic_output"]),
     control("no-evict", Exactly(3), BASIC | ADMIN, CONNECTION, no_evict),
+    control("no-touch", Exactly(3), BASIC, CONNECTION, no_touch),
     control("pause", AtLeast(3), BASIC | ADMIN | NOT_PAUSED, CONNECTION, pause),
     control("reply", Exactly(3), BASIC, CONNECTION, reply_mode),
     control("routing", Exactly(3), BASIC | HIDDEN, CONNECTION, routing),
@@ -311,6 +312,12 @@ fn no_evict(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut Rep
     Ok(())
 }
 
+fn no_touch(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    control.session.keeps_access = switch(arguments.at(2))?;
+    reply.ok();
+    Ok(())
+}
+
 fn switch(argument: &[u8]) -> Result<bool, CommandError> {
     match argument {
         _ if is(argument, "on") => Ok(true),
@@ -385,6 +392,8 @@ fn client_help(_: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
             "    Return information about client connections. Options are TYPE, ID.",
             "NO-EVICT (ON|OFF)",
             "    Protect current client connection from eviction.",
+            "NO-TOUCH (ON|OFF)",
+            "    Will not touch LRU/LFU stats when this mode is on.",
             "PAUSE <timeout> [WRITE|ALL]",
             "    Suspend all, or just write, clients for <timeout> milliseconds.",
             "REPLY (ON|OFF|SKIP)",

@@ -204,6 +204,7 @@ fn reset(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
     session.reply_mode = ReplyMode::On;
     session.is_readonly = false;
     session.is_asking = false;
+    session.keeps_access = false;
     session.client.no_evict.store(false, std::sync::atomic::Ordering::Relaxed);
     session.client.labels.lock().name.clear();
     session.is_authenticated = control.services.settings.load().requirepass.is_empty();

@@ -233,6 +233,7 @@ fn run(control: &mut Control<'_>, queued: &Queued, keyspace: &mut Keyspace<'_>, 
     let result = match command.spec.handler {
         Handler::Data(_) => {
             keyspace.select(control.session.database);
+            keyspace.keep_access(control.session.keeps_access);
             let result = execution::run_data(command, arguments, keyspace, reply);
             if let Some(wanted) = keyspace.take_wanted() {
                 // Nothing waits between the commands of a transaction.
