@@ -53,7 +53,9 @@ pub struct Wanted {
     pub waiter: Arc<Waiter>,
     /// When it gives up, in Unix milliseconds.
     pub until_ms: Option<u64>,
-    /// Its reply then.
+    /// When it is executed again, if nothing has served it by then, in Unix milliseconds: what serves it may be time.
+    pub again_ms: Option<u64>,
+    /// Its reply when it gives up.
     pub given_up: Vec<u8>,
     /// Its reply at once, where nothing may wait (MULTI).
     pub without_waiting: Vec<u8>,

@@ -24,14 +24,16 @@ pub(super) fn wait(batch: &Batch<'_>, session: &mut Session, mut wanted: Wanted)
         wanted.until_ms = until_ms;
     }
     let (waiter, until_ms) = (Arc::clone(&wanted.waiter), wanted.until_ms);
-    let left = until_ms.map(|until_ms| Duration::from_millis(until_ms.saturating_sub(batch.now_ms)));
+    let again_ms = wanted.again_ms.filter(|again_ms| until_ms.is_none_or(|until_ms| *again_ms < until_ms));
+    let ended = if again_ms.is_some() { Ended::Again } else { Ended::TimedOut };
+    let left = again_ms.or(until_ms).map(|end_ms| Duration::from_millis(end_ms.saturating_sub(batch.now_ms)));
     session.blocked = Some(Blocked::new(wanted, batch.services, &session.client));
     Flow::Retry(Box::pin(async move {
         match left {
             None => waiter.until_ended().await,
             Some(left) => {
                 if tokio::time::timeout(left, waiter.until_ended()).await.is_err() {
-                    waiter.end(Ended::TimedOut);
+                    waiter.end(ended);
                 }
             }
         }

@@ -429,6 +429,8 @@ impl Connection {
                     return false;
                 }
             }
+            // It may have been served at once when it was executed again: the next one waits for as long as it says itself.
+            self.session.gives_up_at = None;
             *used = request.end;
         }
         true

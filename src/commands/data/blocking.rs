@@ -14,6 +14,8 @@ use crate::resp::reply::{Protocol, ReplyWriter};
 pub struct Patience {
     /// When it gives up, in Unix milliseconds; `None`: never.
     pub until_ms: Option<u64>,
+    /// When it looks again by itself, in Unix milliseconds.
+    pub again_ms: Option<u64>,
     /// What a key must hold to serve it, once it waits; `None`: `serve` looks for itself.
     pub kind: Option<Kind>,
     /// A slot that serving it needs besides that of the key.
@@ -28,7 +30,8 @@ impl Patience {
     /// Until then, for a key of this kind, and a null array if nothing comes.
     pub fn until(until_ms: Option<u64>, kind: Kind) -> Patience {
         let nothing: fn(&mut ReplyWriter<'_>) = |reply| reply.null_array();
-        Patience { until_ms, kind: Some(kind), also: None, given_up: nothing, without_waiting: nothing }
+        let (kind, again_ms, also) = (Some(kind), None, None);
+        Patience { until_ms, again_ms, kind, also, given_up: nothing, without_waiting: nothing }
     }
 }
 
@@ -71,7 +74,8 @@ pub fn serve_or_wait<'a>(
     let waiter = Waiter::new(keyspace.database(), keys, patience.also, Box::new(serve));
     let given_up = reply_of(protocol, patience.given_up);
     let without_waiting = reply_of(protocol, patience.without_waiting);
-    keyspace.want(Wanted { waiter, until_ms: patience.until_ms, given_up, without_waiting });
+    let Patience { until_ms, again_ms, .. } = patience;
+    keyspace.want(Wanted { waiter, until_ms, again_ms, given_up, without_waiting });
     Ok(())
 }
 

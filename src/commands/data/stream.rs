@@ -89,6 +89,11 @@ pub fn write_id(reply: &mut ReplyWriter<'_>, id: Id) {
 /// Writes an entry: its id, and its fields and values.
 pub fn write_entry(reply: &mut ReplyWriter<'_>, entry: &Entry<'_>) {
     reply.array(2);
+    write_parts(reply, entry);
+}
+
+/// Writes what an entry consists of, without the head of an array.
+fn write_parts(reply: &mut ReplyWriter<'_>, entry: &Entry<'_>) {
     write_id(reply, entry.id);
     reply.array(2 * entry.fields.len());
     for (field, value) in entry.fields.iter() {

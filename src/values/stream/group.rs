@@ -4,8 +4,8 @@ use super::id::Id;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-/// What an entry that is pending takes in both of its trees, about.
-const PENDING_BYTES: usize = 96;
+/// What an entry that is pending takes in its three trees, about.
+const PENDING_BYTES: usize = 136;
 /// What a consumer takes beside its name, which is held twice.
 const CONSUMER_BYTES: usize = 160;
 /// What a group takes beside its name.
@@ -19,6 +19,8 @@ pub struct Group {
     /// Entries that were read, up to `last`; `None` where that is not known.
     pub read: Option<u64>,
     pending: BTreeMap<Id, Delivery>,
+    /// The same by the time of delivery, so that who asks for what has been idle for long need not go through all.
+    by_time: BTreeSet<(u64, Id)>,
     /// By their names; the numbers are places in `consumers`.
     numbers: BTreeMap<Box<[u8]>, u32>,
     consumers: Vec<Option<Consumer>>,
@@ -118,7 +120,18 @@ impl Group {
         range.filter_map(|(id, delivery)| self.show(*id, delivery))
     }
 
-    /// What of that is pending for one consumer.
+    /// What was delivered up to this time (Unix milliseconds), what has waited longest in front.
+    pub fn pending_until(&self, delivered: u64) -> impl Iterator<Item = Pending<'_>> {
+        self.by_time.range(..=(delivered, Id::MAX)).filter_map(|(_, id)| self.pending(*id))
+    }
+
+    /// When the first of those that were delivered after this time was delivered.
+    pub fn next_delivery(&self, after: u64) -> Option<u64> {
+        let behind = (Bound::Excluded((after, Id::MAX)), Bound::Unbounded);
+        self.by_time.range(behind).next().map(|(delivered, _)| *delivered)
+    }
+
+    /// What is pending for one consumer between two ids.
     pub fn pending_of<'a>(&'a self, name: &[u8], first: Id, last: Id) -> impl Iterator<Item = Pending<'a>> {
         let consumer = self.consumer(name).filter(|_| first <= last);
         let ids = consumer.into_iter().flat_map(move |consumer| consumer.pending.range(first..=last.max(first)));
@@ -159,7 +172,11 @@ impl Group {
     pub(super) fn drop_consumer(&mut self, name: &[u8]) -> bool {
         let Some(number) = self.numbers.remove(name) else { return false };
         if let Some(consumer) = self.consumers.get_mut(number as usize).and_then(Option::take) {
-            consumer.pending.iter().for_each(|id| _ = self.pending.remove(id));
+            for id in &consumer.pending {
+                if let Some(delivery) = self.pending.remove(id) {
+                    self.by_time.remove(&(delivery.delivered, *id));
+                }
+            }
         }
         self.free.push(number);
         self.name_bytes -= 2 * name.len();
@@ -169,6 +186,10 @@ impl Group {
     pub(super) fn put_pending(&mut self, name: &[u8], id: Id, delivered: u64, count: u64) {
         let consumer = self.number(name, delivered);
         let before = self.pending.insert(id, Delivery { consumer, delivered, count });
+        if let Some(before) = before {
+            self.by_time.remove(&(before.delivered, id));
+        }
+        self.by_time.insert((delivered, id));
         if let Some(before) = before.filter(|before| before.consumer != consumer)
             && let Some(owner) = self.at_mut(before.consumer)
         {
@@ -182,6 +203,7 @@ impl Group {
     /// False where it was not pending.
     pub(super) fn acknowledge(&mut self, id: Id) -> bool {
         let Some(delivery) = self.pending.remove(&id) else { return false };
+        self.by_time.remove(&(delivery.delivered, id));
         if let Some(owner) = self.at_mut(delivery.consumer) {
             owner.pending.remove(&id);
         }

@@ -113,6 +113,10 @@ fn check_memory(stream: &Stream) {
     for group in stream.groups.values() {
         let of_consumers: usize = group.consumers().map(Consumer::pending_count).sum();
         assert_eq!(of_consumers, group.pending_count());
+        let mut by_time: Vec<_> = group.pending_between(Id::MIN, Id::MAX).map(|it| (it.delivered, it.id)).collect();
+        by_time.sort_unstable();
+        assert_eq!(group.pending_until(u64::MAX).map(|it| (it.delivered, it.id)).collect::<Vec<_>>(), by_time);
+        assert_eq!(group.next_delivery(3), by_time.iter().map(|(delivered, _)| *delivered).find(|time| *time > 3));
     }
 }
 

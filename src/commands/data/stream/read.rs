@@ -34,12 +34,15 @@ pub(super) struct Request<'a> {
     /// Group and consumer.
     pub(super) group: Option<(&'a [u8], &'a [u8])>,
     pub(super) acknowledges: bool,
+    /// What has been pending for so many milliseconds is taken too.
+    pub(super) claim_ms: Option<u64>,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn parse(arguments: Arguments<'a>, reader: Reader, now_ms: u64) -> Result<Request<'a>, CommandError> {
         let (keys_at, keys, count) = (0, 0, usize::MAX);
-        let mut request = Request { arguments, keys_at, keys, count, block: None, group: None, acknowledges: false };
+        let (block, group, acknowledges, claim_ms) = (None, None, false, None);
+        let mut request = Request { arguments, keys_at, keys, count, block, group, acknowledges, claim_ms };
         let mut index = 1;
         while index < arguments.len() {
             let (word, more) = (arguments.at(index), arguments.len() - index - 1);
@@ -60,6 +63,10 @@ impl<'a> Request<'a> {
                 refuse(reader, "ERR The GROUP option is only supported by XREADGROUP. You called XREAD instead.")?;
                 request.group = Some((arguments.at(index + 1), arguments.at(index + 2)));
                 index += 3;
+            } else if is(word, "claim") && more > 0 {
+                refuse(reader, "ERR The CLAIM option is only supported by XREADGROUP. You called XREAD instead.")?;
+                request.claim_ms = Some(idle_milliseconds(arguments.at(index + 1))?);
+                index += 2;
             } else if is(word, "noack") {
                 refuse(reader, "ERR The NOACK option is only supported by XREADGROUP. You called XREAD instead.")?;
                 request.acknowledges = true;
@@ -101,6 +108,13 @@ fn milliseconds(argument: &[u8], now_ms: u64) -> Result<Option<u64>, CommandErro
         0 => Ok(None),
         _ => until.map(Some).ok_or(CommandError::text("ERR timeout is out of range")),
     }
+}
+
+/// The time of CLAIM.
+fn idle_milliseconds(argument: &[u8]) -> Result<u64, CommandError> {
+    let ms =
+        crate::base::number::parse_i64(argument).ok_or(CommandError::text("ERR min-idle-time is not an integer"))?;
+    u64::try_from(ms).map_err(|_| CommandError::text("ERR min-idle-time must be a positive integer"))
 }
 
 /// Begins what is read of one stream; the entries follow.

@@ -1,17 +1,21 @@
-//! XREADGROUP: what nobody in the group has had yet, or again what is pending for a consumer.
+//! XREADGROUP: what nobody in the group has had yet (and, with CLAIM, what others have had for too long), or again what is
+//! pending for a consumer.
 
 use super::super::blocking::{Patience, serve_or_wait};
 use super::group::{no_such_group, seen_by};
 use super::parsing::strict_id;
 use super::read::{Reader, Request, begin_stream, end_streams};
-use super::{write_entry, write_id};
+use super::{write_entry, write_id, write_parts};
 use crate::commands::error::CommandError;
 use crate::commands::spec::CommandResult;
 use crate::engine::Keyspace;
 use crate::engine::entry::Kind;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
-use crate::values::stream::{Edit, Id, Pending, Stream};
+use crate::values::stream::{Edit, Entry, Group, Id, Pending, Stream};
+
+/// How often, at most, a command looks for itself whether something has become idle.
+const LOOK_AGAIN_MS: u64 = 10;
 
 /// Who reads, and how.
 #[derive(Clone, Copy)]
@@ -21,6 +25,8 @@ struct Reading<'a> {
     count: usize,
     /// What is delivered is not pending.
     acknowledges: bool,
+    /// What has been pending for so many milliseconds is taken first.
+    claim_ms: Option<u64>,
 }
 
 pub(super) fn xreadgroup(
@@ -49,7 +55,8 @@ pub(super) fn xreadgroup(
             _ => Some(strict_id(id, 0)?),
         });
     }
-    let reading = Reading { group, consumer, count: request.count, acknowledges: request.acknowledges };
+    let Request { count, acknowledges, claim_ms, .. } = request;
+    let reading = Reading { group, consumer, count, acknowledges, claim_ms };
     let (begun, mut served) = (reply.begin(), 0);
     for ((key, _), from) in request.streams().zip(&from) {
         served += usize::from(match from {
@@ -69,10 +76,10 @@ pub(super) fn xreadgroup(
         return Ok(());
     };
     let keys = request.streams().map(|(key, _)| key);
+    let again_ms = claim_ms.and_then(|idle_ms| next_claim(keyspace, keys.clone(), group, idle_ms));
     let (group, consumer): (Box<[u8]>, Box<[u8]>) = (group.into(), consumer.into());
-    let (count, acknowledges) = (request.count, request.acknowledges);
     // A key that goes, or a group, ends the waiting.
-    let patience = Patience { kind: None, ..Patience::until(until_ms, Kind::Stream) };
+    let patience = Patience { kind: None, again_ms, ..Patience::until(until_ms, Kind::Stream) };
     serve_or_wait(keyspace, keys, patience, reply, move |keyspace, key, reply| {
         let Ok(Some(stream)) = keyspace.peek_collection::<Stream>(key) else {
             return Err(CommandError::text("UNBLOCKED the stream key no longer exists"));
@@ -81,7 +88,7 @@ pub(super) fn xreadgroup(
             return Err(CommandError::text("NOGROUP the consumer group this client was blocked on no longer exists"));
         }
         let begun = reply.begin();
-        let reading = Reading { group: &group, consumer: &consumer, count, acknowledges };
+        let reading = Reading { group: &group, consumer: &consumer, count, acknowledges, claim_ms };
         let is_served = deliver(keyspace, key, reading, reply)?;
         if is_served {
             end_streams(reply, begun, 1);
@@ -90,26 +97,70 @@ pub(super) fn xreadgroup(
     })
 }
 
-/// Writes and delivers entries that nobody in the group has had. False where there are none.
+/// When something that is pending in the group may have been idle for so long, in Unix milliseconds.
+fn next_claim<'a>(
+    keyspace: &mut Keyspace<'_>,
+    keys: impl Iterator<Item = &'a [u8]>,
+    name: &[u8],
+    idle_ms: u64,
+) -> Option<u64> {
+    let now_ms = keyspace.now_ms();
+    // What is delivered from now on is not idle before that.
+    let mut next = now_ms.checked_add(idle_ms)?;
+    for key in keys {
+        let Ok(Some(stream)) = keyspace.peek_collection::<Stream>(key) else { continue };
+        let after = now_ms.checked_sub(idle_ms);
+        let delivered = stream.group(name).and_then(|group| group.next_delivery(after?));
+        next = next.min(delivered.map_or(next, |delivered| delivered.saturating_add(idle_ms)));
+    }
+    Some(next.max(now_ms + LOOK_AGAIN_MS))
+}
+
+/// What has been pending for so long, and is still there; what has waited longest in front.
+fn idle<'s>(stream: &'s Stream, group: &'s Group, until_ms: u64, count: usize) -> Vec<(Pending<'s>, Entry<'s>)> {
+    let pending = group.pending_until(until_ms).filter_map(|pending| Some((pending, stream.get(pending.id)?)));
+    pending.take(count).collect()
+}
+
+/// Writes an entry; where something may be claimed, with how long it has been idle and how often it was delivered.
+fn write_delivered(reply: &mut ReplyWriter<'_>, entry: &Entry<'_>, before: Option<(u64, u64)>) {
+    let Some((idle_ms, count)) = before else { return write_entry(reply, entry) };
+    reply.array(4);
+    write_parts(reply, entry);
+    reply.integer(idle_ms as i64);
+    reply.integer(count as i64);
+}
+
+/// Writes and delivers entries that have been idle for too long, and those that nobody in the group has had. False where
+/// there are none.
 fn deliver(
     keyspace: &mut Keyspace<'_>,
     key: &[u8],
     reading: Reading<'_>,
     reply: &mut ReplyWriter<'_>,
 ) -> Result<bool, CommandError> {
-    let Reading { group: name, consumer, count, acknowledges } = reading;
+    let Reading { group: name, consumer, count, acknowledges, claim_ms } = reading;
     let now_ms = keyspace.now_ms();
     let Some(stream) = keyspace.read_collection::<Stream>(key)? else { return Ok(false) };
     let Some(group) = stream.group(name) else { return Ok(false) };
-    let Some(from) = group.last.next().filter(|from| stream.range(*from, Id::MAX).next().is_some()) else {
+    let idle_until = claim_ms.and_then(|idle_ms| now_ms.checked_sub(idle_ms));
+    let claimed = idle_until.map_or_else(Vec::new, |until_ms| idle(stream, group, until_ms, count));
+    let left = count - claimed.len();
+    let from = group.last.next().filter(|from| left > 0 && stream.range(*from, Id::MAX).next().is_some());
+    if claimed.is_empty() && from.is_none() {
         return Ok(false);
-    };
+    }
     let (mut last, mut read, mut delivered) = (group.last, group.read, Vec::new());
     let is_new = group.consumer(consumer).is_none();
+    let mut edits = vec![Edit::Consumer { group: name, consumer, seen: now_ms, active: Some(now_ms) }];
     begin_stream(reply, key);
     let begun = reply.begin();
-    for entry in stream.range(from, Id::MAX).take(count) {
-        write_entry(reply, &entry);
+    for (Pending { id, delivered, count, .. }, entry) in &claimed {
+        write_delivered(reply, entry, Some((now_ms.saturating_sub(*delivered), *count)));
+        edits.push(Edit::Pending { group: name, consumer, id: *id, delivered: now_ms, count: count.saturating_add(1) });
+    }
+    for entry in from.into_iter().flat_map(|from| stream.range(from, Id::MAX)).take(left) {
+        write_delivered(reply, &entry, claim_ms.map(|_| (0, 0)));
         read = match read {
             Some(read) if !stream.has_gap_from(entry.id) => Some(read + 1),
             _ => stream.count_through(entry.id),
@@ -117,14 +168,16 @@ fn deliver(
         last = entry.id;
         delivered.push(entry.id);
     }
-    reply.end_array(begun, delivered.len());
-    let mut edits = vec![Edit::Consumer { group: name, consumer, seen: now_ms, active: Some(now_ms) }];
+    let written = claimed.len() + delivered.len();
+    reply.end_array(begun, written);
     if !acknowledges {
         let pending = |id: &Id| Edit::Pending { group: name, consumer, id: *id, delivered: now_ms, count: 1 };
         edits.extend(delivered.iter().map(pending));
     }
-    edits.push(Edit::Group { group: name, last, read });
-    seen_by(keyspace, key, &edits, delivered.len(), is_new)?;
+    if !delivered.is_empty() {
+        edits.push(Edit::Group { group: name, last, read });
+    }
+    seen_by(keyspace, key, &edits, written, is_new)?;
     Ok(true)
 }
 
