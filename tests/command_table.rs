@@ -29,6 +29,7 @@ const ADDITIONS: &[(&str, &str)] = &[
     ("msetex", "of Redis 8.4"),
     ("xackdel", "Redis 8.2"),
     ("xdelex", "Redis 8.2"),
+    ("clusterscan", "Valkey 9.1"),
 ];
 
 /// Fields in which a row differs on purpose.

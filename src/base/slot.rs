@@ -4,6 +4,7 @@
 //! CRC16-XMODEM of the key, or of its hash tag where it has one, modulo 16384.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 /// How many slots there are. Fixed by the Redis Cluster protocol.
 pub const SLOT_COUNT: usize = 16384;
@@ -21,6 +22,12 @@ impl Slot {
     /// The slot of a key: of its hash tag, the part between the first `{` and the next `}`, where that is not empty.
     pub fn of_key(key: &[u8]) -> Slot {
         Slot(crc16(hash_tag(key)) & (SLOT_COUNT as u16 - 1))
+    }
+
+    /// A hash tag whose keys are in the slot: the first and shortest of letters and digits.
+    pub fn tag(self) -> &'static [u8] {
+        let tag = &TAGS[self.index()];
+        &tag[..tag.iter().position(|byte| *byte == 0).unwrap_or(tag.len())]
     }
 
     /// Its number, 0 to 16383.
@@ -60,6 +67,25 @@ fn hash_tag(key: &[u8]) -> &[u8] {
         _ => key,
     }
 }
+
+/// A tag of each slot, filled up with zeros. Three characters are enough for all.
+static TAGS: LazyLock<Box<[[u8; 3]]>> = LazyLock::new(|| {
+    const CHARACTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut tags = vec![[0; 3]; SLOT_COUNT].into_boxed_slice();
+    let mut take = |tag: [u8; 3], length: usize| {
+        let place = &mut tags[Slot::of_key(&tag[..length]).index()];
+        if place[0] == 0 {
+            *place = tag;
+        }
+    };
+    CHARACTERS.iter().for_each(|&first| take([first, 0, 0], 1));
+    let pairs = CHARACTERS.iter().flat_map(|first| CHARACTERS.iter().map(|second| (*first, *second)));
+    pairs.clone().for_each(|(first, second)| take([first, second, 0], 2));
+    for (first, second) in pairs {
+        CHARACTERS.iter().for_each(|&third| take([first, second, third], 3));
+    }
+    tags
+});
 
 /// Four tables, so that four bytes are folded in one step.
 static CRC16: [[u16; 256]; 4] = crc16_tables();
@@ -123,6 +149,15 @@ mod tests {
         check("hello", 866);
         check("a", 15495);
         check("somekey", 11058);
+    }
+
+    #[test]
+    fn every_slot_has_a_tag() {
+        assert!(Slot::all().all(|slot| Slot::of_key(slot.tag()) == slot));
+        // As in Valkey.
+        for (number, tag) in [(0, "06S"), (1, "Qi"), (2, "5L5"), (100, "0or"), (8192, "8YG"), (16383, "6ZJ")] {
+            assert_eq!(Slot::new(number).map(Slot::tag), Some(tag.as_bytes()));
+        }
     }
 
     #[test]

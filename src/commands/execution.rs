@@ -54,8 +54,10 @@ pub fn slots_of(command: &Command, arguments: Arguments<'_>) -> Option<Slots> {
     command
         .spec
         .visit_keys(arguments, |index, spec| {
-            if !spec.effects.contains("not_key") {
-                slots.push(Slot::of_key(arguments.at(index)));
+            // What is no key names a slot by its hash tag, if it names one (the cursor of CLUSTERSCAN).
+            let argument = arguments.at(index);
+            if !spec.effects.contains("not_key") || argument.contains(&b'{') {
+                slots.push(Slot::of_key(argument));
             }
         })
         .then_some(slots)

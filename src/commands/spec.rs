@@ -307,7 +307,8 @@ const fn row(
         categories |= BLOCKS;
     }
     categories |= if flags & FAST != 0 { FASTS } else { SLOW };
-    let first_key_only = matches!(keys, [KeySpec { begin: Begin::Index(1), find: Find::Range { last: 0, .. }, .. }]);
+    let first_key_only = flags & ALL_KEYS == 0
+        && matches!(keys, [KeySpec { begin: Begin::Index(1), find: Find::Range { last: 0, .. }, .. }]);
     CommandSpec {
         name,
         arity,

@@ -48,6 +48,7 @@ const FAMILIES: &[&[CommandSpec]] = &[
     data::geo::COMMANDS,
     data::geo::search::COMMANDS,
     data::stream::COMMANDS,
+    data::cluster_scan::COMMANDS,
     control::cluster::COMMANDS,
     control::config::COMMANDS,
     control::connection::COMMANDS,

@@ -2,6 +2,7 @@
 
 mod behind;
 mod blocking;
+mod cluster_scan;
 mod conditions;
 mod eviction;
 mod fields;

@@ -100,7 +100,7 @@ fn keys(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
 }
 
 /// The one slot that all keys matching the pattern are in: its hash tag stands before anything that may vary.
-fn only_slot(pattern: &[u8]) -> Option<Slot> {
+pub(super) fn only_slot(pattern: &[u8]) -> Option<Slot> {
     let open = pattern.iter().position(|&byte| byte == b'{')?;
     let length = pattern[open + 1..].iter().position(|&byte| byte == b'}')?;
     let is_fixed = |bytes: &[u8]| !bytes.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\'));
@@ -181,31 +181,29 @@ impl ScanCursor {
 }
 
 /// What SCAN and its relatives are asked for.
+#[derive(Clone, Copy)]
 pub struct ScanOptions<'a> {
     pub count: usize,
     /// Starling's own, for a walk over several nodes: the last slot of this one's part. It stops before a slot that is
     /// not served here, where it would otherwise pass it over.
-    until_slot: Option<u16>,
-    pattern: Option<&'a [u8]>,
-    kind: Option<&'a [u8]>,
+    pub(super) until_slot: Option<u16>,
+    pub(super) pattern: Option<&'a [u8]>,
+    pub(super) kind: Option<&'a [u8]>,
 }
 
 impl<'a> ScanOptions<'a> {
+    pub(super) fn new() -> ScanOptions<'a> {
+        ScanOptions { count: 10, until_slot: None, pattern: None, kind: None }
+    }
+
     /// Reads the words from the argument `first` on; only SCAN itself knows TYPE.
     pub fn parse(arguments: Arguments<'a>, first: usize) -> Result<ScanOptions<'a>, CommandError> {
-        let mut options = ScanOptions { count: 10, until_slot: None, pattern: None, kind: None };
+        let mut options = ScanOptions::new();
         let mut rest = arguments.from(first);
         while let Some(word) = rest.next() {
             let value = rest.next().ok_or(CommandError::Syntax)?;
             match word {
-                _ if is(word, "count") => {
-                    let count = parse::integer(value)?;
-                    if count < 1 {
-                        return Err(CommandError::Syntax);
-                    }
-                    options.count = count as usize;
-                }
-                _ if is(word, "match") => options.pattern = Some(value).filter(|pattern| *pattern != b"*"),
+                _ if options.read(word, value)? => {}
                 _ if is(word, "type") && first == 2 => options.kind = Some(value),
                 _ if is(word, "until-slot") && first == 2 => {
                     let slot = parse::integer(value)?;
@@ -217,6 +215,22 @@ impl<'a> ScanOptions<'a> {
             }
         }
         Ok(options)
+    }
+
+    /// Reads COUNT or MATCH. False where the word is neither.
+    pub(super) fn read(&mut self, word: &[u8], value: &'a [u8]) -> Result<bool, CommandError> {
+        if is(word, "count") {
+            let count = parse::integer(value)?;
+            if count < 1 {
+                return Err(CommandError::Syntax);
+            }
+            self.count = count as usize;
+        } else if is(word, "match") {
+            self.pattern = Some(value).filter(|pattern| *pattern != b"*");
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     fn wants(&self, entry: &Entry) -> bool {
@@ -236,7 +250,24 @@ fn check_scan(arguments: Arguments<'_>) -> CommandResult {
 
 fn scan(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let cursor = ScanCursor::parse(arguments.at(1))?;
-    let options = ScanOptions::parse(arguments, 2)?;
+    let (next, found) = walk(keyspace, cursor, &ScanOptions::parse(arguments, 2)?)?;
+    reply.array(2);
+    let mut digits = itoa::Buffer::new();
+    reply.bulk(digits.format(next.map_or(0, ScanCursor::number)).as_bytes());
+    reply.array(found.len());
+    found.iter().for_each(|key| reply.bulk(key));
+    Ok(())
+}
+
+/// Where a walk goes on, and the keys that it has found.
+pub(super) type Walked = (Option<ScanCursor>, Vec<Box<[u8]>>);
+
+/// Walks over some keys from a place on.
+pub(super) fn walk(
+    keyspace: &mut Keyspace<'_>,
+    cursor: Option<ScanCursor>,
+    options: &ScanOptions<'_>,
+) -> Result<Walked, CommandError> {
     let mut found: Vec<Box<[u8]>> = Vec::new();
     let mut seen = 0;
     let only = options.pattern.and_then(only_slot);
@@ -282,12 +313,7 @@ fn scan(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Reply
             break;
         }
     }
-    reply.array(2);
-    let mut digits = itoa::Buffer::new();
-    reply.bulk(digits.format(next.map_or(0, ScanCursor::number)).as_bytes());
-    reply.array(found.len());
-    found.iter().for_each(|key| reply.bulk(key));
-    Ok(())
+    Ok((next, found))
 }
 
 /// The position in hash order that a cursor of HSCAN, SSCAN or ZSCAN names; `None` where it is none of ours.

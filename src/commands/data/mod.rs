@@ -5,6 +5,7 @@
 
 pub mod bitmap;
 pub mod blocking;
+pub mod cluster_scan;
 pub mod dump;
 pub mod expiry;
 pub mod generic;
