@@ -39,7 +39,7 @@ def key_cases(keys):
 
 
 def command_cases(keys):
-    """Commands of the collections that redis-benchmark sends; they have no memcached counterpart."""
+    """Commands of all types; they have no memcached counterpart."""
     commands = {
         "MSET10": {"query": "MSET " + " ".join(["key:{r} {d}"] * 10), "keyspace": keys},
         "INCR": {"query": "INCR counter:{r}"}, "LPUSH": {"query": "LPUSH mylist {d}", "before": ["DEL mylist"]},
@@ -47,9 +47,39 @@ def command_cases(keys):
         "SADD": {"query": "SADD myset element:{r}"}, "PING": {"query": "PING"},
         "LRANGE100": {"query": "LRANGE rlist 0 99", "before": ["DEL rlist", "RPUSH rlist " + " ".join(["x" * 64] * 100)]},
     }
-    return {"%s/P%d" % (name, pipeline): {
+    hundred = " ".join("member:%d" % number for number in range(100))
+    pairs = " ".join("field:%d value:%d" % (number, number) for number in range(20))
+    scored = " ".join("%d member:%d" % (number, number) for number in range(50))
+    places = " ".join("%f %f place:%d" % (number / 10, number / 20, number) for number in range(40))
+    entries = ["XADD xlist * field value"] * 100
+    more = {
+        "SETRANGE": {"query": "SETRANGE key:{r} 10 {d}"}, "GETRANGE": {"query": "GETRANGE long 100 199", "before": ["SETRANGE long 999 x"]},
+        "SETBIT": {"query": "SETBIT bits 12345 1", "before": ["DEL bits"]}, "BITCOUNT": {"query": "BITCOUNT long", "before": ["SETRANGE long 999 x"]},
+        "LMOVE": {"query": "LMOVE ring ring LEFT RIGHT", "before": ["DEL ring", "RPUSH ring " + hundred]},
+        "LINDEX": {"query": "LINDEX ring 50", "before": ["DEL ring", "RPUSH ring " + hundred]},
+        "HGET": {"query": "HGET small field:7", "before": ["DEL small", "HSET small " + pairs]},
+        "HGETALL": {"query": "HGETALL small", "before": ["DEL small", "HSET small " + pairs]},
+        "HINCRBY": {"query": "HINCRBY counts field:{r} 1"}, "SISMEMBER": {"query": "SISMEMBER names member:7", "before": ["SADD names " + hundred]},
+        "SINTER": {"query": "SINTER names others", "before": ["SADD names " + hundred, "SADD others member:1 member:2 x y z"]},
+        "SRANDMEMBER": {"query": "SRANDMEMBER names 3", "before": ["SADD names " + hundred]},
+        "ZSCORE": {"query": "ZSCORE board member:7", "before": ["ZADD board " + scored]},
+        "ZRANGE50": {"query": "ZRANGE board 0 49 WITHSCORES", "before": ["ZADD board " + scored]},
+        "ZRANGEBYSCORE": {"query": "ZRANGEBYSCORE board 10 20", "before": ["ZADD board " + scored]},
+        "ZRANK": {"query": "ZRANK myzset element:{r}"}, "ZINCRBY": {"query": "ZINCRBY myzset 1 element:{r}"},
+        "XADD": {"query": "XADD events MAXLEN ~ 10000 * field {d}", "before": ["DEL events"]},
+        "XRANGE100": {"query": "XRANGE xlist - + COUNT 100", "before": ["DEL xlist"] + entries},
+        "PFADD": {"query": "PFADD visitors {r}", "before": ["DEL visitors"]}, "PFCOUNT": {"query": "PFCOUNT visitors"},
+        "GEOADD": {"query": "GEOADD map 13.4 38.1 place:{r}", "before": ["DEL map"]},
+        "GEOSEARCH": {"query": "GEOSEARCH towns FROMLONLAT 2 1 BYRADIUS 200 km ASC COUNT 10", "before": ["GEOADD towns " + places]},
+        "EXPIRE": {"query": "EXPIRE key:{r} 1000"}, "TTL": {"query": "TTL key:{r}"}, "EXISTS": {"query": "EXISTS key:{r}"},
+        "DUMP": {"query": "DUMP small", "before": ["DEL small", "HSET small " + pairs]},
+        "SORT": {"query": "SORT numbers LIMIT 0 10", "before": ["DEL numbers", "RPUSH numbers " + " ".join(map(str, range(100, 0, -1)))]},
+    }
+    found = {"%s/P%d" % (name, pipeline): case for name, case in commands.items() for pipeline in (1, 16)}
+    found.update({"%s/P16" % name: case for name, case in more.items()})
+    return {name: {
         "queries": ["1:" + case["query"]], "memcached": None, "keyspace": case.get("keyspace", 100_000), "size": 64,
-        "pipeline": pipeline, "before": case.get("before", [])} for name, case in commands.items() for pipeline in (1, 16)}
+        "pipeline": int(name.rpartition("P")[2]), "before": case.get("before", [])} for name, case in found.items()}
 
 
 def condition_cases(keys):

@@ -89,6 +89,7 @@ pub fn is_out_of_memory(services: &Services) -> bool {
 }
 
 /// Whether commands may take more memory now: there is room, or there will be.
+#[cold]
 fn make_room(services: &Services, limit: u64) -> bool {
     if !is_over(services, limit) {
         services.eviction.is_met();
