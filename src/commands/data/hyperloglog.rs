@@ -6,8 +6,8 @@
 use crate::commands::error::CommandError;
 use crate::commands::parse::is;
 use crate::commands::spec::{
-    ADMIN, Access, Arity::*, Begin, CommandResult, CommandSpec, DENYOOM, FAST, Find, HYPERLOGLOG, KeySpec, READONLY,
-    WRITE, data, keys,
+    ADMIN, Access, Arity::*, Begin, CommandResult, CommandSpec, DENYOOM, FAST, Find, HYPERLOGLOG, KeySpec,
+    MAY_REPLICATE, READONLY, WRITE, data, keys,
 };
 use crate::engine::entry::{Entry, StringRef};
 use crate::engine::{Deadline, Keyspace, event};
@@ -30,7 +30,7 @@ const EXAMINED: &[KeySpec] = &[keys::one(2, Access::ReadWrite, "access")];
 
 pub const COMMANDS: &[CommandSpec] = &[
     data("pfadd", AtLeast(2), WRITE | DENYOOM | FAST, HYPERLOGLOG, keys::INSERT, pfadd),
-    data("pfcount", AtLeast(2), READONLY, HYPERLOGLOG, COUNTED, pfcount),
+    data("pfcount", AtLeast(2), READONLY | MAY_REPLICATE, HYPERLOGLOG, COUNTED, pfcount),
     data("pfdebug", Exactly(3), WRITE | DENYOOM | ADMIN, HYPERLOGLOG, EXAMINED, pfdebug),
     data("pfmerge", AtLeast(2), WRITE | DENYOOM, HYPERLOGLOG, MERGED, pfmerge),
     data("pfselftest", Exactly(1), ADMIN, HYPERLOGLOG, &[], pfselftest),

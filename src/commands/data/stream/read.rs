@@ -141,6 +141,8 @@ pub(super) fn xread(
     let request = Request::parse(arguments, Reader::Plain, keyspace.now_ms())?;
     let mut after = Vec::with_capacity(request.keys);
     for (key, id) in request.streams() {
+        // Redis looks at the type of a key before it looks at what is asked of it.
+        keyspace.peek_collection::<Stream>(key)?;
         let id = match id {
             b"$" => keyspace.peek_collection::<Stream>(key)?.map_or(Id::MIN, Stream::last_id),
             // The last entry, or the next one where there is none.
