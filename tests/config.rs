@@ -377,8 +377,16 @@ impl Starling {
     }
 }
 
+/// A port that nobody listens on, and that no other test of this process was given.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+    static GIVEN: std::sync::Mutex<std::collections::BTreeSet<u16>> =
+        std::sync::Mutex::new(std::collections::BTreeSet::new());
+    loop {
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+        if GIVEN.lock().expect("no test panics here").insert(address.port()) {
+            return address.port();
+        }
+    }
 }
 
 /// Sends a command; its answer: a line, or the text of a bulk string, or all lines of an array of flat elements.

@@ -1,11 +1,13 @@
 //! A server as a process of its own, and a client that speaks to it in raw bytes.
 
 use starling::proxy::{encoding, reply};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test fails.
@@ -24,6 +26,18 @@ impl Drop for Server {
     }
 }
 
+/// A port that nobody listens on, and that no other test of this process was given: a server that finds its port taken ends,
+/// and who came first would be taken for it.
+fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+        if GIVEN.lock().expect("no test panics here").insert(address.port()) {
+            return address.port();
+        }
+    }
+}
+
 impl Server {
     /// A standalone server of one worker with these directives.
     pub(crate) fn start(directives: &[&str]) -> Server {
@@ -32,7 +46,7 @@ impl Server {
     }
 
     fn try_start(directives: &[&str]) -> Option<Server> {
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let process = Command::new(env!("CARGO_BIN_EXE_starling"))
             .args(["--port", &address.port().to_string(), "--threads", "1", "--bind", "127.0.0.1"])
             .args(directives)

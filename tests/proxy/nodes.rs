@@ -7,11 +7,13 @@ use starling::proxy::{Credentials, Home, Peer, Place, Proxy};
 use starling::resp::arguments::{Arguments, OwnedArguments};
 use starling::resp::reply::Protocol;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test fails.
@@ -115,20 +117,28 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Ports that tests of this process were given: none is given twice, or who came first would be taken for the other.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
 /// A port for a member of a cluster: nobody listens there, nor 10,000 above, where its cluster port will be; below the
 /// ports that the kernel hands out.
 pub(crate) fn member_port() -> u16 {
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     loop {
         let port = 10_000 + free_port() % 10_000;
-        if is_free(port) && is_free(port + 10_000) {
+        if is_free(port) && is_free(port + 10_000) && GIVEN.lock().expect("no test panics here").insert(port) {
             return port;
         }
     }
 }
 
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+    loop {
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+        if GIVEN.lock().expect("no test panics here").insert(address.port()) {
+            return address.port();
+        }
+    }
 }
 
 /// What a made-up node does with a request.
