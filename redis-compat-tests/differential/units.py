@@ -99,7 +99,12 @@ class Units:
 
     def is_special(self, name, words):
         return (name in SAMPLERS or name in SCANS or name in ("randomkey", "hello", "incrbyfloat", "hincrbyfloat")
-                or (name == "xadd" and b"*" in words) or "blocking" in self.commands[name]["flags"])
+                or (name == "xadd" and b"*" in words) or self.converts(name, words) or "blocking" in self.commands[name]["flags"])
+
+    @staticmethod
+    def converts(name, words):
+        """In Redis SORT makes a skiplist of the sorted set that it reads, and it stays one: the key goes."""
+        return name in ("sort", "sort_ro") and len(words) > 1 and words[1][:1] in (b"z", b"y", b"g")
 
     def special(self, connection, name, words):
         """A command whose reply needs company to be comparable."""
@@ -119,7 +124,7 @@ class Units:
             return Unit(connection, [before, words] + after, "plain")
         if name == "incrbyfloat":
             return Unit(connection, [words, [b"SET", key, b"10"]], "plain")
-        if name in ("hincrbyfloat", "xadd"):
+        if name in ("hincrbyfloat", "xadd") or self.converts(name, words):
             return Unit(connection, [words, [b"DEL", key]], "plain")
         return Unit(connection, [words], "plain")
 

@@ -14,6 +14,7 @@ pub mod hash;
 pub mod hyperloglog;
 pub mod keyspace;
 pub mod list;
+mod popping;
 pub mod random;
 pub mod set;
 pub mod sort;

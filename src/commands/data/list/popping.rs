@@ -12,6 +12,7 @@ use crate::resp::reply::ReplyWriter;
 use crate::values::list::List;
 
 use super::super::blocking::{Patience, serve_or_wait};
+use super::super::popping::PopMany;
 use super::write_element;
 
 pub(super) fn lpop(
@@ -96,41 +97,12 @@ fn pop_or_wait(
     })
 }
 
-/// What LMPOP and BLMPOP name behind their keys, and where these are.
-struct PopMany {
-    keys: std::ops::Range<usize>,
-    side: Side,
-    count: usize,
-}
-
-impl PopMany {
-    /// `at`: the index of the number of keys.
-    fn parse(arguments: Arguments<'_>, at: usize) -> Result<PopMany, CommandError> {
-        let number = parse::integer(arguments.at(at)).ok().filter(|number| *number > 0);
-        let number = number.ok_or(CommandError::text("ERR numkeys should be greater than 0"))?;
-        let first = at + 1;
-        let end = usize::try_from(number).ok().and_then(|number| first.checked_add(number));
-        let end = end.filter(|end| *end < arguments.len()).ok_or(CommandError::Syntax)?;
-        let side = side(arguments.at(end))?;
-        let (mut count, mut index) = (None, end + 1);
-        while let Some(word) = arguments.get(index) {
-            let given = arguments.get(index + 1).filter(|_| is(word, "count") && count.is_none());
-            let given = parse::integer(given.ok_or(CommandError::Syntax)?).ok().filter(|count| *count > 0);
-            let given = given.ok_or(CommandError::text("ERR count should be greater than 0"))?;
-            count = Some(usize::try_from(given).unwrap_or(usize::MAX));
-            index += 2;
-        }
-        let count = count.unwrap_or(1);
-        Ok(PopMany { keys: first..end, side, count })
-    }
-}
-
 pub(super) fn lmpop(
     keyspace: &mut Keyspace<'_>,
     arguments: Arguments<'_>,
     reply: &mut ReplyWriter<'_>,
 ) -> CommandResult {
-    let PopMany { keys, side, count } = PopMany::parse(arguments, 1)?;
+    let PopMany { keys, side, count } = PopMany::parse(arguments, 1, side)?;
     for key in keys.map(|index| arguments.at(index)) {
         if pop_many(keyspace, key, side, count, reply)? {
             return Ok(());
@@ -145,7 +117,7 @@ pub(super) fn blmpop(
     arguments: Arguments<'_>,
     reply: &mut ReplyWriter<'_>,
 ) -> CommandResult {
-    let PopMany { keys, side, count } = PopMany::parse(arguments, 2)?;
+    let PopMany { keys, side, count } = PopMany::parse(arguments, 2, side)?;
     let until_ms = parse::timeout(arguments.at(1), keyspace.now_ms())?;
     let keys = keys.map(|index| arguments.at(index));
     serve_or_wait(keyspace, keys, Patience::until(until_ms, Kind::List), reply, move |keyspace, key, reply| {

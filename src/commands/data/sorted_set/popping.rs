@@ -1,7 +1,7 @@
 //! Taking the lowest or highest members of sorted sets, at once or when there are some.
 
-use crate::base::number;
 use crate::commands::data::blocking::{Patience, serve_or_wait};
+use crate::commands::data::popping::PopMany;
 use crate::commands::error::CommandError;
 use crate::commands::parse::{self, is};
 use crate::commands::spec::{
@@ -14,7 +14,6 @@ use crate::engine::entry::Kind;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::{Protocol, ReplyWriter};
 use crate::values::sorted_set::SortedSet;
-use std::ops::Range;
 
 /// BZPOPMIN and BZPOPMAX: all but the time-out.
 const EVERY: &[KeySpec] =
@@ -95,42 +94,12 @@ fn pop_or_wait(
     })
 }
 
-/// What ZMPOP and BZMPOP take, and from where.
-struct Wanted {
-    keys: Range<usize>,
-    side: Side,
-    count: usize,
-}
-
-impl Wanted {
-    /// Reads the number of keys, which is the argument `index`, and what follows.
-    ///
-    /// # Errors
-    /// Redis's own.
-    fn parse(arguments: Arguments<'_>, index: usize) -> Result<Wanted, CommandError> {
-        let positive = |argument: &[u8], error: &'static str| {
-            let number = number::parse_i64(argument).filter(|number| *number > 0);
-            number.and_then(|number| usize::try_from(number).ok()).ok_or(CommandError::text(error))
-        };
-        let count = positive(arguments.at(index), "ERR numkeys should be greater than 0")?;
-        let first = index + 1;
-        let end = first.checked_add(count).filter(|end| *end < arguments.len()).ok_or(CommandError::Syntax)?;
-        let side = match arguments.at(end) {
-            word if is(word, "min") => Side::Front,
-            word if is(word, "max") => Side::Back,
-            _ => return Err(CommandError::Syntax),
-        };
-        let count = match (arguments.get(end + 1), arguments.len() - end) {
-            (None, _) => 1,
-            (Some(word), 3..) if is(word, "count") => {
-                positive(arguments.at(end + 2), "ERR count should be greater than 0")?
-            }
-            _ => return Err(CommandError::Syntax),
-        };
-        if arguments.len() > end + 3 {
-            return Err(CommandError::Syntax);
-        }
-        Ok(Wanted { keys: first..end, side, count })
+/// MIN or MAX.
+fn side(argument: &[u8]) -> Result<Side, CommandError> {
+    match argument {
+        _ if is(argument, "min") => Ok(Side::Front),
+        _ if is(argument, "max") => Ok(Side::Back),
+        _ => Err(CommandError::Syntax),
     }
 }
 
@@ -158,7 +127,7 @@ fn pop_many(
 }
 
 fn zmpop(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let Wanted { keys, side, count } = Wanted::parse(arguments, 1)?;
+    let PopMany { keys, side, count } = PopMany::parse(arguments, 1, side)?;
     for index in keys {
         if pop_many(keyspace, arguments.at(index), side, count, reply)? {
             return Ok(());
@@ -169,7 +138,7 @@ fn zmpop(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Repl
 }
 
 fn bzmpop(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let Wanted { keys, side, count } = Wanted::parse(arguments, 2)?;
+    let PopMany { keys, side, count } = PopMany::parse(arguments, 2, side)?;
     let until_ms = parse::timeout(arguments.at(1), keyspace.now_ms())?;
     let keys = keys.map(|index| arguments.at(index));
     serve_or_wait(keyspace, keys, Patience::until(until_ms, Kind::SortedSet), reply, move |keyspace, key, reply| {
