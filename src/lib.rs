@@ -15,6 +15,8 @@ pub mod config;
 
 pub mod engine;
 
+pub mod persistence;
+
 pub mod transport;
 
 pub mod cluster;

@@ -13,18 +13,23 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ("rdb", &["base", "values"], "bytes to values and back: no file, no key, no engine"),
     ("config", &["base"], "parameters are data"),
     ("engine", &["base", "values"], "the engine knows no RESP, no cluster, no files, no sockets"),
+    (
+        "persistence",
+        &["base", "config", "values", "rdb", "engine"],
+        "files know no connection, no command and no cluster",
+    ),
     ("transport", &["base"], "links carry what upper layers mean without knowing it"),
     ("cluster", &["base", "transport"], "protocols of the cluster know no command and no connection"),
     ("moves", &["base", "values", "engine", "transport", "cluster"], "slots move below commands and connections"),
     ("proxy", &["base", "resp", "config", "cluster"], "forwards bytes to other nodes, knows no command"),
     (
         "services",
-        &["base", "resp", "values", "config", "engine", "transport", "cluster"],
+        &["base", "resp", "values", "config", "engine", "persistence", "transport", "cluster"],
         "shared by connections, knows no command",
     ),
     (
         "commands",
-        &["base", "resp", "values", "rdb", "config", "engine", "transport", "cluster", "services"],
+        &["base", "resp", "values", "rdb", "config", "engine", "persistence", "transport", "cluster", "services"],
         "commands know no socket",
     ),
     (
@@ -40,6 +45,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
             "values",
             "config",
             "engine",
+            "persistence",
             "transport",
             "cluster",
             "moves",
@@ -50,7 +56,11 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
         ],
         "the composition root knows everything but the command line",
     ),
-    ("cli", &["base", "config", "node", "commands"], "the command line starts nodes, and talks to them as a client"),
+    (
+        "cli",
+        &["base", "config", "persistence", "node", "commands"],
+        "the command line starts nodes, and talks to them as a client",
+    ),
 ];
 
 /// What `commands/data` may import: a data handler runs unchanged in MULTI, behind a proxy, on a copy, in a test.

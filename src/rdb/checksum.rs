@@ -1,15 +1,10 @@
 //! The checksum of payloads and files: CRC64 with Redis's polynomial (Jones).
 
-use crc::{CRC_64_REDIS, Crc, Table};
-
-const REDIS: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
-
-/// Shared: it is 32 KB of tables.
-static TABLES: Crc<u64, Table<16>> = REDIS;
+use crc_fast::{CrcAlgorithm, checksum};
 
 /// The checksum of some bytes.
 pub fn of(bytes: &[u8]) -> u64 {
-    TABLES.checksum(bytes)
+    checksum(CrcAlgorithm::Crc64Redis, bytes)
 }
 
 #[cfg(test)]

@@ -1,0 +1,8 @@
+//! What a node keeps on disk: snapshots in Redis's file format, and the log of what has changed since.
+//!
+//! Everything that touches a file goes through [`disk`], so that a test can lose what was not synced, fill the disk, or
+//! break it.
+
+pub mod disk;
+pub mod manifest;
+pub mod segment;
