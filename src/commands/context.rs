@@ -27,6 +27,8 @@ pub enum Flow {
     After(Wait),
     /// Its reply comes later; the connection goes on meanwhile, and keeps the order of replies.
     Later(LaterReply),
+    /// Its reply comes later, and nothing more is executed before.
+    Alone(LaterReply),
     /// The same command again when this is over: it was not executed.
     Retry(Wait),
 }
@@ -39,6 +41,7 @@ impl std::fmt::Debug for Flow {
             Flow::Abort => "Abort",
             Flow::After(_) => "After",
             Flow::Later(_) => "Later",
+            Flow::Alone(_) => "Alone",
             Flow::Retry(_) => "Retry",
         })
     }

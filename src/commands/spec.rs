@@ -8,6 +8,7 @@ use super::error::CommandError;
 use crate::engine::Keyspace;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
+use std::ops::Range;
 
 /// A handler wrote its reply, or answers with this error; after an error nothing it wrote is sent.
 pub type CommandResult = Result<(), CommandError>;
@@ -97,6 +98,9 @@ pub const IN_CLUSTER: Flags = 1 << 40;
 pub const HIDDEN: Flags = 1 << 37;
 /// Not delayed by CLIENT PAUSE, whatever its other flags.
 pub const NOT_PAUSED: Flags = 1 << 36;
+
+/// Its connection waits for something outside of the node: the proxy gives it a link of its own, as to what blocks.
+pub const WAITS: Flags = 1 << 42;
 
 /// A set of ACL categories.
 pub type Categories = u32;
@@ -191,6 +195,8 @@ pub struct CommandSpec {
     /// Of a command that touches keys which its request does not name (SORT BY, GET): whether a request does. In a cluster
     /// they must be in the slot of those that it names; elsewhere it takes every lock.
     pub spans: Option<fn(Arguments<'_>) -> bool>,
+    /// Where the keys are that follow each other, where the specifications cannot say it (MIGRATE).
+    pub finds_keys: Option<fn(Arguments<'_>) -> Range<usize>>,
     /// Whether the one key is the first argument: the common case, decided when the row is compiled.
     pub(crate) first_key_only: bool,
 }
@@ -320,6 +326,7 @@ const fn row(
         handler,
         check: None,
         spans: None,
+        finds_keys: None,
         first_key_only,
     }
 }
@@ -355,6 +362,12 @@ impl CommandSpec {
         self
     }
 
+    /// The row of a command whose keys this finds, which follow each other: the first specification says what they are.
+    pub const fn keys_found_by(mut self, find: fn(Arguments<'_>) -> Range<usize>) -> CommandSpec {
+        self.finds_keys = Some(find);
+        self
+    }
+
     /// Whether a request touches keys that it does not name, wherever they are.
     #[inline]
     pub fn spans(&self, arguments: Arguments<'_>) -> bool {
@@ -373,6 +386,10 @@ impl CommandSpec {
             if arguments.len() > 1 {
                 visit(1, &self.keys[0]);
             }
+            return true;
+        }
+        if let (Some(find), [spec, ..]) = (self.finds_keys, self.keys) {
+            find(arguments).for_each(|index| visit(index, spec));
             return true;
         }
         let mut valid = true;

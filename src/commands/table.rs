@@ -58,6 +58,7 @@ const FAMILIES: &[&[CommandSpec]] = &[
     control::debug::COMMANDS,
     control::info::COMMANDS,
     control::latency::COMMANDS,
+    control::migrate::COMMANDS,
     control::memory::COMMANDS,
     control::server::COMMANDS,
     control::slowlog::COMMANDS,

@@ -12,7 +12,7 @@ use super::socket::Socket;
 use super::timing::Timing;
 use super::worker::{Seat, Worker};
 use crate::base::clock;
-use crate::commands::context::{Flow, Wait};
+use crate::commands::context::{Flow, LaterReply, Wait};
 use crate::commands::session::{ReplyMode, Session};
 use crate::commands::spec::PUSHES;
 use crate::commands::table;
@@ -417,12 +417,16 @@ impl Connection {
                     batch.shown.iter_mut().for_each(Vec::clear);
                 }
                 Flow::After(wait) => self.wait = Some(wait),
-                Flow::Later(later) => {
-                    // Replies before it go ahead of it.
-                    if !self.hold(shared, batch) {
-                        self.output.take_over(shared, 0);
-                    }
-                    self.output.push_later(later, wanted);
+                Flow::Later(later) => self.push_later(later, wanted, shared, batch),
+                Flow::Alone(later) => {
+                    let (come, has_come) = tokio::sync::oneshot::channel::<()>();
+                    let reply = Box::pin(async move {
+                        let reply = later.await;
+                        drop(come);
+                        reply
+                    });
+                    self.push_later(reply, wanted, shared, batch);
+                    self.wait = Some(Box::pin(async move { drop(has_come.await) }));
                 }
                 Flow::Retry(wait) => {
                     self.wait = Some(wait);
@@ -434,6 +438,14 @@ impl Connection {
             *used = request.end;
         }
         true
+    }
+
+    /// A reply comes later; those before it go ahead of it.
+    fn push_later(&mut self, later: LaterReply, is_wanted: bool, shared: &mut Vec<u8>, batch: &mut Batch<'_>) {
+        if !self.hold(shared, batch) {
+            self.output.take_over(shared, 0);
+        }
+        self.output.push_later(later, is_wanted);
     }
 
     /// Answers bytes that are no request; the connection closes.

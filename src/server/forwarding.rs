@@ -171,7 +171,7 @@ fn send(
     slot: Slot,
     peer: Peer,
 ) -> Flow {
-    let blocks = command.spec.has(spec::BLOCKING);
+    let blocks = command.spec.has(spec::BLOCKING | spec::WAITS);
     if blocks {
         // It goes by another link than what this client has sent before, and what it sends next.
         if let Some(wait) = proxied.must_be_idle() {

@@ -19,6 +19,7 @@ pub mod settings;
 pub mod slowlog;
 pub mod statistics;
 pub mod supervision;
+pub mod target;
 pub mod timer;
 
 use crate::engine::Engine;

@@ -7,6 +7,7 @@ mod conditions;
 mod eviction;
 mod fields;
 mod local;
+mod migrate;
 mod notifications;
 mod order;
 mod output;

@@ -10,6 +10,7 @@ pub mod documentation;
 pub mod info;
 pub mod latency;
 pub mod memory;
+pub mod migrate;
 pub mod pubsub;
 pub mod server;
 pub mod slowlog;

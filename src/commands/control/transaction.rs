@@ -88,11 +88,16 @@ fn unwatch(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<
 pub fn unwatch_all(session: &mut Session, services: &Services) {
     session.watching.elsewhere = None;
     let Some(flag) = session.watching.changed.take() else { return };
-    let mut keys: Vec<_> = std::mem::take(&mut session.watching.keys).into_iter().collect();
-    if take_away(&services.engine, &mut keys, &flag, Wait::Shortly) {
+    let keys = std::mem::take(&mut session.watching.keys).into_iter().collect();
+    forget_watches(&services.engine, keys, flag);
+}
+
+/// Takes watches away, now or soon.
+pub(super) fn forget_watches(engine: &Arc<Engine>, mut keys: Vec<(usize, Box<[u8]>)>, flag: Watch) {
+    if take_away(engine, &mut keys, &flag, Wait::Shortly) {
         return;
     }
-    let engine = Arc::clone(&services.engine);
+    let engine = Arc::clone(engine);
     match Handle::try_current() {
         Ok(runtime) => drop(runtime.spawn(async move {
             while !take_away(&engine, &mut keys, &flag, Wait::Shortly) {
