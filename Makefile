@@ -84,4 +84,7 @@ memcheck: test-tools ## the files with unsafe code, under valgrind
 clean: ## remove what was built
 	$(CARGO) clean && rm -rf redis-compat-tests/.work
 
-.PHONY: help build run demo check test-tools unit compat compat-long test sim sim-long sim-planted bench bench-memory bench-eviction bench-arguments bench-instructions fmt fix lint docs verify memcheck clean
+crashes-long: ## the log on a disk that crashes and fails: 10,000 lives, from STARLING_SEED on
+	$(CARGO) test --locked --release --lib what_was_kept_comes_back_many_times -- --ignored --nocapture
+
+.PHONY: help build run demo check test-tools unit compat compat-long test sim sim-long sim-planted crashes-long bench bench-memory bench-eviction bench-arguments bench-instructions fmt fix lint docs verify memcheck clean

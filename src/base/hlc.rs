@@ -116,6 +116,11 @@ impl HybridClock {
         Ok(stamp)
     }
 
+    /// The latest stamp given or believed.
+    pub fn last(&self) -> Stamp {
+        self.last
+    }
+
     /// Believes a stamp that came from another node: every later one of this node is above it.
     pub fn observe(&mut self, stamp: Stamp, unix_ms: u64) -> Result<(), TooFarAhead> {
         let by_ms = stamp.ms().saturating_sub(unix_ms);

@@ -14,11 +14,11 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 pub(super) const NOW_MS: u64 = 1_000_000;
-pub(super) const DATABASES: usize = 3;
+pub(crate) const DATABASES: usize = 3;
 
 /// What happens to one key; numbers name keys, and small values.
 #[derive(Clone, Debug)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Set(u8, u8, Option<u16>),
     SetKeeping(u8, u8),
     Increment(u8, i8),
@@ -134,12 +134,12 @@ pub(super) fn key(number: u8) -> Vec<u8> {
 }
 
 /// Changes that are made under one set of locks, in one database.
-pub(super) fn group() -> impl Strategy<Value = (u8, Vec<Change>)> {
+pub(crate) fn group() -> impl Strategy<Value = (u8, Vec<Change>)> {
     (any::<u8>(), prop_oneof![4 => prop::collection::vec(change(), 1..2), 1 => prop::collection::vec(change(), 1..6)])
 }
 
 /// Makes the changes of a group.
-pub(super) fn perform(engine: &Engine, database: u8, changes: &[Change]) {
+pub(crate) fn perform(engine: &Engine, database: u8, changes: &[Change]) {
     let database = database as usize % DATABASES;
     let mut keys = engine.lock_all(database, NOW_MS);
     for change in changes {
@@ -251,7 +251,7 @@ pub(super) fn make(keys: &mut Keyspace<'_>, change: &Change, name: &dyn Fn(u8) -
 }
 
 /// Every key of a database in some slots, with its deadline and its contents; unordered ones in a fixed order.
-pub(super) fn contents(
+pub(crate) fn contents(
     engine: &Engine,
     database: usize,
     slots: impl Iterator<Item = Slot>,
@@ -284,7 +284,7 @@ pub(super) fn parts(entry: &Entry) -> Vec<Vec<u8>> {
 }
 
 /// Where the histories of all slots stand.
-pub(super) fn positions(engine: &Engine) -> Vec<Position> {
+pub(crate) fn positions(engine: &Engine) -> Vec<Position> {
     let (placement, mut keys) = (engine.placement(), engine.lock_all(0, 0));
     let mut position =
         |slot: Slot| keys.locks.shard(placement.shard(slot)).meta(placement.slot_in_shard(slot)).position;

@@ -18,7 +18,7 @@ pub mod gate;
 
 use super::Engine;
 use super::group::{Draft, Group};
-use crate::base::hlc::HybridClock;
+use crate::base::hlc::{HybridClock, Stamp};
 use gate::{Gate, Gates};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -56,6 +56,7 @@ pub struct LogOffset(pub u64);
 #[derive(Debug)]
 pub struct Chunk {
     start: LogOffset,
+    stamp: Stamp,
     bytes: Vec<u8>,
 }
 
@@ -68,6 +69,16 @@ impl Chunk {
     /// Where the next one begins.
     pub fn end(&self) -> LogOffset {
         LogOffset(self.start.0 + self.bytes.len() as u64)
+    }
+
+    /// The stamp of its last group.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Its groups, one behind the other.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Its groups, each with its end.
@@ -264,6 +275,14 @@ impl Log {
         self.bells.lock().iter().for_each(|bell| bell.notify_one());
     }
 
+    /// Goes on with stamps above this one: it stands in a log that was replayed.
+    pub fn go_on_after(&self, stamp: Stamp) {
+        let mut tail = self.tail.lock();
+        if tail.clock.last() < stamp {
+            tail.clock = HybridClock::restore(stamp.ms() + 1);
+        }
+    }
+
     /// The end of the log, where a new chunk begins.
     pub(super) fn cut(&self) -> LogOffset {
         let mut tail = self.tail.lock();
@@ -288,7 +307,7 @@ impl Log {
         let mut tail = self.tail.lock();
         let tail = &mut *tail;
         let stamp = tail.clock.stamp(now_ms).or_else(|needed| {
-            // No stamp outlives the process yet, so no mark has to.
+            // A restarted node begins above what its log on disk has ([`Log::go_on_after`]), so no mark is needed there.
             tail.clock.marked(needed.mark_ms);
             tail.clock.stamp(now_ms)
         });
@@ -409,7 +428,7 @@ impl Tail {
             let fresh = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4));
             std::mem::replace(&mut self.bytes, fresh)
         };
-        self.sealed.push_back(Arc::new(Chunk { start, bytes }));
+        self.sealed.push_back(Arc::new(Chunk { start, stamp: self.clock.last(), bytes }));
         self.trim();
     }
 

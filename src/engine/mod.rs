@@ -5,7 +5,7 @@
 
 mod access;
 #[cfg(test)]
-mod changes;
+pub(crate) mod changes;
 pub mod collections;
 mod commit;
 pub mod database;

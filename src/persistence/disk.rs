@@ -128,3 +128,6 @@ impl File for std::fs::File {
         self.sync_data()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod simulated;

@@ -4,5 +4,7 @@
 //! break it.
 
 pub mod disk;
+pub mod journal;
 pub mod manifest;
+pub mod recovery;
 pub mod segment;

@@ -176,12 +176,8 @@ impl<'a> Blocks<'a> {
         (u32_at(header, 4) == crc32c(&block[8..])).then_some(Block { kept: u64_at(header, 24), groups })
     }
 
-    /// How it ends where [`Iterator::next`] has found no block. `promised`: how many bytes of it are known to have been kept,
-    /// by the segment behind it.
-    pub fn end(&self, promised: u64) -> End {
-        if promised > self.place() {
-            return End::Damaged;
-        }
+    /// How it ends where [`Iterator::next`] has found no block, if it is the last segment.
+    pub fn end(&self) -> End {
         let rest = self.bytes.get(self.place..).unwrap_or_default();
         // Who has written the file may have meant harm: to look at it may not take longer than to read it some times.
         let mut budget = READINGS_MAX.saturating_mul(rest.len());
@@ -253,10 +249,10 @@ mod tests {
         (bytes, places)
     }
 
-    fn read(bytes: &[u8], promised: u64) -> (Vec<&[u8]>, End) {
+    fn read(bytes: &[u8]) -> (Vec<&[u8]>, End) {
         let mut blocks = Blocks::new(bytes, 7);
         let groups = blocks.by_ref().map(|block| block.groups).collect();
-        (groups, blocks.end(promised))
+        (groups, blocks.end())
     }
 
     #[test]
@@ -282,11 +278,9 @@ mod tests {
     fn blocks_read_back_to_the_end_of_what_was_written() {
         let (bytes, _) = segment(&[b"one", b"", b"three"]);
         let all: Vec<&[u8]> = vec![b"one", b"", b"three"];
-        assert_eq!(read(&bytes, 0), (all.clone(), End::Clean));
+        assert_eq!(read(&bytes), (all.clone(), End::Clean));
         // Zeros were written ahead.
-        let ahead = [&bytes[..], &[0; 1000]].concat();
-        assert_eq!(read(&ahead, bytes.len() as u64), (all.clone(), End::Clean));
-        assert_eq!(read(&ahead, bytes.len() as u64 + 1), (all, End::Damaged), "the next segment knew of more");
+        assert_eq!(read(&[&bytes[..], &[0; 1000]].concat()), (all, End::Clean));
     }
 
     #[test]
@@ -295,7 +289,7 @@ mod tests {
         for cut in places[1] + 1..bytes.len() {
             let ahead = [&bytes[..cut], &[0; 64]].concat();
             for bytes in [&bytes[..cut], &ahead] {
-                let (groups, end) = read(bytes, 0);
+                let (groups, end) = read(bytes);
                 assert_eq!(groups, [b"one"], "cut at {cut}");
                 assert!(matches!(end, End::Torn { bytes } if bytes <= (cut - places[1]) as u64), "{end:?} at {cut}");
             }
@@ -309,12 +303,12 @@ mod tests {
         for (at, end) in [(places[0], End::Damaged), (places[1], End::Damaged)] {
             let mut bytes = bytes.clone();
             bytes[at + BLOCK_HEADER_BYTES] ^= 1;
-            assert_eq!(read(&bytes, 0).1, end, "at {at}");
+            assert_eq!(read(&bytes).1, end, "at {at}");
         }
         // Nobody knew whether the third was: a crash may have taken it and left the fourth.
         let mut torn = bytes.clone();
         torn[places[2] + BLOCK_HEADER_BYTES] ^= 1;
-        assert_eq!(read(&torn, 0), (vec![&b"one"[..], b"two"], End::Torn { bytes: (bytes.len() - places[2]) as u64 }));
+        assert_eq!(read(&torn), (vec![&b"one"[..], b"two"], End::Torn { bytes: (bytes.len() - places[2]) as u64 }));
     }
 
     /// Blocks of another segment, or from another place, are none of this one.
@@ -323,7 +317,7 @@ mod tests {
         let (mut bytes, places) = segment(&[b"one", b"two"]);
         let second = bytes[places[1]..].to_vec();
         bytes.extend_from_slice(&second);
-        assert_eq!(read(&bytes, 0).0, [b"one", b"two"]);
+        assert_eq!(read(&bytes).0, [b"one", b"two"]);
         assert_eq!(Blocks::new(&bytes, 8).next(), None);
     }
 
@@ -338,6 +332,6 @@ mod tests {
             let end = bytes.len();
             bytes[end - 8..].copy_from_slice(&((50_000 - number) * BLOCK_HEADER_BYTES as u64).to_le_bytes());
         }
-        assert_eq!(read(&bytes, 0), (vec![], End::Damaged));
+        assert_eq!(read(&bytes), (vec![], End::Damaged));
     }
 }
