@@ -9,7 +9,7 @@
 //! ```
 //! A string is its length and its bytes, or one of the forms.
 
-use super::kind;
+use super::{kind, lzf};
 use crate::base::number::parse_i64;
 
 /// What stands at the head of a string.
@@ -49,7 +49,10 @@ pub fn write(out: &mut Vec<u8>, length: u64) {
     }
 }
 
-/// Appends a string: the canonical form of an integer of up to 32 bits as the integer.
+/// Shorter strings are not compressed, as in Redis.
+const COMPRESSED_FROM: usize = 21;
+
+/// Appends a string: the canonical form of an integer of up to 32 bits as the integer, and compressed what is smaller so.
 pub fn write_string(out: &mut Vec<u8>, bytes: &[u8]) {
     // "-2147483648" has eleven.
     let integer = if bytes.len() <= 11 { parse_i64(bytes) } else { None };
@@ -63,10 +66,18 @@ pub fn write_string(out: &mut Vec<u8>, bytes: &[u8]) {
             out.push(FORM | 2);
             out.extend_from_slice(&(integer as i32).to_le_bytes());
         }
-        _ => {
-            write(out, bytes.len() as u64);
-            out.extend_from_slice(bytes);
-        }
+        _ => match Some(bytes).filter(|bytes| bytes.len() >= COMPRESSED_FROM).and_then(lzf::compress) {
+            Some(compressed) => {
+                out.push(FORM | 3);
+                write(out, compressed.len() as u64);
+                write(out, bytes.len() as u64);
+                out.extend_from_slice(&compressed);
+            }
+            None => {
+                write(out, bytes.len() as u64);
+                out.extend_from_slice(bytes);
+            }
+        },
     }
 }
 
