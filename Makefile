@@ -37,6 +37,9 @@ sim: ## the simulation: SEED= to replay one run, RUNS= for more of them
 sim-long: ## the same with optimization: RUNS=10000 seeds, unless told otherwise
 	RUNS=$${RUNS:-10000} $(CARGO) test --locked --release --test simulation clusters_survive -- --nocapture
 
+fuzz: ## payloads, compressed strings, patterns and numbers that nobody wrote on purpose: RUNS=1000000 of each; SEED= again
+	RUNS=$${RUNS:-1000000} $(CARGO) test --locked --release --test fuzz -- --nocapture
+
 sim-planted: ## plants mistakes in a copy of the sources; the simulation must find each
 	redis-compat-tests/planted/run.py
 
@@ -87,4 +90,4 @@ clean: ## remove what was built
 crashes-long: ## the log on a disk that crashes and fails: 10,000 lives, from STARLING_SEED on
 	$(CARGO) test --locked --release --lib what_was_kept_comes_back_many_times -- --ignored --nocapture
 
-.PHONY: help build run demo check test-tools unit compat compat-long test sim sim-long sim-planted crashes-long bench bench-memory bench-eviction bench-arguments bench-instructions fmt fix lint docs verify memcheck clean
+.PHONY: help build run demo check test-tools unit compat compat-long test fuzz sim sim-long sim-planted crashes-long bench bench-memory bench-eviction bench-arguments bench-instructions fmt fix lint docs verify memcheck clean

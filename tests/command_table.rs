@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 use starling::commands::control::command::{categories, flags, key_flags, key_range};
+use starling::commands::control::documentation;
 use starling::commands::spec::{Begin, Find, HIDDEN, KeySpec};
 use starling::commands::table::{self, Command};
 use std::collections::{BTreeMap, BTreeSet};
@@ -150,4 +151,12 @@ fn names_are_in_lower_case_and_found() {
         let found = table::lookup_full(command.name.to_ascii_uppercase().as_bytes()).expect("it is in the table");
         assert_eq!(found.index, command.index, "{} is there twice", command.name);
     }
+}
+
+#[test]
+fn every_command_that_is_shown_has_documentation() {
+    let shown = table::all().iter().filter(|command| !command.spec.has(HIDDEN));
+    let without: Vec<&str> =
+        shown.map(|command| command.name.as_str()).filter(|name| !documentation::is_documented(name)).collect();
+    assert!(without.is_empty(), "not in docs.json or docs_later.json: {without:?}");
 }

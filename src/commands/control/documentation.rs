@@ -1,7 +1,8 @@
 //! COMMAND DOCS: what each command is for, since when, with which arguments.
 //!
 //! `docs.json` is what redis-server answers to COMMAND DOCS (`redis-compat-tests/fixtures/capture.py` writes it); only
-//! commands that exist here are shown. It is parsed when it is first asked for.
+//! commands that exist here are shown. `docs_later.json` has those that came after Redis 7.0, in our words. Both are parsed
+//! when they are first asked for.
 
 use crate::commands::table::Command;
 use crate::resp::reply::ReplyWriter;
@@ -42,10 +43,25 @@ struct Argument {
 }
 
 static DOCUMENTS: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("../docs.json")).expect("a test parses the file that is compiled in")
+    let parsed = |text: &str| -> BTreeMap<String, Document> {
+        serde_json::from_str(text).expect("a test parses the file that is compiled in")
+    };
+    let mut documents = parsed(include_str!("../docs.json"));
+    for (name, document) in parsed(include_str!("../docs_later.json")) {
+        match documents.get_mut(&name) {
+            Some(known) => known.subcommands.extend(document.subcommands),
+            None => drop(documents.insert(name, document)),
+        }
+    }
+    documents
 });
 
-/// The documentation of a command or subcommand; `None` where Redis has no such command.
+/// Whether COMMAND DOCS says something of this command, or subcommand (`config|get`).
+pub fn is_documented(name: &str) -> bool {
+    document(name).is_some()
+}
+
+/// The documentation of a command or subcommand; `None` where it is not known.
 fn document(name: &str) -> Option<&'static Document> {
     match name.split_once('|') {
         None => DOCUMENTS.get(name),
