@@ -10,7 +10,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ("base", &[], "small vocabulary: no state, no I/O"),
     ("resp", &["base"], "the protocol knows no command and no engine"),
     ("values", &["base"], "data structures know no keys, no time, no RESP"),
-    ("rdb", &["base", "values"], "bytes to values and back: no file, no key, no engine"),
+    ("rdb", &["base", "values"], "bytes to values and back: no engine, and a file is bytes"),
     ("config", &["base"], "parameters are data"),
     ("engine", &["base", "values"], "the engine knows no RESP, no cluster, no files, no sockets"),
     (

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!  payload   kind | value | version (u16) | checksum (u64)          DUMP, RESTORE, MIGRATE; numbers are little endian
+//!  file      records of keys, with kind and value each              SAVE, loading (`file`)
 //!  value     lengths and strings (`length`, `reader`); packed forms inside of strings (`listpack`, `ziplist`, `zipmap`)
 //! ```
 //! Written is what Redis 7.0 and everything later reads. Read is what Redis up to 8 and Valkey up to 9 write, and what
 //! Redis wrote long ago. Bytes are not trusted: damaged ones are refused, and cost no more memory than they justify.
 
 pub mod checksum;
+pub mod file;
 pub mod kind;
 pub mod length;
 pub mod listpack;

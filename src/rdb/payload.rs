@@ -7,9 +7,9 @@ use crate::values::{Limits, Value};
 /// What is written: the version of Redis 7.0, so that it and everything later reads it.
 pub const VERSION: u16 = 10;
 /// The newest version of Redis's that is read: of kinds that are not known here a version says nothing.
-const REDIS_MAX: u16 = 16;
+pub(super) const REDIS_MAX: u16 = 16;
 /// The versions of Valkey that are read, from 9 on; before, it had Redis's.
-const VALKEY: std::ops::RangeInclusive<u16> = 80..=89;
+pub(super) const VALKEY: std::ops::RangeInclusive<u16> = 80..=89;
 const FOOTER_BYTES: usize = 10;
 
 /// Why a payload was refused.

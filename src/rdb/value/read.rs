@@ -32,8 +32,16 @@ pub struct Reading<'a> {
 /// # Errors
 /// Where it is damaged, holds nothing, has a member twice, or is of a kind that is not known.
 pub fn read(kind: u8, reader: &mut Reader<'_>, reading: &Reading<'_>) -> Result<Content, Damaged> {
+    read_present(kind, reader, reading)?.ok_or(Damaged)
+}
+
+/// The same; `None` where it holds nothing, or nothing that has not expired.
+///
+/// # Errors
+/// Where it is damaged, has a member twice, or is of a kind that is not known.
+pub fn read_present(kind: u8, reader: &mut Reader<'_>, reading: &Reading<'_>) -> Result<Option<Content>, Damaged> {
     let collection = match kind {
-        kind::STRING => return Ok(Content::String(reader.string()?.into_owned())),
+        kind::STRING => return Ok(Some(Content::String(reader.string()?.into_owned()))),
         kind::LIST | kind::LIST_ZIPLIST | kind::LIST_QUICKLIST | kind::LIST_QUICKLIST_2 => {
             Value::List(read_list(kind, reader, reading)?)
         }
@@ -46,7 +54,7 @@ pub fn read(kind: u8, reader: &mut Reader<'_>, reading: &Reading<'_>) -> Result<
         }
         _ => Value::Hash(read_hash(kind, reader, reading)?),
     };
-    if collection.is_empty() { Err(Damaged) } else { Ok(Content::Collection(collection)) }
+    Ok((!collection.is_empty()).then_some(Content::Collection(collection)))
 }
 
 fn read_list(kind: u8, reader: &mut Reader<'_>, reading: &Reading<'_>) -> Result<List, Damaged> {
