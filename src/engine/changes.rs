@@ -58,7 +58,7 @@ pub(crate) enum Change {
 }
 
 /// Keys of each kind have numbers of their own, mostly.
-pub(super) fn change() -> impl Strategy<Value = Change> {
+pub(crate) fn change() -> impl Strategy<Value = Change> {
     let few = || prop::collection::vec(0..12u8, 1..5);
     let pairs = || prop::collection::vec((0..12u8, any::<u8>()), 1..5);
     let side = || prop_oneof![Just(Side::Front), Just(Side::Back)];
@@ -99,7 +99,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
 }
 
 /// Up to so many edits of a stream.
-pub(super) fn stream_edits(most: usize) -> impl Strategy<Value = Vec<(u8, u8)>> {
+pub(crate) fn stream_edits(most: usize) -> impl Strategy<Value = Vec<(u8, u8)>> {
     prop::collection::vec((0..12u8, any::<u8>()), 1..most)
 }
 
@@ -129,7 +129,7 @@ fn edit_stream(keys: &mut Keyspace<'_>, key: &[u8], numbers: &[(u8, u8)]) -> Res
 }
 
 /// Keys of a few slots, so that renames meet both cases.
-pub(super) fn key(number: u8) -> Vec<u8> {
+pub(crate) fn key(number: u8) -> Vec<u8> {
     format!("{{{}}}{number}", number % 3).into_bytes()
 }
 
@@ -159,7 +159,7 @@ pub(crate) fn perform(engine: &Engine, database: u8, changes: &[Change]) {
 }
 
 /// Makes one change in the selected database of locked shards; `name` makes keys of numbers.
-pub(super) fn make(keys: &mut Keyspace<'_>, change: &Change, name: &dyn Fn(u8) -> Vec<u8>) {
+pub(crate) fn make(keys: &mut Keyspace<'_>, change: &Change, name: &dyn Fn(u8) -> Vec<u8>) {
     let at = |after: u16| NOW_MS + 1 + u64::from(after);
     let bytes: Vec<[u8; 1]> = (0..=255).map(|byte| [byte]).collect();
     let of = |values: &[u8]| values.iter().map(|value| &bytes[*value as usize][..]).collect::<Vec<_>>();
@@ -266,7 +266,7 @@ pub(crate) fn contents(
 }
 
 /// What is in one entry.
-pub(super) fn parts(entry: &Entry) -> Vec<Vec<u8>> {
+pub(crate) fn parts(entry: &Entry) -> Vec<Vec<u8>> {
     let mut parts: Vec<Vec<u8>> = match entry.as_value() {
         Some(Value::Set(set)) => set.iter().map(|member| member.to_vec()).collect(),
         Some(Value::Hash(hash)) => {

@@ -18,6 +18,7 @@ pub mod export;
 mod frequency;
 mod group;
 pub mod keyspace;
+pub mod loading;
 mod lock;
 pub mod log;
 mod lookup;

@@ -67,6 +67,8 @@ pub struct Head<'a> {
     pub length: usize,
     /// In Unix milliseconds.
     pub deadline: Option<u64>,
+    /// Its access bits.
+    pub access: u32,
 }
 
 /// Another snapshot has not ended yet.

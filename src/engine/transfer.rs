@@ -142,7 +142,7 @@ impl std::error::Error for ReplayError {}
 
 impl Keyspace<'_> {
     /// The slot's history goes on after this position.
-    fn go_on_after(&mut self, slot: Slot, after: Position) {
+    pub(super) fn go_on_after(&mut self, slot: Slot, after: Position) {
         let placement = self.engine.placement();
         let (shard, slot_in_shard) = (self.locks.shard(placement.shard(slot)), placement.slot_in_shard(slot));
         if shard.meta(slot_in_shard).position == after {

@@ -5,6 +5,9 @@
 
 pub mod disk;
 pub mod journal;
+pub mod loading;
 pub mod manifest;
+mod positions;
 pub mod recovery;
+pub mod saving;
 pub mod segment;

@@ -57,7 +57,7 @@ impl Found {
                 assert!(self.part.is_none(), "nothing comes between the parts of a value");
                 self.put(database, slot, entry);
             }
-            Record::Begin(Head { database, slot, key, kind, length, deadline }) => {
+            Record::Begin(Head { database, slot, key, kind, length, deadline, .. }) => {
                 assert!(self.part.is_none(), "nothing comes between the parts of a value");
                 assert_eq!(Slot::of_key(key), slot);
                 let value = match kind {

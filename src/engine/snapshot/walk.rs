@@ -36,6 +36,7 @@ pub(super) struct Part {
     kind: Kind,
     length: usize,
     deadline: Option<u64>,
+    access: u32,
     /// Where the next part begins; `None`: it is the first.
     from: Option<Resume>,
 }
@@ -62,13 +63,13 @@ impl Part {
             (Some(value), _) => value.len(),
             (None, string) => string.map_or(0, |string| string.len()),
         };
-        let (key, kind, deadline) = (entry.key().into(), entry.kind(), entry.deadline());
-        Part { database, slot, key, kind, length, deadline, from: None }
+        let (key, kind, deadline, access) = (entry.key().into(), entry.kind(), entry.deadline(), entry.access());
+        Part { database, slot, key, kind, length, deadline, access, from: None }
     }
 
     fn head(&self) -> Head<'_> {
-        let Part { database, slot, kind, length, deadline, .. } = *self;
-        Head { database, slot, key: &self.key, kind, length, deadline }
+        let Part { database, slot, kind, length, deadline, access, .. } = *self;
+        Head { database, slot, key: &self.key, kind, length, deadline, access }
     }
 
     /// Reads the next elements from the entry; false: they are the last.

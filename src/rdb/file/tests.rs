@@ -48,9 +48,9 @@ fn told(file: &[u8]) -> Result<Vec<String>, String> {
 
 /// A file of these records.
 fn file(version: u16, records: &[u8]) -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new(), true).unwrap();
-    writer.put(records).unwrap();
-    let (mut bytes, header) = writer.finish(version).unwrap();
+    let mut writer = Writer::new(Vec::new(), true).expect("memory");
+    writer.put(records).expect("good");
+    let (mut bytes, header) = writer.finish(version).expect("good");
     bytes[..header.len()].copy_from_slice(&header);
     bytes
 }
@@ -79,9 +79,9 @@ fn what_is_written_reads_back() {
     value::write::write(&mut records, &list);
     for version in [VERSION, VERSION_FIELD_DEADLINES] {
         let file = file(version, &records);
-        assert_eq!(Reader::new(&*file).unwrap().version(), u32::from(version));
+        assert_eq!(Reader::new(&*file).expect("good").version(), u32::from(version));
         assert_eq!(
-            told(&file).unwrap(),
+            told(&file).expect("good"),
             [
                 "redis-ver: 7.0.15",
                 "ctime: 1700000000",
@@ -127,7 +127,7 @@ fn values_are_found_whatever_their_kind() {
 #[test]
 fn what_is_no_file_is_refused() {
     let check = |file: &[u8], expected: &str| {
-        assert_eq!(told(file).unwrap_err(), expected, "{}", file.escape_ascii());
+        assert_eq!(told(file).expect_err("refused"), expected, "{}", file.escape_ascii());
     };
     check(b"", "it is no RDB file, at byte 0");
     check(b"REDIS00", "it is no RDB file, at byte 0");
@@ -155,9 +155,9 @@ fn no_checksum_is_none() {
     for file in [&b"REDIS0010\xff\0\0\0\0\0\0\0\0"[..], b"REDIS0004\xff", b"VALKEY080\xff\0\0\0\0\0\0\0\0"] {
         assert_eq!(told(file), Ok(vec![]));
     }
-    let mut writer = Writer::new(Vec::new(), false).unwrap();
-    writer.put(b"\xfe\x01").unwrap();
-    assert_eq!(writer.finish(VERSION).unwrap().0, b"REDIS0010\xfe\x01\xff\0\0\0\0\0\0\0\0");
+    let mut writer = Writer::new(Vec::new(), false).expect("memory");
+    writer.put(b"\xfe\x01").expect("good");
+    assert_eq!(writer.finish(VERSION).expect("good").0, b"REDIS0010\xfe\x01\xff\0\0\0\0\0\0\0\0");
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn hints_and_old_deadlines_are_understood() {
     records.extend_from_slice(b"\xfc\xff\xff\xff\xff\xff\xff\xff\xff\x00\x01l\x01v");
     records.extend_from_slice(b"\xfc\xfe\xff\xff\xff\xff\xff\xff\xff\x00\x01m\x01v");
     let expected = ["k Some(2000) None v", "l None None v", "m Some(0) None v"];
-    assert_eq!(told(&file(12, &records)).unwrap(), expected);
+    assert_eq!(told(&file(12, &records)).expect("good"), expected);
 }
 
 /// Every byte of a file counts.
