@@ -59,7 +59,7 @@ class Counted:
         self.server = Server(
             "valgrind -q --tool=callgrind --separate-threads=yes --vgdb-prefix={dir}/vgdb --callgrind-out-file={dir}/counts "
             # Fewer cycles of expiry, which come by time: a slow machine would count more of them per request.
-            + binary + " --port {port} --dir {dir} --threads 1 --hz 1", port=port)
+            + binary + " --port {port} --dir {dir} --threads 1 --hz 1 --save ''", port=port)
 
     def wait_ready(self):
         self.server.wait_ready(60)

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod drain;
+mod ending;
 mod handler;
 mod leader;
 mod listeners;
@@ -18,7 +19,6 @@ use crate::services::{Services, supervision};
 use listeners::{Listeners, addresses, open, open_local};
 use std::io;
 use std::sync::Arc;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How a node has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,8 @@ impl Node {
             statistics: Default::default(),
             held: Default::default(),
             pause: Default::default(),
+            conditions: Default::default(),
+            snapshots: Default::default(),
             eviction: Default::default(),
             cluster: cluster.as_ref().map(|side| Arc::clone(&side.cluster)),
             run_id: run_id(),
@@ -102,6 +104,9 @@ impl Node {
 
     /// Serves until somebody asks it to end.
     pub async fn run(self) -> io::Result<Ending> {
+        let mut signals = ending::Signals::new()?;
+        // Said before the first client can ask: none finds the keys missing.
+        crate::services::snapshots::prepare(&self.services);
         let is_proxy = self.services.settings.load().routing == Routing::Proxy;
         let main = Listeners::start(&self.services, &self.workers, is_proxy, self.listeners)?;
         self.services.settings.set_listen(Box::new(move |config| main.follow(config)));
@@ -111,14 +116,13 @@ impl Node {
         if let Some(socket) = &self.local_listener {
             listeners::accept_local(socket, &self.services, &self.workers, is_proxy);
         }
-        let mut signals = Signals::new()?;
+        tokio::spawn(crate::services::timer::run(Arc::clone(&self.services)));
+        if self.services.conditions.is_loading() && !ending::load(&self.services, &mut signals).await? {
+            return Ok(Ending::Clean);
+        }
         tracing::info!("Ready to accept connections");
         supervision::tell(&self.services.settings.load(), supervision::READY);
-        tokio::spawn(crate::services::timer::run(Arc::clone(&self.services)));
-        tokio::select! {
-            name = signals.next() => tracing::info!("Received {name}, shutting down"),
-            () = self.services.shutdown.notified() => tracing::info!("Told to shut down by a client"),
-        }
+        ending::wait(&self.services, &mut signals).await;
         supervision::tell(&self.services.settings.load(), supervision::STOPPING);
         let mut ending = Ending::Clean;
         if let Some(cluster) = self.cluster {
@@ -145,26 +149,6 @@ impl Node {
         }
         tracing::info!("Bye bye");
         Ok(ending)
-    }
-}
-
-/// The signals that ask a node to end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    /// The name of the next one.
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
     }
 }
 

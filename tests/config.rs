@@ -76,13 +76,19 @@ const ACTING: &[(&str, &str, &str)] = &[
     ("port", "src/commands/control/config.rs", "config.port != before.port"),
     ("protected-mode", "src/server/listener.rs", "config.protected_mode"),
     ("proto-max-bulk-len", "src/server/connection.rs", "config.proto_max_bulk_len"),
+    ("rdb-key-save-delay", "src/services/snapshots.rs", "config.rdb_key_save_delay"),
+    ("rdb-save-incremental-fsync", "src/services/snapshots.rs", "config.rdb_save_incremental_fsync"),
     ("requirepass", "src/server/worker.rs", ".requirepass"),
+    ("save", "src/services/snapshots.rs", "config.save"),
     ("set-max-intset-entries", "src/commands/control/config.rs", "limits.set_max_intset_entries"),
     ("set-max-listpack-entries", "src/commands/control/config.rs", "limits.set_max_listpack_entries"),
     ("set-max-listpack-value", "src/commands/control/config.rs", "limits.set_max_listpack_value"),
+    ("shutdown-on-sigint", "src/node/ending.rs", "config.shutdown_on_sigint"),
+    ("shutdown-on-sigterm", "src/node/ending.rs", "config.shutdown_on_sigterm"),
     ("shutdown-timeout", "src/node.rs", "settings.load().cluster.shutdown_timeout"),
     ("slowlog-log-slower-than", "src/commands/control/config.rs", "config.slowlog_log_slower_than"),
     ("slowlog-max-len", "src/commands/control/config.rs", "config.slowlog_max_len"),
+    ("stop-writes-on-bgsave-error", "src/services/snapshots.rs", "config.stop_writes_on_bgsave_error"),
     ("stream-node-max-bytes", "src/commands/control/config.rs", "limits.stream_node_max_bytes"),
     ("stream-node-max-entries", "src/commands/control/config.rs", "limits.stream_node_max_entries"),
     ("tcp-keepalive", "src/server/listener.rs", "config.tcp_keepalive"),
@@ -100,7 +106,7 @@ fn another(parameter: &Parameter) -> String {
             [least, least + 1, greatest].into_iter().find(other).expect("two values").to_string()
         }
         Kind::Choice(choices) => choices.iter().find(|choice| **choice != parameter.default).expect("two").to_string(),
-        Kind::Text | Kind::Words => "other".to_owned(),
+        Kind::Text | Kind::FileName | Kind::Words => "other".to_owned(),
         Kind::Mode => "700".to_owned(),
         Kind::Percentiles => "1 2".to_owned(),
         Kind::SavePoints => "10 20".to_owned(),
@@ -154,8 +160,8 @@ fn config_set_changes_what_acts_and_refuses_the_rest_in_words() {
 #[test]
 fn what_already_holds_may_be_set() {
     let config = Config::default();
-    let config = config.changed(&[(b"save", b""), (b"appendonly", b"no")]).expect("nothing is saved");
-    assert!(config.changed(&[(b"save", b"3600 1 300 100 60 10000")]).is_err(), "nothing would be saved");
+    let config = config.changed(&[(b"rdb-del-sync-files", b"no"), (b"save", b"")]).expect("nothing changes");
+    assert!(config.changed(&[(b"rdb-del-sync-files", b"yes")]).is_err(), "nothing would be removed");
     assert!(config.changed(&[(b"key-load-delay", b"0")]).is_ok());
     assert!(config.changed(&[(b"key-load-delay", b"5")]).is_err());
     let config = config.changed(&[(b"commandlog-slow-execution-max-len", b"7")]).expect("a second name");

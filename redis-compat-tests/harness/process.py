@@ -19,7 +19,7 @@ WORK = os.path.join(REPOSITORY, "redis-compat-tests", ".work")
 COMMANDS = {
     "redis": "redis-server --port {port} --dir {dir} --bind 127.0.0.1 --save '' --appendonly no --daemonize no",
     "starling": os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(REPOSITORY, "target")), "release", "starling")
-    + " --port {port} --dir {dir}",
+    + " --port {port} --dir {dir} --save ''",
 }
 
 

@@ -14,5 +14,4 @@ pub mod session;
 pub mod spec;
 pub mod table;
 
-/// The version of Redis whose behaviour clients may expect: they choose their features by it.
-pub const REDIS_VERSION: &str = "7.2.4";
+pub use crate::services::REDIS_VERSION;

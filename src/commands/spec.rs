@@ -94,6 +94,8 @@ pub const ENDS_TRANSACTION: Flags = 1 << 38;
 pub const PUSHES: Flags = 1 << 39;
 /// Needs a cluster: a standalone server refuses it.
 pub const IN_CLUSTER: Flags = 1 << 40;
+/// Answers with what is wrong where writes are refused, though it writes nothing (PING).
+pub const TELLS_CONDITION: Flags = 1 << 44;
 /// Known, but shown by no COMMAND.
 pub const HIDDEN: Flags = 1 << 37;
 /// Not delayed by CLIENT PAUSE, whatever its other flags.

@@ -60,6 +60,7 @@ const FAMILIES: &[&[CommandSpec]] = &[
     control::latency::COMMANDS,
     control::migrate::COMMANDS,
     control::memory::COMMANDS,
+    control::persistence::COMMANDS,
     control::server::COMMANDS,
     control::slowlog::COMMANDS,
 ];

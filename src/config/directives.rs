@@ -63,7 +63,6 @@ const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
     ("min-string-size-avoid-copy-reply-threaded", "65536", "Valkey 9.1"),
     ("mptcp", "no", "Valkey 9.1"),
     ("prefetch-batch-max-size", "16", "Valkey 9.1"),
-    ("rdb-key-save-delay", "0", "Redis 7.0"),
     ("rdb-version-check", "strict", "Valkey 9.1"),
     ("rdma-bind", "", "Valkey 9.1"),
     ("rdma-completion-vector", "-1", "Valkey 9.1"),

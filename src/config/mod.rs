@@ -88,6 +88,17 @@ pub struct Config {
     pub protected_mode: bool,
     pub requirepass: Vec<u8>,
     pub dir: String,
+    /// The file of snapshots, in that directory.
+    pub dbfilename: String,
+    pub rdbchecksum: bool,
+    pub rdb_save_incremental_fsync: bool,
+    /// Microseconds for each key that is saved: for tests.
+    pub rdb_key_save_delay: u64,
+    /// When snapshots are taken without being asked for.
+    pub save: Vec<SaveRule>,
+    pub stop_writes_on_bgsave_error: bool,
+    pub shutdown_on_sigint: String,
+    pub shutdown_on_sigterm: String,
     pub maxclients: u64,
     /// Seconds; 0: idle clients stay.
     pub timeout: u64,
@@ -137,6 +148,20 @@ pub struct Config {
     pub log_json: bool,
     /// The file it was read from, where there was one.
     pub file: Option<String>,
+}
+
+/// A snapshot is taken so many seconds after the last one, if there were so many changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SaveRule {
+    pub seconds: u64,
+    pub changes: u64,
+}
+
+/// The rules of a text, which was checked.
+fn save_rules(text: &str) -> Vec<SaveRule> {
+    let numbers: Vec<u64> = text.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect();
+    let (pairs, _) = numbers.as_chunks();
+    pairs.iter().map(|&[seconds, changes]| SaveRule { seconds, changes }).collect()
 }
 
 /// Thresholds of the packed encodings, by the names of their parameters.
@@ -212,6 +237,14 @@ impl Config {
             protected_mode: yes("protected-mode"),
             requirepass: text("requirepass").as_bytes().to_vec(),
             dir: text("dir").to_owned(),
+            dbfilename: text("dbfilename").to_owned(),
+            rdbchecksum: yes("rdbchecksum"),
+            rdb_save_incremental_fsync: yes("rdb-save-incremental-fsync"),
+            rdb_key_save_delay: number("rdb-key-save-delay"),
+            save: save_rules(text("save")),
+            stop_writes_on_bgsave_error: yes("stop-writes-on-bgsave-error"),
+            shutdown_on_sigint: text("shutdown-on-sigint").to_owned(),
+            shutdown_on_sigterm: text("shutdown-on-sigterm").to_owned(),
             maxclients: number("maxclients"),
             timeout: number("timeout"),
             tcp_keepalive: number("tcp-keepalive"),
@@ -290,12 +323,13 @@ impl Config {
     /// What only later versions know, and what Redis hides, is shown to those who ask for it by its whole name.
     pub fn get(&self, patterns: &[&[u8]]) -> Vec<(&'static str, &str)> {
         let wanted = |name: &str| patterns.iter().any(|pattern| glob::matches_any_case(pattern, name.as_bytes()));
+        let is_asked_for = |name: &str| patterns.iter().any(|pattern| pattern.eq_ignore_ascii_case(name.as_bytes()));
         let mut found = Vec::new();
         for (parameter, text) in PARAMETERS.iter().zip(&self.texts) {
             let names = std::iter::once(parameter.name).chain(parameter.alias);
+            let names = names.filter(|name| !parameter.is_hidden || is_asked_for(name));
             found.extend(names.filter(|name| wanted(name)).map(|name| (name, text.as_str())));
         }
-        let is_asked_for = |name: &str| patterns.iter().any(|pattern| pattern.eq_ignore_ascii_case(name.as_bytes()));
         let second = directives::second_names().filter(|(name, _)| is_asked_for(name));
         found.extend(second.map(|(name, parameter)| (name, self.text(parameter))));
         found.extend(
@@ -379,7 +413,7 @@ pub fn documentation() -> String {
          the command line (`--maxmemory 1gb`); the later one wins. Every directive of Redis 7.0, Redis 8.0 and Valkey 9.1 is \
          known: it acts, or it is accepted and named once in the log because it has no effect here. CONFIG SET refuses what \
          would have no effect, and says why, except what is *advisory*: that only concerns speed and memory, and is accepted \
-         and named in the log. To set what already holds (`save \"\"`, `appendonly no`) is always accepted. A name that they do not \
+         and named in the log. To set what already holds (`appendonly no`) is always accepted. A name that they do not \
          know stops the start; a variable of such a name is only a warning, and variables that Kubernetes sets for a \
          service named `starling` (`STARLING_PORT=tcp://...`, `STARLING_SERVICE_HOST`) are ignored.\n\n\
          | parameter | default | changed by CONFIG SET | here |\n|---|---|---|---|\n",

@@ -42,14 +42,16 @@ pub struct Parameter {
     pub effect: Effect,
     /// Redis does not know it.
     pub is_own: bool,
+    /// CONFIG GET shows it only to those who ask for its whole name, as Redis does.
+    pub is_hidden: bool,
 }
 
 const fn acts(name: &'static str, kind: Kind, default: &'static str, change: Change) -> Parameter {
-    Parameter { name, alias: None, kind, default, change, effect: Effect::Acts, is_own: false }
+    Parameter { name, alias: None, kind, default, change, effect: Effect::Acts, is_own: false, is_hidden: false }
 }
 
 const fn advisory(name: &'static str, kind: Kind, default: &'static str, change: Change) -> Parameter {
-    Parameter { name, alias: None, kind, default, change, effect: Effect::Advisory, is_own: false }
+    Parameter { name, alias: None, kind, default, change, effect: Effect::Advisory, is_own: false, is_hidden: false }
 }
 
 const fn missing(
@@ -59,11 +61,20 @@ const fn missing(
     default: &'static str,
     change: Change,
 ) -> Parameter {
-    Parameter { name, alias: None, kind, default, change, effect: Effect::Missing(reason), is_own: false }
+    Parameter {
+        name,
+        alias: None,
+        kind,
+        default,
+        change,
+        effect: Effect::Missing(reason),
+        is_own: false,
+        is_hidden: false,
+    }
 }
 
 const fn own(name: &'static str, kind: Kind, default: &'static str, change: Change) -> Parameter {
-    Parameter { name, alias: None, kind, default, change, effect: Effect::Acts, is_own: true }
+    Parameter { name, alias: None, kind, default, change, effect: Effect::Acts, is_own: true, is_hidden: false }
 }
 
 // Why parameters have no effect: what CONFIG SET answers.
@@ -82,7 +93,6 @@ const OOM_SCORE: &str = "this server does not adjust its OOM score yet";
 const PROTECTED: &str = "this server never changes protected configs";
 const REPLICATION: &str = "this server has no replication yet";
 const SCRIPTS: &str = "this server runs no scripts yet";
-const SNAPSHOTS: &str = "this server saves no snapshots yet";
 const SOCKET: &str = "this server does not do this yet";
 const SYSLOG: &str = "this server does not write to syslog";
 const TITLE: &str = "this server does not set its title yet";
@@ -95,9 +105,14 @@ impl Parameter {
         self
     }
 
+    const fn hidden(mut self) -> Parameter {
+        self.is_hidden = true;
+        self
+    }
+
     /// What a parameter without effect may say truthfully: that what is missing is off.
     pub fn is_truth(&self, text: &str) -> bool {
-        text == if self.name == "save" { "" } else { self.default }
+        text == self.default
     }
 }
 
@@ -146,7 +161,7 @@ pub const PARAMETERS: &[Parameter] = &[
         "100",
         Change::Anytime,
     ),
-    missing(SNAPSHOTS, "bgsave_cpulist", Kind::Text, "", Change::Never),
+    advisory("bgsave_cpulist", Kind::Text, "", Change::Never),
     acts("bind", Kind::Words, "127.0.0.1 -::1", Change::Anytime),
     missing(REPLICATION, "bind-source-addr", Kind::Text, "", Change::Anytime),
     advisory("bio_cpulist", Kind::Text, "", Change::Never),
@@ -207,7 +222,7 @@ pub const PARAMETERS: &[Parameter] = &[
     missing(CRASHES, "crash-memcheck-enabled", Kind::Bool, "yes", Change::Anytime),
     missing(FOREGROUND, "daemonize", Kind::Bool, "no", Change::Never),
     acts("databases", Kind::Integer { least: 1, greatest: 2147483647 }, "16", Change::Never),
-    missing(SNAPSHOTS, "dbfilename", Kind::Text, "dump.rdb", Change::Protected),
+    acts("dbfilename", Kind::FileName, "dump.rdb", Change::Protected),
     acts("dir", Kind::Text, ".", Change::Protected),
     advisory("disable-thp", Kind::Bool, "yes", Change::Never),
     advisory("dynamic-hz", Kind::Bool, "yes", Change::Anytime),
@@ -296,10 +311,12 @@ pub const PARAMETERS: &[Parameter] = &[
     acts("protected-mode", Kind::Bool, "yes", Change::Anytime),
     acts("proto-max-bulk-len", Kind::Memory { least: 1048576, greatest: i64::MAX }, "536870912", Change::Anytime),
     own("proxy-port", Kind::Integer { least: 0, greatest: 65535 }, "0", Change::Never),
-    missing(SNAPSHOTS, "rdb-del-sync-files", Kind::Bool, "no", Change::Anytime),
-    missing(SNAPSHOTS, "rdb-save-incremental-fsync", Kind::Bool, "yes", Change::Anytime),
-    missing(SNAPSHOTS, "rdbchecksum", Kind::Bool, "yes", Change::Never),
-    missing(SNAPSHOTS, "rdbcompression", Kind::Bool, "yes", Change::Anytime),
+    missing(REPLICATION, "rdb-del-sync-files", Kind::Bool, "no", Change::Anytime),
+    acts("rdb-key-save-delay", Kind::Integer { least: -2147483648, greatest: 2147483647 }, "0", Change::Anytime)
+        .hidden(),
+    acts("rdb-save-incremental-fsync", Kind::Bool, "yes", Change::Anytime),
+    acts("rdbchecksum", Kind::Bool, "yes", Change::Never),
+    advisory("rdbcompression", Kind::Bool, "yes", Change::Anytime),
     missing(
         REPLICATION,
         "repl-backlog-size",
@@ -357,21 +374,19 @@ pub const PARAMETERS: &[Parameter] = &[
     acts("requirepass", Kind::Text, "", Change::Anytime),
     own("routing", Kind::Choice(&["redirect", "proxy"]), "redirect", Change::Never),
     missing(DUMPS, "sanitize-dump-payload", Kind::Choice(&["no", "yes", "clients"]), "no", Change::Anytime),
-    missing(SNAPSHOTS, "save", Kind::SavePoints, "3600 1 300 100 60 10000", Change::Anytime),
+    acts("save", Kind::SavePoints, "3600 1 300 100 60 10000", Change::Anytime),
     advisory("server_cpulist", Kind::Text, "", Change::Never),
     acts("set-max-intset-entries", Kind::Integer { least: 0, greatest: i64::MAX }, "512", Change::Anytime),
     acts("set-max-listpack-entries", Kind::Integer { least: 0, greatest: i64::MAX }, "128", Change::Anytime),
     acts("set-max-listpack-value", Kind::Memory { least: 0, greatest: i64::MAX }, "64", Change::Anytime),
     missing(TITLE, "set-proc-title", Kind::Bool, "yes", Change::Never),
-    missing(
-        SNAPSHOTS,
+    acts(
         "shutdown-on-sigint",
         Kind::Choice(&["default", "save", "nosave", "now", "force"]),
         "default",
         Change::Anytime,
     ),
-    missing(
-        SNAPSHOTS,
+    acts(
         "shutdown-on-sigterm",
         Kind::Choice(&["default", "save", "nosave", "now", "force"]),
         "default",
@@ -381,7 +396,7 @@ pub const PARAMETERS: &[Parameter] = &[
     acts("slowlog-log-slower-than", Kind::Integer { least: -1, greatest: i64::MAX }, "10000", Change::Anytime),
     acts("slowlog-max-len", Kind::Integer { least: 0, greatest: i64::MAX }, "128", Change::Anytime),
     missing(SOCKET, "socket-mark-id", Kind::Integer { least: 0, greatest: 4294967295 }, "0", Change::Never),
-    missing(SNAPSHOTS, "stop-writes-on-bgsave-error", Kind::Bool, "yes", Change::Anytime),
+    acts("stop-writes-on-bgsave-error", Kind::Bool, "yes", Change::Anytime),
     acts("stream-node-max-bytes", Kind::Memory { least: 0, greatest: i64::MAX }, "4096", Change::Anytime),
     acts("stream-node-max-entries", Kind::Integer { least: 0, greatest: i64::MAX }, "100", Change::Anytime),
     acts("supervised", Kind::Choice(&["no", "upstart", "systemd", "auto"]), "no", Change::Never),

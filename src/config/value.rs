@@ -20,6 +20,8 @@ pub enum Kind {
     /// One of these words.
     Choice(&'static [&'static str]),
     Text,
+    /// Without a path.
+    FileName,
     /// Words separated by blanks.
     Words,
     /// Numbers of 0 to 100.
@@ -83,7 +85,12 @@ fn check_one(kind: Kind, word: &str) -> Result<String, String> {
             .map(|choice| (*choice).to_owned())
             .ok_or_else(|| format!("argument(s) must be one of the following: {}", choices.join(", "))),
         Kind::EventClasses => check_event_classes(word),
-        Kind::Text | Kind::Words | Kind::Percentiles | Kind::SavePoints | Kind::OutputLimits => Ok(word.to_owned()),
+        Kind::FileName if word.is_empty() || word.contains('/') => {
+            Err("it can't be a path, just a filename".to_owned())
+        }
+        Kind::Text | Kind::FileName | Kind::Words | Kind::Percentiles | Kind::SavePoints | Kind::OutputLimits => {
+            Ok(word.to_owned())
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::engine::log::gate::{self, Gate};
 use crate::resp::decoder::{Decoder, Limits, ProtocolError};
 use crate::resp::reply::ReplyWriter;
 use crate::services::clients::Client;
-use crate::services::eviction;
+use crate::services::condition::Condition;
 use crate::services::inbox::Message;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -323,7 +323,7 @@ impl Connection {
             services,
             counters: &worker.counters,
             now_ms: clock::unix_us() / 1000,
-            out_of_memory: eviction::is_out_of_memory(services),
+            condition: Condition::of(services),
             timing: Timing::default(),
             view: services.cluster.as_ref().map(|cluster| cluster.view()),
             proxied: self.proxied(),

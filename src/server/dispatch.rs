@@ -17,6 +17,7 @@ use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
 use crate::services::cluster::View;
+use crate::services::condition::Condition;
 use crate::services::pause::Paused;
 use crate::services::statistics::{ThreadCounters, bump};
 use arc_swap::Guard;
@@ -25,8 +26,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-pub(super) const OUT_OF_MEMORY: CommandError =
-    CommandError::text("OOM command not allowed when used memory > 'maxmemory'.");
+const OUT_OF_MEMORY: CommandError = CommandError::text("OOM command not allowed when used memory > 'maxmemory'.");
+const LOADING: CommandError = CommandError::text("LOADING Redis is loading the dataset in memory");
 
 /// What a thread knows while it works off what a connection has sent.
 pub struct Batch<'a> {
@@ -34,8 +35,8 @@ pub struct Batch<'a> {
     pub counters: &'a ThreadCounters,
     /// Unix milliseconds, read once per batch.
     pub now_ms: u64,
-    /// Memory is over the limit: commands that need more are refused.
-    pub out_of_memory: bool,
+    /// What is wrong with the node, and makes it refuse commands.
+    pub condition: Condition,
     /// Of the requests decoded together.
     pub timing: Timing,
     /// Who owns which slot; `None` outside of a cluster.
@@ -101,10 +102,14 @@ pub fn dispatch(
     let keys = keys.unwrap_or_default();
     let elsewhere = match (&batch.proxied, &batch.view) {
         (Some(proxied), _) => match forwarding::forward(proxied, batch, session, command, arguments, &keys) {
-            Ok(None) if batch.out_of_memory && needs_memory(session, command) => {
-                return refuse(batch, session, Some(command), OUT_OF_MEMORY, reply);
+            Ok(None) => {
+                if !batch.condition.is_well()
+                    && let Some(error) = refused_here(batch.services, batch.condition, queue(session), command)
+                {
+                    return refuse(batch, session, Some(command), error, reply);
+                }
+                None
             }
-            Ok(None) => None,
             Ok(Some(flow)) => return flow,
             Err(elsewhere) => Some(elsewhere),
         },
@@ -201,22 +206,52 @@ fn forbidden(batch: &Batch<'_>, session: &Session, command: &'static Command) ->
     if spec.has(spec::IN_CLUSTER) && batch.view.is_none() {
         return Some(CommandError::text("ERR This instance has cluster support disabled"));
     }
-    if batch.out_of_memory {
-        // The queue of a transaction takes memory, whatever is queued; what is forwarded takes that of another node.
-        let queues = session.transaction.is_some() && !spec.has(spec::NOT_QUEUED);
-        if queues || batch.proxied.is_none() && needs_memory(session, command) {
-            return Some(OUT_OF_MEMORY);
-        }
+    if !batch.condition.is_well() {
+        return unwell(batch, session, command);
     }
     None
 }
 
-/// Whether the command may take more memory, or executes a queued one that may.
-fn needs_memory(session: &Session, command: &'static Command) -> bool {
-    let queue = session.transaction.as_ref().map(|transaction| transaction.queue.as_slice()).unwrap_or_default();
-    command.spec.has(spec::DENYOOM)
-        || (command.spec.has(spec::ENDS_TRANSACTION)
-            && queue.iter().any(|queued| queued.command.spec.has(spec::DENYOOM)))
+/// Why the command is not executed, or not even queued, by a node with which something is wrong.
+#[cold]
+fn unwell(batch: &Batch<'_>, session: &Session, command: &'static Command) -> Option<CommandError> {
+    // The queue of a transaction takes memory, whatever is queued.
+    let queues = session.transaction.is_some() && !command.spec.has(spec::NOT_QUEUED);
+    if queues && batch.condition.is_out_of_memory() {
+        return Some(OUT_OF_MEMORY);
+    }
+    // What is forwarded is the other node's affair.
+    if batch.proxied.is_some() {
+        return None;
+    }
+    refused_here(batch.services, batch.condition, queue(session), command)
+}
+
+/// What the transaction has queued.
+fn queue(session: &Session) -> &[Queued] {
+    session.transaction.as_ref().map(|transaction| transaction.queue.as_slice()).unwrap_or_default()
+}
+
+/// Why a node with which something is wrong does not execute the command, or what it would execute of a queue.
+#[cold]
+pub(super) fn refused_here(
+    services: &Services,
+    condition: Condition,
+    queue: &[Queued],
+    command: &'static Command,
+) -> Option<CommandError> {
+    let queue = if command.spec.has(spec::ENDS_TRANSACTION) { queue } else { &[] };
+    let any = |is_so: fn(&Command) -> bool| is_so(command) || queue.iter().any(|queued| is_so(queued.command));
+    if condition.is_out_of_memory() && any(|command| command.spec.has(spec::DENYOOM)) {
+        return Some(OUT_OF_MEMORY);
+    }
+    if condition.refuses_writes() && any(|command| command.spec.has(spec::WRITE | spec::TELLS_CONDITION)) {
+        return Some(CommandError::Text(services.conditions.reason().into()));
+    }
+    if condition.is_loading() && any(|command| !command.spec.has(spec::LOADING)) {
+        return Some(LOADING);
+    }
+    None
 }
 
 /// CLIENT PAUSE: what the command has to wait for.

@@ -34,7 +34,7 @@ use crate::resp::arguments::{Arguments, OwnedArguments};
 use crate::resp::reply::{Protocol, ReplyWriter};
 use crate::services::Services;
 use crate::services::cluster::Cluster;
-use crate::services::eviction;
+use crate::services::condition::Condition;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -525,9 +525,12 @@ impl Home for ThisNode {
             // A link holds the reply back until it may leave, or waits for it.
             return None;
         }
-        if command.spec.has(spec::DENYOOM) && eviction::is_out_of_memory(&self.services) {
+        let condition = Condition::of(&self.services);
+        if !condition.is_well()
+            && let Some(error) = super::dispatch::refused_here(&self.services, condition, &[], command)
+        {
             let mut bytes = Vec::new();
-            super::dispatch::OUT_OF_MEMORY.write(&mut ReplyWriter::new(&mut bytes, protocol));
+            error.write(&mut ReplyWriter::new(&mut bytes, protocol));
             return Some(bytes);
         }
         let keys = execution::keys_of(command, request).unwrap_or_default();

@@ -155,6 +155,11 @@ impl Cluster {
         self.parts.node
     }
 
+    /// Who this node is, for files.
+    pub fn names(&self) -> Vec<(&'static str, String)> {
+        vec![("starling-node", self.node().to_string())]
+    }
+
     /// The newest view; not to be held while waiting.
     #[inline]
     pub fn view(&self) -> Guard<Arc<View>> {

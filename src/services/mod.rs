@@ -5,6 +5,7 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod condition;
 pub mod descriptors;
 pub mod eviction;
 pub mod inbox;
@@ -17,6 +18,7 @@ pub mod pause;
 pub mod pubsub;
 pub mod settings;
 pub mod slowlog;
+pub mod snapshots;
 pub mod statistics;
 pub mod supervision;
 pub mod target;
@@ -24,6 +26,9 @@ pub mod timer;
 
 use crate::engine::Engine;
 use std::sync::Arc;
+
+/// The version of Redis whose behaviour clients may expect: they choose their features by it.
+pub const REDIS_VERSION: &str = "7.2.4";
 
 /// The services of one node.
 pub struct Services {
@@ -38,6 +43,8 @@ pub struct Services {
     pub held: memory::Held,
     pub eviction: eviction::Eviction,
     pub pause: pause::Pause,
+    pub conditions: condition::Conditions,
+    pub snapshots: snapshots::Snapshots,
     /// Counts what is in the log, where somebody wants to know what that costs.
     pub log_reader: log_reader::LogReader,
     pub notifications: notifications::Notifications,

@@ -26,6 +26,7 @@ pub async fn run(services: Arc<Services>) {
         if turn.is_multiple_of(10) || services.settings.load().maxmemory != 0 {
             super::memory::observe(&services);
         }
+        super::snapshots::keep_rules(&services);
         // Rates over a second, so that INFO shows calm numbers.
         if turn.is_multiple_of(10) {
             let statistics = &services.statistics;

@@ -12,6 +12,7 @@ mod notifications;
 mod order;
 mod output;
 mod server;
+mod snapshots;
 mod sorting;
 mod streams;
 mod timing;

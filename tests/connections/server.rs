@@ -17,6 +17,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Server {
     process: Child,
     pub(crate) address: SocketAddr,
+    /// Where it keeps its files, unless it is told otherwise.
+    _directory: tempfile::TempDir,
 }
 
 impl Drop for Server {
@@ -47,13 +49,15 @@ impl Server {
 
     fn try_start(directives: &[&str]) -> Option<Server> {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let directory = tempfile::tempdir().expect("a directory");
         let process = Command::new(env!("CARGO_BIN_EXE_starling"))
+            .current_dir(directory.path())
             .args(["--port", &address.port().to_string(), "--threads", "1", "--bind", "127.0.0.1"])
             .args(directives)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the server's binary");
-        let mut server = Server { process, address };
+        let mut server = Server { process, address, _directory: directory };
         let started = Instant::now();
         while started.elapsed() < LIMIT && matches!(server.process.try_wait(), Ok(None)) {
             if TcpStream::connect(address).is_ok() {

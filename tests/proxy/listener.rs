@@ -173,6 +173,8 @@ fn services(cluster: Arc<Cluster>) -> Services {
         statistics: Default::default(),
         held: Default::default(),
         pause: Default::default(),
+        conditions: Default::default(),
+        snapshots: Default::default(),
         eviction: Default::default(),
         notifications: Default::default(),
         log_reader: Default::default(),

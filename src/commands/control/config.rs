@@ -129,6 +129,7 @@ pub fn apply(services: &Services, config: &Config) {
     services.statistics.latency_untracked.store(!config.latency_tracking, Ordering::Relaxed);
     crate::services::notifications::configure(services, &config.notify_keyspace_events);
     crate::services::eviction::configure(services, config);
+    crate::services::snapshots::configure(services, config);
     if let Some(cluster) = &services.cluster {
         cluster.set_options(view_options(config));
     }

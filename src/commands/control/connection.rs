@@ -8,7 +8,7 @@ use crate::commands::parse::{self, is};
 use crate::commands::session::{ReplyMode, Session};
 use crate::commands::spec::{
     ALLOW_BUSY, Arity::*, CONNECTION, CommandResult, CommandSpec, FAST, HIDDEN, IN_CLUSTER, LOADING, NO_AUTH, NOSCRIPT,
-    NOT_PAUSED, NOT_QUEUED, SENTINEL, STALE, WHILE_SUBSCRIBED, container, control,
+    NOT_PAUSED, NOT_QUEUED, SENTINEL, STALE, TELLS_CONDITION, WHILE_SUBSCRIBED, container, control,
 };
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::{Protocol, ReplyWriter};
@@ -23,7 +23,7 @@ pub const COMMANDS: &[CommandSpec] = &[
     container("client", SENTINEL, 0, CLIENT),
     control("echo", Exactly(2), LOADING | STALE | FAST, CONNECTION, echo),
     control("hello", AtLeast(1), BASIC | NO_AUTH | SENTINEL, CONNECTION, hello),
-    control("ping", AtLeast(1), FAST | SENTINEL | WHILE_SUBSCRIBED, CONNECTION, ping)
+    control("ping", AtLeast(1), FAST | SENTINEL | WHILE_SUBSCRIBED | TELLS_CONDITION, CONNECTION, ping)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
     control("quit", AtLeast(1), BASIC | NO_AUTH | NOT_QUEUED | WHILE_SUBSCRIBED | NOT_PAUSED, CONNECTION, quit),
     control("readonly", Exactly(1), LOADING | STALE | FAST | IN_CLUSTER, CONNECTION, readonly),

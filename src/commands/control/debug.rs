@@ -5,7 +5,7 @@
 
 use super::transaction;
 use crate::base::slot::Slot;
-use crate::commands::context::Control;
+use crate::commands::context::{Control, Flow};
 use crate::commands::error::CommandError;
 use crate::commands::help;
 use crate::commands::parse::is;
@@ -14,6 +14,9 @@ use crate::engine::Keyspace;
 use crate::engine::entry::StringRef;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::{Protocol, ReplyWriter};
+use crate::services::pause::Paused;
+use crate::services::snapshots::{self, Pausing};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub const COMMANDS: &[CommandSpec] = &[control("debug", AtLeast(2), ADMIN | NOSCRIPT | LOADING | STALE, 0, debug)];
@@ -45,6 +48,7 @@ fn debug(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
             reply.ok();
         }
         _ if is(word, "log-reader") && count == 3 => return log_reader(control, arguments.at(2), reply),
+        _ if is(word, "reload") => return reload(control, arguments),
         _ if is(word, "protocol") && count == 3 => return protocol(arguments.at(2), reply),
         _ => {
             let word = String::from_utf8_lossy(&word[..word.len().min(128)]);
@@ -63,6 +67,46 @@ fn is_allowed(control: &Control<'_>) -> bool {
         Some("local") => control.session.client.address.is_local(),
         _ => false,
     }
+}
+
+/// Saves all keys, drops them, and loads them again; everybody waits meanwhile.
+fn reload(control: &mut Control<'_>, arguments: Arguments<'_>) -> CommandResult {
+    let (mut replaces, mut keeps, mut saves) = (false, false, true);
+    for word in arguments.from(2) {
+        match word {
+            _ if is(word, "merge") => replaces = true,
+            _ if is(word, "noflush") => keeps = true,
+            _ if is(word, "nosave") => saves = false,
+            _ => {
+                return Err(CommandError::text(
+                    "ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",
+                ));
+            }
+        }
+    }
+    if control.in_transaction {
+        return Err(CommandError::text("ERR DEBUG RELOAD is not allowed inside a transaction"));
+    }
+    let services = Arc::clone(control.services);
+    control.flow = Flow::Alone(Box::pin(async move {
+        let _pausing = Pausing::begin(&services, Paused::All);
+        if saves && !snapshots::save_now(&services).await {
+            return b"-ERR\r\n".to_vec();
+        }
+        let loader = Arc::clone(&services);
+        let loaded = tokio::task::spawn_blocking(move || snapshots::reload(&loader, keeps, replaces)).await;
+        let error = match loaded {
+            Ok(Ok(())) => {
+                tracing::warn!("DB reloaded by DEBUG RELOAD");
+                return b"+OK\r\n".to_vec();
+            }
+            Ok(Err(error)) => error,
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!("DEBUG RELOAD failed: {error}");
+        b"-ERR Error trying to load the RDB dump, check server logs.\r\n".to_vec()
+    }));
+    Ok(())
 }
 
 /// Redis stops altogether for this time. Here it is the thread of this connection that stops, and every connection that
@@ -209,6 +253,8 @@ fn debug_help(reply: &mut ReplyWriter<'_>) {
             "PROTOCOL <type>",
             "    Answer with a value of this type: string, integer, double, bignum, null, array, set, map, attrib,",
             "    push, verbatim, true, false.",
+            "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
+            "    Save all keys, drop them, and load them again; without saving, without dropping, replacing those that are there.",
             "SET-ACTIVE-EXPIRE <0|1>",
             "    Whether keys that expire are removed before somebody asks for them.",
             "SLEEP <seconds>",

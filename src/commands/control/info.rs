@@ -209,16 +209,24 @@ fn memory_section(section: &mut Section<'_>) {
 }
 
 fn persistence(section: &mut Section<'_>) {
-    section.zeros(&["loading", "async_loading", "current_cow_peak", "current_cow_size", "current_cow_size_age"]);
+    let services = section.services;
+    let (shown, load) = (services.snapshots.shown(), services.snapshots.loads.shown());
+    let seconds = |seconds: Option<u64>| seconds.map_or(-1, |seconds| seconds as i64);
+    section.field("loading", u8::from(services.conditions.is_loading()));
+    section.zeros(&["async_loading", "current_cow_peak", "current_cow_size", "current_cow_size_age"]);
     section.field("current_fork_perc", "0.00");
-    section.zeros(&["current_save_keys_processed", "current_save_keys_total"]);
-    section.field("rdb_changes_since_last_save", section.services.engine.statistics().changes);
-    section.zeros(&["rdb_bgsave_in_progress"]);
-    section.field("rdb_last_save_time", section.services.started_at_ms / 1000);
-    section.field("rdb_last_bgsave_status", "ok");
-    section.field("rdb_last_bgsave_time_sec", -1);
-    section.field("rdb_current_bgsave_time_sec", -1);
-    section.zeros(&["rdb_saves", "rdb_last_cow_size", "rdb_last_load_keys_expired", "rdb_last_load_keys_loaded"]);
+    section.field("current_save_keys_processed", shown.keys);
+    section.field("current_save_keys_total", shown.total);
+    section.field("rdb_changes_since_last_save", services.snapshots.changes(services));
+    section.field("rdb_bgsave_in_progress", u8::from(shown.is_running));
+    section.field("rdb_last_save_time", shown.saved_at);
+    section.field("rdb_last_bgsave_status", if shown.has_failed { "err" } else { "ok" });
+    section.field("rdb_last_bgsave_time_sec", seconds(shown.took_seconds));
+    section.field("rdb_current_bgsave_time_sec", seconds(shown.running_seconds));
+    section.field("rdb_saves", shown.saves);
+    section.zeros(&["rdb_last_cow_size"]);
+    section.field("rdb_last_load_keys_expired", services.snapshots.loads.expired.load(Ordering::Relaxed));
+    section.field("rdb_last_load_keys_loaded", services.snapshots.loads.keys.load(Ordering::Relaxed));
     section.zeros(&["aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled"]);
     section.field("aof_last_rewrite_time_sec", -1);
     section.field("aof_current_rewrite_time_sec", -1);
@@ -226,6 +234,16 @@ fn persistence(section: &mut Section<'_>) {
     section.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
     section.field("aof_last_write_status", "ok");
     section.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+    if let Some(load) = load.filter(|_| services.conditions.is_loading()) {
+        section.field("loading_start_time", load.began_at);
+        section.field("loading_total_bytes", load.total_bytes);
+        section.zeros(&["loading_rdb_used_mem"]);
+        section.field("loading_loaded_bytes", load.bytes);
+        section
+            .field("loading_loaded_perc", format!("{:.2}", load.bytes as f64 * 100.0 / load.total_bytes.max(1) as f64));
+        let left = load.elapsed_seconds * load.total_bytes.saturating_sub(load.bytes) / load.bytes.max(1);
+        section.field("loading_eta_seconds", left.max(1));
+    }
 }
 
 fn stats(section: &mut Section<'_>) {

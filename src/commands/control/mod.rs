@@ -11,6 +11,7 @@ pub mod info;
 pub mod latency;
 pub mod memory;
 pub mod migrate;
+pub mod persistence;
 pub mod pubsub;
 pub mod server;
 pub mod slowlog;

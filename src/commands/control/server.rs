@@ -11,6 +11,8 @@ use crate::commands::spec::{
 };
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
+use crate::services::snapshots;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub const COMMANDS: &[CommandSpec] = &[
@@ -58,7 +60,8 @@ fn lolwut(_: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter
     Ok(())
 }
 
-/// SAVE, NOSAVE, NOW and FORCE say what may keep Redis from ending: snapshots and lagging replicas. Nothing does here.
+/// The last snapshot is taken first, where SAVE says so, or rules do and NOSAVE does not; where that fails, the server goes on,
+/// unless FORCE says otherwise. NOW concerns replicas that lag, of which there are none.
 fn shutdown(control: &mut Control<'_>, arguments: Arguments<'_>, _: &mut ReplyWriter<'_>) -> CommandResult {
     let (mut save, mut no_save, mut now, mut force, mut abort) = (false, false, false, false, false);
     for word in arguments.from(1) {
@@ -78,9 +81,21 @@ fn shutdown(control: &mut Control<'_>, arguments: Arguments<'_>, _: &mut ReplyWr
         return Err(CommandError::text("ERR No shutdown in progress."));
     }
     tracing::warn!(client = %control.session.client.address, "User requested shutdown...");
-    // Whoever waits for the end next will find it: a permit is kept if nobody waits now.
-    control.services.shutdown.notify_one();
-    control.flow = Flow::Close;
+    let saves = if save { Some(true) } else { no_save.then_some(false) };
+    if !snapshots::saves_before_end(control.services, saves) {
+        // Whoever waits for the end next will find it: a permit is kept if nobody waits now.
+        control.services.shutdown.notify_one();
+        control.flow = Flow::Close;
+        return Ok(());
+    }
+    let services = Arc::clone(control.services);
+    control.flow = Flow::Alone(Box::pin(async move {
+        if !snapshots::save_before_end(&services, saves, force).await {
+            return b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec();
+        }
+        services.shutdown.notify_one();
+        Vec::new()
+    }));
     Ok(())
 }
 
