@@ -28,6 +28,7 @@ def suites(server):
         "differential": ["--target", template, "--seed", "2000"],
         "malformed": ["--target", template],
         "payloads": ["--target", template],
+        "files": ["--target", template],
         "clients": ["--server", binary],
         "moves": ["--server", binary],
         "faults": ["--server", binary],

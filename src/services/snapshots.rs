@@ -168,7 +168,7 @@ pub fn begin(services: &Arc<Services>, is_in_background: bool) -> Result<Saving,
     }
     let taker = Arc::clone(services);
     let spawned = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
-        let result = take(&taker, &progress);
+        let result = take(&taker, &progress, is_in_background);
         finish(&taker, result, &sender);
     });
     if let Err(error) = spawned {
@@ -180,9 +180,10 @@ pub fn begin(services: &Arc<Services>, is_in_background: bool) -> Result<Saving,
 }
 
 /// Takes a snapshot of all keys, and gives the changes that are in it.
-fn take(services: &Services, progress: &Progress) -> io::Result<u64> {
+fn take(services: &Services, progress: &Progress, is_in_background: bool) -> io::Result<u64> {
     let config = services.settings.load_full();
-    let disk = Directory::open(&config.dir)?;
+    // The process works in `dir`.
+    let disk = Directory::open(".")?;
     // What changes between this and the cut is in the file, and counts as if it were not.
     let changes = services.engine.statistics().changes;
     let mut snapshot = services.engine.begin_snapshot().map_err(io::Error::other)?;
@@ -193,7 +194,8 @@ fn take(services: &Services, progress: &Progress) -> io::Result<u64> {
         with_checksum: config.rdbchecksum,
         with_idle: config.maxmemory_policy.ends_with("lru"),
         syncs_often: config.rdb_save_incremental_fsync,
-        key_delay_us: config.rdb_key_save_delay,
+        // Nobody waits for it, then.
+        key_delay_us: if is_in_background { config.rdb_key_save_delay } else { 0 },
         fields: services.cluster.as_ref().map(|cluster| cluster.names()).unwrap_or_default(),
     };
     saving::save(&services.engine, &mut snapshot, &disk, &config.dbfilename, &options, progress)?;
@@ -227,15 +229,22 @@ fn finish(services: &Services, result: io::Result<u64>, sender: &watch::Sender<O
         }
         // What was given up says nothing about the disk.
         state.has_failed = !has_succeeded && (!is_given_up || state.has_failed);
+        // Before anybody sees how it ended.
+        let stops = stops_writes(&services.settings.load());
+        services.conditions.set_snapshots_broken(stops && state.has_failed);
     }
-    configure(services, &services.settings.load());
     sender.send_replace(Some(has_succeeded));
 }
 
 /// Takes over what the configuration says.
 pub fn configure(services: &Services, config: &Config) {
-    let stops = config.stop_writes_on_bgsave_error && has_rules(config);
-    services.conditions.set_snapshots_broken(stops && services.snapshots.state.lock().has_failed);
+    let state = services.snapshots.state.lock();
+    services.conditions.set_snapshots_broken(stops_writes(config) && state.has_failed);
+}
+
+/// Whether writes stop where snapshots fail.
+fn stops_writes(config: &Config) -> bool {
+    config.stop_writes_on_bgsave_error && has_rules(config)
 }
 
 /// Whether snapshots are taken without being asked for. Nodes of a cluster do not load what they have saved, so far: by

@@ -124,12 +124,12 @@ fn a_reload_may_keep_what_is_there() {
 #[test]
 fn writes_stop_when_snapshots_fail_and_go_on_when_they_succeed() {
     let directory = tempfile::tempdir().expect("a directory");
-    let folder = directory.path().join("data");
-    fs::create_dir(&folder).expect("a folder");
-    let mut server = start(&folder, &["--save", "3600 1"]);
+    let directory = directory.path();
+    let mut server = start(directory, &["--save", "3600 1"]);
     let mut client = server.client();
     assert_eq!(client.ask("SET a 1"), "+OK");
-    fs::rename(&folder, directory.path().join("elsewhere")).expect("it goes");
+    let in_the_way = directory.join("dump.rdb");
+    fs::create_dir(&in_the_way).expect("a folder");
     assert_eq!(client.ask("SAVE"), "-ERR");
     let text = "-MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. ";
     for request in ["SET a 2", "PING", "FLUSHALL"] {
@@ -146,13 +146,13 @@ fn writes_stop_when_snapshots_fail_and_go_on_when_they_succeed() {
     assert!(client.ask("SET a 4").starts_with("-MISCONF"));
     // Nobody can end it without losing what it has, but by force.
     assert_eq!(client.ask("SHUTDOWN"), "-ERR Errors trying to SHUTDOWN. Check logs.");
-    fs::create_dir(&folder).expect("a folder");
+    fs::remove_dir(&in_the_way).expect("it goes");
     assert_eq!(client.ask("BGSAVE"), "+Background saving started");
     until(&mut client, "rdb_last_bgsave_status", "ok");
     assert_eq!(client.ask("SET a 4"), "+OK");
     client.send(&["SHUTDOWN"]);
     assert!(server.wait().0.success());
-    let server = start(&folder, &[]);
+    let server = start(directory, &[]);
     let mut client = server.client();
     until_loaded(&mut client);
     assert_eq!(client.ask("GET a"), "$1 4", "rules say that the last snapshot is taken at the end");
@@ -187,4 +187,16 @@ fn a_damaged_file_stops_the_start() {
     check(b"REDIS0010", "it ends in the middle, at byte 9");
     check(b"nonsense!", "it is no RDB file, at byte 0");
     check(b"REDIS0077\xff\0\0\0\0\0\0\0\0", "version 77 of the format is not known to this server");
+}
+
+/// A directory that is said from where the server was started.
+#[test]
+fn a_relative_directory_is_one_of_the_start() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let here = std::env::current_dir().expect("a directory");
+    let ups = "../".repeat(here.components().count() + 8);
+    let relative = format!("{ups}{}", directory.path().display().to_string().trim_start_matches('/'));
+    let server = Server::start(&["--dir", &relative]);
+    assert_eq!(server.client().ask("SAVE"), "+OK");
+    assert!(directory.path().join("dump.rdb").exists());
 }

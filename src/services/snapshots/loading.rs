@@ -56,10 +56,9 @@ impl Loads {
     }
 }
 
-/// The file of a node's snapshots.
+/// The file of a node's snapshots: the process works in `dir`.
 fn path(services: &Services) -> PathBuf {
-    let config = services.settings.load();
-    PathBuf::from(&config.dir).join(&config.dbfilename)
+    PathBuf::from(&services.settings.load().dbfilename)
 }
 
 /// Says that the node is loading, where there is a file to load.
