@@ -69,6 +69,7 @@ impl Node {
             pause: Default::default(),
             conditions: Default::default(),
             snapshots: Default::default(),
+            append_log: Default::default(),
             eviction: Default::default(),
             cluster: cluster.as_ref().map(|side| Arc::clone(&side.cluster)),
             run_id: run_id(),
@@ -117,7 +118,9 @@ impl Node {
             listeners::accept_local(socket, &self.services, &self.workers, is_proxy);
         }
         tokio::spawn(crate::services::timer::run(Arc::clone(&self.services)));
-        if self.services.conditions.is_loading() && !ending::load(&self.services, &mut signals).await? {
+        if !self.services.conditions.is_loading() {
+            crate::services::append_log::begin(&self.services);
+        } else if !ending::load(&self.services, &mut signals).await? {
             return Ok(Ending::Clean);
         }
         tracing::info!("Ready to accept connections");
@@ -147,6 +150,7 @@ impl Node {
                 }
             }
         }
+        self.services.append_log.end();
         tracing::info!("Bye bye");
         Ok(ending)
     }

@@ -28,6 +28,7 @@ const ADDITIONS: &[(&str, &str)] = &[
     ("delifeq", "of Valkey 9"),
     ("digest", "of Redis 8.4"),
     ("msetex", "of Redis 8.4"),
+    ("waitaof", "Redis 7.2"),
     ("xackdel", "Redis 8.2"),
     ("xdelex", "Redis 8.2"),
     ("clusterscan", "Valkey 9.1"),

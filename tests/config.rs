@@ -48,6 +48,12 @@ fn the_default_files_of_redis_and_valkey_are_read_unchanged() {
 /// Parameters that CONFIG SET changes, and the source that reads each while the node runs: its file, and how.
 const ACTING: &[(&str, &str, &str)] = &[
     ("active-expire-effort", "src/server/worker.rs", "config.active_expire_effort"),
+    ("aof-load-truncated", "src/services/append_log.rs", "config.aof_load_truncated"),
+    ("aof-rewrite-incremental-fsync", "src/services/append_log.rs", "config.aof_rewrite_incremental_fsync"),
+    ("appendfsync", "src/services/append_log.rs", "config.appendfsync"),
+    ("appendonly", "src/services/append_log.rs", "config.appendonly"),
+    ("auto-aof-rewrite-min-size", "src/services/append_log.rs", "config.auto_aof_rewrite_min_size"),
+    ("auto-aof-rewrite-percentage", "src/services/append_log.rs", "config.auto_aof_rewrite_percentage"),
     ("bind", "src/commands/control/config.rs", "config.bind != before.bind"),
     ("client-output-buffer-limit", "src/services/settings.rs", "config.output_limit_normal"),
     ("client-query-buffer-limit", "src/server/connection.rs", ".client_query_buffer_limit"),

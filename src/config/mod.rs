@@ -91,6 +91,19 @@ pub struct Config {
     /// The file of snapshots, in that directory.
     pub dbfilename: String,
     pub rdbchecksum: bool,
+    /// What changes is written to a log, in a directory of that directory.
+    pub appendonly: bool,
+    pub appenddirname: String,
+    /// What the names of its files begin with.
+    pub appendfilename: String,
+    /// When it is synced: `always`, `everysec`, `no`.
+    pub appendfsync: String,
+    pub aof_load_truncated: bool,
+    pub aof_rewrite_incremental_fsync: bool,
+    /// It is made shorter when it has grown by so much; 0: never.
+    pub auto_aof_rewrite_percentage: u64,
+    /// And has so many bytes.
+    pub auto_aof_rewrite_min_size: u64,
     pub rdb_save_incremental_fsync: bool,
     /// Microseconds for each key that is saved: for tests.
     pub rdb_key_save_delay: u64,
@@ -239,6 +252,14 @@ impl Config {
             dir: text("dir").to_owned(),
             dbfilename: text("dbfilename").to_owned(),
             rdbchecksum: yes("rdbchecksum"),
+            appendonly: yes("appendonly"),
+            appenddirname: text("appenddirname").to_owned(),
+            appendfilename: text("appendfilename").to_owned(),
+            appendfsync: text("appendfsync").to_owned(),
+            aof_load_truncated: yes("aof-load-truncated"),
+            aof_rewrite_incremental_fsync: yes("aof-rewrite-incremental-fsync"),
+            auto_aof_rewrite_percentage: number("auto-aof-rewrite-percentage"),
+            auto_aof_rewrite_min_size: number("auto-aof-rewrite-min-size"),
             rdb_save_incremental_fsync: yes("rdb-save-incremental-fsync"),
             rdb_key_save_delay: number("rdb-key-save-delay"),
             save: save_rules(text("save")),

@@ -79,7 +79,6 @@ const fn own(name: &'static str, kind: Kind, default: &'static str, change: Chan
 
 // Why parameters have no effect: what CONFIG SET answers.
 const ACL: &str = "this server has no access control lists yet";
-const APPEND_ONLY: &str = "this server has no append only file yet";
 const CLIENT_EVICTION: &str = "this server does not evict clients yet";
 const CLUSTER: &str = "this server's cluster does this in its own way";
 const CRASHES: &str = "this server writes no crash reports";
@@ -91,6 +90,9 @@ const FOREGROUND: &str = "this server stays in the foreground";
 const MODULES: &str = "this server has no modules";
 const OOM_SCORE: &str = "this server does not adjust its OOM score yet";
 const PROTECTED: &str = "this server never changes protected configs";
+const LOG_FILES: &str = "this server removes files of its log that are of no use any more";
+const LOG_FORM: &str = "the log of this server always begins with an RDB file";
+const LOG_SYNCS: &str = "this server syncs its log as appendfsync says, whatever else it writes";
 const REPLICATION: &str = "this server has no replication yet";
 const SCRIPTS: &str = "this server runs no scripts yet";
 const SOCKET: &str = "this server does not do this yet";
@@ -137,30 +139,18 @@ pub const PARAMETERS: &[Parameter] = &[
     missing(DEFRAGMENTATION, "activedefrag", Kind::Bool, "no", Change::Anytime),
     advisory("activerehashing", Kind::Bool, "yes", Change::Anytime),
     advisory("always-show-logo", Kind::Bool, "no", Change::Never),
-    missing(APPEND_ONLY, "aof-disable-auto-gc", Kind::Bool, "no", Change::Anytime),
-    missing(APPEND_ONLY, "aof-load-truncated", Kind::Bool, "yes", Change::Anytime),
-    missing(APPEND_ONLY, "aof-rewrite-incremental-fsync", Kind::Bool, "yes", Change::Anytime),
-    missing(APPEND_ONLY, "aof-timestamp-enabled", Kind::Bool, "no", Change::Anytime),
-    missing(APPEND_ONLY, "aof-use-rdb-preamble", Kind::Bool, "yes", Change::Anytime),
-    missing(APPEND_ONLY, "aof_rewrite_cpulist", Kind::Text, "", Change::Never),
-    missing(APPEND_ONLY, "appenddirname", Kind::Text, "appendonlydir", Change::Never),
-    missing(APPEND_ONLY, "appendfilename", Kind::Text, "appendonly.aof", Change::Never),
-    missing(APPEND_ONLY, "appendfsync", Kind::Choice(&["everysec", "always", "no"]), "everysec", Change::Anytime),
-    missing(APPEND_ONLY, "appendonly", Kind::Bool, "no", Change::Anytime),
-    missing(
-        APPEND_ONLY,
-        "auto-aof-rewrite-min-size",
-        Kind::Memory { least: 0, greatest: i64::MAX },
-        "67108864",
-        Change::Anytime,
-    ),
-    missing(
-        APPEND_ONLY,
-        "auto-aof-rewrite-percentage",
-        Kind::Integer { least: 0, greatest: 2147483647 },
-        "100",
-        Change::Anytime,
-    ),
+    missing(LOG_FILES, "aof-disable-auto-gc", Kind::Bool, "no", Change::Anytime),
+    acts("aof-load-truncated", Kind::Bool, "yes", Change::Anytime),
+    acts("aof-rewrite-incremental-fsync", Kind::Bool, "yes", Change::Anytime),
+    advisory("aof-timestamp-enabled", Kind::Bool, "no", Change::Anytime),
+    missing(LOG_FORM, "aof-use-rdb-preamble", Kind::Bool, "yes", Change::Anytime),
+    advisory("aof_rewrite_cpulist", Kind::Text, "", Change::Never),
+    acts("appenddirname", Kind::FileName, "appendonlydir", Change::Never),
+    acts("appendfilename", Kind::FileName, "appendonly.aof", Change::Never),
+    acts("appendfsync", Kind::Choice(&["everysec", "always", "no"]), "everysec", Change::Anytime),
+    acts("appendonly", Kind::Bool, "no", Change::Anytime),
+    acts("auto-aof-rewrite-min-size", Kind::Memory { least: 0, greatest: i64::MAX }, "67108864", Change::Anytime),
+    acts("auto-aof-rewrite-percentage", Kind::Integer { least: 0, greatest: 2147483647 }, "100", Change::Anytime),
     advisory("bgsave_cpulist", Kind::Text, "", Change::Never),
     acts("bind", Kind::Words, "127.0.0.1 -::1", Change::Anytime),
     missing(REPLICATION, "bind-source-addr", Kind::Text, "", Change::Anytime),
@@ -294,7 +284,7 @@ pub const PARAMETERS: &[Parameter] = &[
         Change::Anytime,
     )
     .alias("min-slaves-to-write"),
-    missing(APPEND_ONLY, "no-appendfsync-on-rewrite", Kind::Bool, "no", Change::Anytime),
+    missing(LOG_SYNCS, "no-appendfsync-on-rewrite", Kind::Bool, "no", Change::Anytime),
     acts("notify-keyspace-events", Kind::EventClasses, "", Change::Anytime),
     missing(OOM_SCORE, "oom-score-adj", Kind::Choice(&["no", "yes", "relative", "absolute"]), "no", Change::Anytime),
     missing(OOM_SCORE, "oom-score-adj-values", Kind::Words, "0 200 800", Change::Anytime),

@@ -366,14 +366,14 @@ impl Log {
         has_room
     }
 
-    fn register(&self, behind: Behind) -> u64 {
+    fn register(&self, behind: Behind) -> (u64, LogOffset) {
         let mut tail = self.tail.lock();
         tail.seal();
         tail.last_reader += 1;
         let (reader, at) = (tail.last_reader, tail.end().0);
         tail.cursors.push(Cursor { reader, at, behind });
         self.flags.fetch_or(READ, Ordering::Relaxed);
-        reader
+        (reader, LogOffset(at))
     }
 
     fn forget(&self, reader: u64) {
@@ -459,17 +459,18 @@ impl Tail {
 pub struct Reader {
     engine: Arc<Engine>,
     number: u64,
+    begin: LogOffset,
 }
 
 impl Engine {
     /// A reader of everything that happens from here on.
     pub fn read_log(self: &Arc<Engine>, behind: Behind) -> Reader {
-        let number = self.log.register(behind);
+        let (number, begin) = self.log.register(behind);
         // A writer that has not seen the flag holds the lock of a shard: afterwards everybody publishes.
         for shard in &self.shards {
             drop(shard.lock());
         }
-        Reader { engine: Arc::clone(self), number }
+        Reader { engine: Arc::clone(self), number, begin }
     }
 }
 
@@ -490,6 +491,11 @@ impl Engine {
 }
 
 impl Reader {
+    /// Where it began.
+    pub fn begin(&self) -> LogOffset {
+        self.begin
+    }
+
     /// What has been appended since the last time, in order: up to the end, or until it is this many bytes or more.
     /// Everything about a change that was seen in a shard before is in it.
     pub fn take(&mut self, bytes_max: usize) -> Result<Vec<Arc<Chunk>>, Lost> {

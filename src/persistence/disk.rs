@@ -129,5 +129,26 @@ impl File for std::fs::File {
     }
 }
 
+/// A file from its beginning on, for whoever reads streams.
+#[derive(Debug)]
+pub struct Reading {
+    file: Box<dyn File>,
+    at: u64,
+}
+
+impl Reading {
+    pub fn new(file: Box<dyn File>) -> Reading {
+        Reading { file, at: 0 }
+    }
+}
+
+impl io::Read for Reading {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(bytes, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod simulated;

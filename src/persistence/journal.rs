@@ -158,9 +158,19 @@ impl Journal {
         self.written = 0;
     }
 
-    /// Says how many bytes the segments have that come before the last and are still part of the log.
-    pub fn count_from(&mut self, finished_bytes: u64) {
-        self.finished_bytes = finished_bytes;
+    /// Bytes of the segments before the last that belong to the log.
+    pub fn finished_bytes(&self) -> u64 {
+        self.finished_bytes
+    }
+
+    /// Counts so many bytes of segments that were there before.
+    pub fn count(&mut self, finished_bytes: u64) {
+        self.finished_bytes += finished_bytes;
+    }
+
+    /// So many bytes of the segments before the last do not belong to the log any more.
+    pub fn forget(&mut self, finished_bytes: u64) {
+        self.finished_bytes = self.finished_bytes.saturating_sub(finished_bytes);
     }
 
     fn attempt(&mut self, act: impl FnOnce(&mut Journal) -> io::Result<()>) -> io::Result<()> {

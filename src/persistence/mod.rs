@@ -3,8 +3,10 @@
 //! Everything that touches a file goes through [`disk`], so that a test can lose what was not synced, fill the disk, or
 //! break it.
 
+pub mod directory;
 pub mod disk;
 pub mod journal;
+pub mod keeper;
 pub mod loading;
 pub mod manifest;
 mod positions;

@@ -71,6 +71,11 @@ pub enum Broken {
         file: String,
         at: u64,
     },
+    /// The snapshot that the log begins with.
+    Base {
+        file: String,
+        error: String,
+    },
     /// Only where a torn tail is not to be cut.
     Torn(Torn),
     /// What was read makes no sense.
@@ -91,6 +96,7 @@ impl Broken {
             | Broken::Misnamed { file, .. }
             | Broken::Foreign { file, .. }
             | Broken::Damaged { file, .. }
+            | Broken::Base { file, .. }
             | Broken::Torn(Torn { file, .. })
             | Broken::Group { file, .. } => file,
         }
@@ -111,6 +117,7 @@ impl fmt::Display for Broken {
             Broken::Damaged { at, .. } => {
                 write!(f, "damaged at byte {at}: what stood there had been kept, and more behind it")
             }
+            Broken::Base { error, .. } => f.write_str(error),
             Broken::Torn(torn) => {
                 write!(f, "it ends at byte {} with {} bytes that a crash has left of more", torn.at, torn.bytes)
             }

@@ -205,6 +205,10 @@ async fn expire(services: Arc<Services>, index: usize, count: usize) {
         pause = Duration::from_millis(1000 / config.hz.clamp(1, 500));
         let now_ms = clock::unix_us() / 1000;
         services.engine.wind_access_clock(now_ms);
+        if services.conditions.is_loading() {
+            // What is read back from a log may not be changed by anything else.
+            continue;
+        }
         // Also where nobody asks for anything: the limit may have been lowered.
         eviction::is_out_of_memory(&services);
         if services.settings.is_active_expire_on() {

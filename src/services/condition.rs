@@ -21,8 +21,10 @@ impl Condition {
     /// Makes room where memory is over its limit, and says what is wrong then.
     #[inline]
     pub fn of(services: &Services) -> Condition {
-        let out_of_memory = if eviction::is_out_of_memory(services) { OUT_OF_MEMORY } else { 0 };
-        Condition(services.conditions.bits.load(Ordering::Relaxed) | out_of_memory)
+        let bits = services.conditions.bits.load(Ordering::Relaxed);
+        // What is read back from a log may not be changed by anything else.
+        let is_over = bits & LOADING == 0 && eviction::is_out_of_memory(services);
+        Condition(bits | if is_over { OUT_OF_MEMORY } else { 0 })
     }
 
     /// Nothing is wrong.

@@ -3,6 +3,7 @@
 //!
 //! Control commands see these services; nothing here knows a command or a socket.
 
+pub mod append_log;
 pub mod clients;
 pub mod cluster;
 pub mod condition;
@@ -45,6 +46,7 @@ pub struct Services {
     pub pause: pause::Pause,
     pub conditions: condition::Conditions,
     pub snapshots: snapshots::Snapshots,
+    pub append_log: append_log::AppendLog,
     /// Counts what is in the log, where somebody wants to know what that costs.
     pub log_reader: log_reader::LogReader,
     pub notifications: notifications::Notifications,

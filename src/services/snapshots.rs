@@ -5,7 +5,7 @@
 
 mod loading;
 
-pub use loading::{Loads, load, prepare, reload};
+pub use loading::{Load, Loads, load, loading_options, prepare, reload};
 
 use super::Services;
 use super::pause::Paused;

@@ -10,9 +10,10 @@ use crate::commands::spec::{
 use crate::config::{Config, ConfigError};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
-use crate::services::Services;
 use crate::services::cluster::view_options;
+use crate::services::{Services, append_log};
 use crate::values::Limits;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Parameters whose values no log shows.
@@ -54,6 +55,7 @@ fn set(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWri
         let config = before.changed(&changes)?;
         provide_descriptors(before, &config)?;
         listen(services, before, &config)?;
+        keep_log(services, &config)?;
         apply(services, &config);
         if config.loglevel != before.loglevel {
             crate::services::log::set_level(&config.loglevel);
@@ -96,6 +98,15 @@ fn listen(services: &Services, before: &Config, config: &Config) -> Result<(), C
     services.settings.listen(config).map_err(|error| {
         tracing::warn!(%error, "the listeners stay where they are");
         fail(reason)
+    })
+}
+
+/// Begins or ends the log, or tells it how to go on. Where it cannot be begun, nothing has changed.
+fn keep_log(services: &Arc<Services>, config: &Config) -> Result<(), ConfigError> {
+    append_log::configure(services, config).map_err(|error| {
+        tracing::warn!(%error, "no log is kept on disk");
+        let reason = "Unable to turn on AOF. Check server logs.".to_owned();
+        ConfigError::Invalid { name: "appendonly".to_owned(), reason }
     })
 }
 

@@ -11,6 +11,7 @@ use crate::services::pubsub::Space;
 use crate::services::{Services, memory};
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 pub const COMMANDS: &[CommandSpec] = &[control("info", AtLeast(1), LOADING | STALE, DANGEROUS, info).tips(&[
     "nondeterministic_output",
@@ -227,12 +228,7 @@ fn persistence(section: &mut Section<'_>) {
     section.zeros(&["rdb_last_cow_size"]);
     section.field("rdb_last_load_keys_expired", services.snapshots.loads.expired.load(Ordering::Relaxed));
     section.field("rdb_last_load_keys_loaded", services.snapshots.loads.keys.load(Ordering::Relaxed));
-    section.zeros(&["aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled"]);
-    section.field("aof_last_rewrite_time_sec", -1);
-    section.field("aof_current_rewrite_time_sec", -1);
-    section.field("aof_last_bgrewrite_status", "ok");
-    section.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
-    section.field("aof_last_write_status", "ok");
+    append_log(section);
     section.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
     if let Some(load) = load.filter(|_| services.conditions.is_loading()) {
         section.field("loading_start_time", load.began_at);
@@ -244,6 +240,32 @@ fn persistence(section: &mut Section<'_>) {
         let left = load.elapsed_seconds * load.total_bytes.saturating_sub(load.bytes) / load.bytes.max(1);
         section.field("loading_eta_seconds", left.max(1));
     }
+}
+
+fn append_log(section: &mut Section<'_>) {
+    let log = section.services.append_log.figures();
+    let (is_on, log) = (log.is_some(), log.unwrap_or_default());
+    let status = |has_failed: bool| if has_failed { "err" } else { "ok" };
+    let seconds = |took: Option<Duration>| took.map_or(-1, |took| took.as_secs() as i64);
+    section.field("aof_enabled", u8::from(is_on));
+    section.field("aof_rewrite_in_progress", u8::from(log.rewriting_since.is_some()));
+    section.field("aof_rewrite_scheduled", u8::from(log.is_rewriting_scheduled));
+    section.field("aof_last_rewrite_time_sec", seconds(log.last_rewriting));
+    section.field("aof_current_rewrite_time_sec", seconds(log.rewriting_since.map(|since| since.elapsed())));
+    section.field("aof_last_bgrewrite_status", status(log.last_rewriting_failed));
+    section.field("aof_rewrites", log.rewritings);
+    section.field("aof_rewrites_consecutive_failures", log.failed_in_a_row);
+    section.field("aof_last_write_status", status(log.failure.is_some()));
+    if !is_on {
+        return;
+    }
+    section.field("aof_current_size", log.bytes);
+    section.field("aof_base_size", log.base_bytes);
+    section.field("aof_pending_rewrite", u8::from(log.is_rewriting_scheduled));
+    section.field("aof_buffer_length", log.pending_bytes);
+    section.zeros(&["aof_pending_bio_fsync", "aof_delayed_fsync"]);
+    section.field("aof_syncs", log.syncs);
+    section.field("aof_last_sync_usec", log.last_sync.as_micros());
 }
 
 fn stats(section: &mut Section<'_>) {

@@ -1,27 +1,37 @@
-//! Snapshots on disk: SAVE, BGSAVE, LASTSAVE.
+//! Snapshots on disk: SAVE, BGSAVE, LASTSAVE; and the log of changes: BGREWRITEAOF, WAITAOF.
 //!
 //! A thread of its own takes them: nobody waits but who has asked with SAVE, and only he. Redis makes everybody wait.
 
+use super::server::wait_timeout;
+use crate::base::number;
 use crate::commands::context::{Control, Flow};
 use crate::commands::error::CommandError;
 use crate::commands::parse::is;
+use crate::commands::session::ShownBlocked;
 use crate::commands::spec::{
-    ADMIN, ADMINS, Arity::*, CommandResult, CommandSpec, DANGEROUS, FAST, LOADING, NO_ASYNC_LOADING, NO_MULTI,
-    NOSCRIPT, STALE, control,
+    ADMIN, ADMINS, Arity::*, CONNECTION, CommandResult, CommandSpec, DANGEROUS, FAST, LOADING, NO_ASYNC_LOADING,
+    NO_MULTI, NOSCRIPT, STALE, control,
 };
+use crate::engine::log::LogOffset;
+use crate::persistence::keeper::NotRewritten;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::snapshots;
+use tokio::sync::watch;
 
 const SAVES: u64 = ADMIN | NOSCRIPT | NO_ASYNC_LOADING;
 
 pub const COMMANDS: &[CommandSpec] = &[
+    control("bgrewriteaof", Exactly(1), ADMIN | NOSCRIPT | NO_ASYNC_LOADING, 0, bgrewriteaof),
     control("bgsave", AtLeast(1), SAVES, 0, bgsave),
     control("lastsave", Exactly(1), LOADING | STALE | FAST, ADMINS | DANGEROUS, lastsave)
         .tips(&["nondeterministic_output"]),
     control("save", Exactly(1), SAVES | NO_MULTI, 0, save),
+    control("waitaof", Exactly(4), NOSCRIPT, CONNECTION, waitaof)
+        .tips(&["request_policy:all_shards", "response_policy:agg_min"]),
 ];
 
+const NO_LOG: CommandError = CommandError::text("ERR this server keeps no log: set appendonly to yes");
 const IN_PROGRESS: CommandError = CommandError::text("ERR Background save already in progress");
 
 fn save(control: &mut Control<'_>, _: Arguments<'_>, _: &mut ReplyWriter<'_>) -> CommandResult {
@@ -52,5 +62,76 @@ fn bgsave(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut Reply
 
 fn lastsave(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     reply.integer(control.services.snapshots.shown().saved_at as i64);
+    Ok(())
+}
+
+fn bgrewriteaof(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    const SCHEDULED: &str = "Background append only file rewriting scheduled";
+    let log = &control.services.append_log;
+    if control.in_transaction {
+        // It is to have what the transaction does.
+        if !log.schedule() {
+            return Err(NO_LOG);
+        }
+        reply.simple(SCHEDULED);
+        return Ok(());
+    }
+    let begun = log.rewrite().ok_or(NO_LOG)?;
+    control.flow = Flow::Alone(Box::pin(async move {
+        let answer = match begun.await {
+            Ok(Ok(())) => "+Background append only file rewriting started",
+            Ok(Err(NotRewritten::Scheduled)) => "+Background append only file rewriting scheduled",
+            Ok(Err(NotRewritten::Runs)) => "-ERR Background append only file rewriting already in progress",
+            Ok(Err(NotRewritten::Failed)) | Err(_) => {
+                "-ERR Can't execute an AOF background rewriting. Please check the server logs for more information."
+            }
+        };
+        format!("{answer}\r\n").into_bytes()
+    }));
+    Ok(())
+}
+
+/// WAITAOF: whether the log of this node, and of so many replicas (there are none), is kept as far as this connection has
+/// written. All that anybody has written before is waited for.
+fn waitaof(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let local = number::parse_i64(arguments.at(1)).ok_or(CommandError::NotAnInteger)?;
+    if !(0..=1).contains(&local) {
+        return Err(CommandError::text("ERR value is out of range, value must between 0 and 1"));
+    }
+    let replicas = number::parse_i64(arguments.at(2)).ok_or(CommandError::NotAnInteger)?;
+    if replicas < 0 {
+        return Err(CommandError::text("ERR value is out of range, must be positive"));
+    }
+    let timeout = wait_timeout(arguments.at(3))?;
+    let kept = control.services.append_log.kept();
+    if kept.is_none() && local > 0 {
+        return Err(CommandError::text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."));
+    }
+    let wanted = control.services.engine.log.end();
+    let is_kept =
+        move |kept: &Option<watch::Receiver<LogOffset>>| kept.as_ref().is_some_and(|kept| *kept.borrow() >= wanted);
+    let is_kept_now = is_kept(&kept);
+    if control.in_transaction || replicas == 0 && (local == 0 || is_kept_now) {
+        reply.array(2);
+        reply.integer(i64::from(is_kept_now));
+        reply.integer(0);
+        return Ok(());
+    }
+    let shown = ShownBlocked::new(control.services, &control.session.client);
+    control.flow = Flow::Later(Box::pin(async move {
+        let _shown = shown;
+        let mut kept = kept;
+        let all = async {
+            if let Some(kept) = &mut kept {
+                // A log that ends keeps nothing more.
+                let _ = kept.wait_for(|kept| *kept >= wanted).await;
+            }
+            if replicas > 0 {
+                std::future::pending::<()>().await;
+            }
+        };
+        let _ = tokio::time::timeout(timeout, all).await;
+        format!("*2\r\n:{}\r\n:0\r\n", u8::from(is_kept(&kept))).into_bytes()
+    }));
     Ok(())
 }

@@ -99,24 +99,26 @@ fn shutdown(control: &mut Control<'_>, arguments: Arguments<'_>, _: &mut ReplyWr
     Ok(())
 }
 
+/// How long WAIT and WAITAOF wait: milliseconds; 0 is for ever.
+pub(super) fn wait_timeout(argument: &[u8]) -> Result<Duration, CommandError> {
+    match number::parse_i64(argument) {
+        None => Err(CommandError::text("ERR timeout is not an integer or out of range")),
+        Some(..0) => Err(CommandError::text("ERR timeout is negative")),
+        Some(0) => Ok(Duration::MAX),
+        Some(milliseconds) => Ok(Duration::from_millis(milliseconds as u64)),
+    }
+}
+
 /// WAIT counts replicas that have confirmed the writes of this connection. There are none, so it waits in vain where
 /// any are asked for. A timeout of 0 is none: then the reply never comes. Commands behind it are executed meanwhile.
 fn wait(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let replicas = number::parse_i64(arguments.at(1)).ok_or(CommandError::NotAnInteger)?;
-    let timeout = number::parse_i64(arguments.at(2))
-        .ok_or(CommandError::text("ERR timeout is not an integer or out of range"))?;
-    if timeout < 0 {
-        return Err(CommandError::text("ERR timeout is negative"));
-    }
+    let timeout = wait_timeout(arguments.at(2))?;
     // Inside a transaction nothing may wait.
     if replicas <= 0 || control.in_transaction {
         reply.integer(0);
         return Ok(());
     }
-    let timeout = match timeout {
-        0 => Duration::MAX,
-        milliseconds => Duration::from_millis(milliseconds as u64),
-    };
     let shown = ShownBlocked::new(control.services, &control.session.client);
     control.flow = Flow::Later(Box::pin(async move {
         let _shown = shown;

@@ -64,6 +64,9 @@ fn path(services: &Services) -> PathBuf {
 /// Says that the node is loading, where there is a file to load.
 pub fn prepare(services: &Services) {
     let path = path(services);
+    if services.settings.load().appendonly && services.cluster.is_none() {
+        return services.conditions.set_loading(true);
+    }
     if !path.exists() {
         return;
     }
@@ -73,7 +76,7 @@ pub fn prepare(services: &Services) {
     services.conditions.set_loading(true);
 }
 
-/// Loads the file, where there is one. The node says that it is loading until it has.
+/// Loads the file, where there is one.
 ///
 /// # Errors
 /// Where the file cannot be read as a whole: its name and what is wrong. Some of its keys are there then.
@@ -81,20 +84,14 @@ pub fn load(services: &Services) -> io::Result<()> {
     let path = path(services);
     let file = match File::open(&path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            services.conditions.set_loading(false);
-            return Ok(());
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => {
             return Err(io::Error::new(error.kind(), format!("{} cannot be opened: {error}", path.display())));
         }
     };
-    let now_ms = clock::unix_us() / 1000;
-    let options = Options { sets_positions: true, now_ms, threads: threads(), ..Options::default() };
-    let loaded = run(services, file, options).map_err(|error| {
+    let loaded = run(services, file, loading_options()).map_err(|error| {
         io::Error::new(io::ErrorKind::InvalidData, format!("{} was not loaded: {error}", path.display()))
     })?;
-    services.conditions.set_loading(false);
     if !loaded.functions.is_empty() {
         tracing::warn!("{} libraries of functions were left out: this server runs none yet", loaded.functions.len());
     }
@@ -116,18 +113,39 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// How a file is loaded beside nothing else.
+pub fn loading_options() -> Options {
+    Options { sets_positions: true, now_ms: clock::unix_us() / 1000, threads: threads(), ..Options::default() }
+}
+
+/// A load that is shown while it is under way.
+pub struct Load<'a> {
+    loads: &'a Loads,
+    pub progress: Arc<Progress>,
+}
+
+impl Load<'_> {
+    /// `total_bytes`: of what is loaded.
+    pub fn begin(loads: &Loads, total_bytes: u64) -> Load<'_> {
+        let progress = Arc::new(Progress::default());
+        let (began_at, began_us) = (clock::unix_us() / 1_000_000, clock::boot_us());
+        *loads.running.lock() = Some(Running { progress: Arc::clone(&progress), total_bytes, began_at, began_us });
+        Load { loads, progress }
+    }
+}
+
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        *self.loads.running.lock() = None;
+    }
+}
+
 fn run(services: &Services, file: File, options: Options) -> Result<Loaded, LoadError> {
-    let progress = Arc::new(Progress::default());
     let began_us = clock::boot_us();
     let loads = &services.snapshots.loads;
-    *loads.running.lock() = Some(Running {
-        progress: Arc::clone(&progress),
-        total_bytes: file.metadata().map_or(0, |metadata| metadata.len()),
-        began_at: clock::unix_us() / 1_000_000,
-        began_us,
-    });
-    let loaded = loading::load(&services.engine, file, options, &progress);
-    *loads.running.lock() = None;
+    let load = Load::begin(loads, file.metadata().map_or(0, |metadata| metadata.len()));
+    let loaded = loading::load(&services.engine, file, options, &load.progress);
+    drop(load);
     let loaded = loaded?;
     loads.keys.store(loaded.keys, Ordering::Relaxed);
     loads.expired.store(loaded.expired, Ordering::Relaxed);

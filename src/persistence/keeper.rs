@@ -1,0 +1,575 @@
+//! The thread that keeps the log on disk: it reads the log, writes it, syncs it as asked, and says how far it is kept.
+//!
+//! ```text
+//!   appendfsync   written               synced                            replies
+//!   always        as soon as asked      with each write, for all in it    leave when what they show is kept
+//!   everysec      within 10 ms          each second, and every 32 MB      leave at once
+//!   no            within 10 ms          when a segment ends               leave at once
+//! ```
+//! Where a write or a sync fails, changes are refused (-MISCONF) from then on, and what was not kept is written again to a
+//! new segment, once a second, until that works: then everything goes on, and nothing is lost. Replies that wait for it are
+//! replaced by errors after a while, for nobody can say whether what they tell of will be kept.
+//!
+//! The log is made shorter (BGREWRITEAOF, or when it has grown) by a snapshot: all is written that was before its moment, a
+//! segment begins there, and when the snapshot's file is whole the manifest names it and that segment; the files before
+//! them are removed.
+
+use super::disk::Disk;
+use super::journal::Journal;
+use super::manifest::{Manifest, Names};
+use super::saving::{self, Progress, Saved};
+use crate::engine::Engine;
+use crate::engine::log::{Chunk, LogOffset, Reader};
+use crate::engine::snapshot::Snapshot;
+use parking_lot::{Condvar, Mutex};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, oneshot, watch};
+
+/// What is written at once.
+const TAKEN_BYTES: usize = 4 * 1024 * 1024;
+/// How often it writes what nobody has asked it to write.
+const TURN: Duration = Duration::from_millis(10);
+/// `everysec`.
+const SYNC_PERIOD: Duration = Duration::from_secs(1);
+/// What is written and not synced stays in memory: no more than so much.
+const UNSYNCED_BYTES: u64 = 32 * 1024 * 1024;
+/// How often a disk that has failed is tried again.
+const RETRY_PERIOD: Duration = Duration::from_secs(1);
+/// Replies wait no longer for a disk that has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// When what was written is synced: the parameter `appendfsync`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fsync {
+    Always,
+    #[default]
+    EverySecond,
+    No,
+}
+
+/// When the log is made shorter by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// By how much it has grown since the last time; 0: never.
+    pub percentage: u64,
+    pub bytes_min: u64,
+}
+
+/// What INFO says about the log.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Bytes of the snapshot and the segments.
+    pub bytes: u64,
+    /// The same, when the log was last made shorter.
+    pub base_bytes: u64,
+    /// Bytes that are not known to be kept.
+    pub pending_bytes: u64,
+    /// Why the disk does not keep the log, where it does not.
+    pub failure: Option<String>,
+    /// Since when it has been made shorter, where it is.
+    pub rewriting_since: Option<Instant>,
+    /// It will be, when a snapshot that runs has ended.
+    pub is_rewriting_scheduled: bool,
+    pub last_rewriting: Option<Duration>,
+    pub last_rewriting_failed: bool,
+    pub rewritings: u64,
+    pub failed_in_a_row: u64,
+    /// Syncs so far, and how long the last took.
+    pub syncs: u64,
+    pub last_sync: Duration,
+    /// It can be read back.
+    has_begun: bool,
+}
+
+/// Why the log is not made shorter now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotRewritten {
+    /// It is being made shorter.
+    Runs,
+    /// It will be, when a snapshot that runs has ended.
+    Scheduled,
+    /// The disk does not keep the log.
+    Failed,
+}
+
+/// How a node's log is kept.
+pub struct Settings {
+    pub fsync: Fsync,
+    pub growth: Growth,
+    /// How snapshots are written.
+    pub saving: Box<dyn Fn() -> saving::Options + Send>,
+    /// Told why changes have to be refused, and when no more.
+    pub broken: Told,
+}
+
+/// Is told an error, or that there is none any more.
+pub type Told = Box<dyn Fn(Option<&str>) + Send>;
+
+/// The log of a node on disk. Its thread ends with it, when all is written and synced.
+#[derive(Debug)]
+pub struct Keeper {
+    orders: Sender<Order>,
+    bell: Arc<Notify>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    figures: Mutex<Figures>,
+    /// The figures have changed in a way that somebody may wait for.
+    changed: Condvar,
+    kept: watch::Sender<LogOffset>,
+    is_over: AtomicBool,
+}
+
+enum Order {
+    Fsync(Fsync),
+    Growth(Growth),
+    Rewrite(oneshot::Sender<Result<(), NotRewritten>>),
+    Schedule,
+    Rewritten { manifest: Manifest, saved: io::Result<Saved>, superfluous_bytes: u64 },
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("fsync", &self.fsync).field("growth", &self.growth).finish_non_exhaustive()
+    }
+}
+
+impl Keeper {
+    /// Keeps from here on what happens to the keys of the engine. The journal's segment has been begun, or goes on from what
+    /// was read; `manifest` is what the directory's says; where
+    /// `has_begun` says that there is none, the first thing that happens is that the log gets its beginning. `lock` is let go
+    /// of at the end.
+    #[expect(clippy::too_many_arguments, reason = "one caller, who has them all")]
+    pub(super) fn start(
+        engine: &Arc<Engine>,
+        disk: Arc<dyn Disk>,
+        names: Names,
+        journal: Journal,
+        reader: Reader,
+        manifest: Manifest,
+        settings: Settings,
+        has_begun: bool,
+        lock: std::fs::File,
+    ) -> io::Result<Keeper> {
+        let (orders, incoming) = channel();
+        let bell = engine.log.listen();
+        let kept = watch::channel(journal.kept()).0;
+        let figures = Mutex::new(Figures { has_begun, ..Figures::default() });
+        let shared = Arc::new(Shared { figures, changed: Condvar::new(), kept, is_over: AtomicBool::new(false) });
+        let now = Instant::now();
+        let mut thread = Thread {
+            _lock: lock,
+            engine: Arc::clone(engine),
+            disk,
+            names,
+            journal,
+            reader,
+            base_bytes: 0,
+            manifest,
+            settings,
+            orders: orders.clone(),
+            incoming,
+            bell: Arc::clone(&bell),
+            shared: Arc::clone(&shared),
+            last_sync: now,
+            failed_since: None,
+            retry_at: now,
+            is_rewriting: false,
+            is_scheduled: !has_begun,
+            rewriting: Arc::default(),
+            rewritten_bytes: 0,
+        };
+        thread.base_bytes = thread.length_of_base();
+        thread.rewritten_bytes = thread.base_bytes + thread.journal.bytes();
+        thread.apply_fsync();
+        let thread = std::thread::Builder::new().name("log-keeper".into()).spawn(move || thread.run())?;
+        Ok(Keeper { orders, bell, shared, thread: Some(thread) })
+    }
+
+    /// Syncs as told from here on.
+    pub fn set_fsync(&self, fsync: Fsync) {
+        self.order(Order::Fsync(fsync));
+    }
+
+    pub fn set_growth(&self, growth: Growth) {
+        self.order(Order::Growth(growth));
+    }
+
+    /// Makes the log shorter (BGREWRITEAOF). Answers when that has begun.
+    pub fn rewrite(&self) -> oneshot::Receiver<Result<(), NotRewritten>> {
+        let (sender, receiver) = oneshot::channel();
+        self.order(Order::Rewrite(sender));
+        receiver
+    }
+
+    /// Makes the log shorter as soon as that can be.
+    pub fn schedule(&self) {
+        self.order(Order::Schedule);
+    }
+
+    /// Waits until the log has a beginning: what is written to it before cannot be read back.
+    ///
+    /// # Errors
+    /// Where that cannot be written.
+    pub fn until_begun(&self) -> io::Result<()> {
+        let mut figures = self.shared.figures.lock();
+        while !figures.has_begun {
+            if figures.last_rewriting_failed || figures.failure.is_some() {
+                return Err(io::Error::other("the log's beginning cannot be written"));
+            }
+            self.shared.changed.wait(&mut figures);
+        }
+        Ok(())
+    }
+
+    pub fn figures(&self) -> Figures {
+        self.shared.figures.lock().clone()
+    }
+
+    /// How far the log is kept: changes whenever it is kept further.
+    pub fn kept(&self) -> watch::Receiver<LogOffset> {
+        self.shared.kept.subscribe()
+    }
+
+    fn order(&self, order: Order) {
+        // A thread that has ended keeps nothing, and has said so.
+        let _ = self.orders.send(order);
+        self.bell.notify_one();
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        self.bell.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Thread {
+    engine: Arc<Engine>,
+    disk: Arc<dyn Disk>,
+    names: Names,
+    journal: Journal,
+    reader: Reader,
+    manifest: Manifest,
+    /// Bytes of the snapshot that the log begins with.
+    base_bytes: u64,
+    settings: Settings,
+    orders: Sender<Order>,
+    incoming: Receiver<Order>,
+    bell: Arc<Notify>,
+    shared: Arc<Shared>,
+    last_sync: Instant,
+    failed_since: Option<Instant>,
+    retry_at: Instant,
+    is_rewriting: bool,
+    is_scheduled: bool,
+    /// How far the last one is.
+    rewriting: Arc<Progress>,
+    /// Bytes of the log when it was last made shorter.
+    rewritten_bytes: u64,
+    /// Keeps others out of the directory.
+    _lock: std::fs::File,
+}
+
+impl Thread {
+    fn run(mut self) {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else {
+            return self.failed(&io::Error::other("the thread that keeps the log cannot run"));
+        };
+        loop {
+            let _ = runtime.block_on(async { tokio::time::timeout(TURN, self.bell.notified()).await });
+            let is_over = self.shared.is_over.load(Ordering::SeqCst);
+            while let Ok(order) = self.incoming.try_recv() {
+                self.follow(order);
+            }
+            match self.failed_since {
+                None => self.turn(is_over),
+                Some(since) => self.try_again(since),
+            }
+            if self.failed_since.is_none() && !is_over {
+                self.rewrite_if_grown();
+            }
+            self.show();
+            if is_over {
+                return self.end();
+            }
+        }
+    }
+
+    /// Nobody keeps the log from here on: nobody waits for it either.
+    fn end(&mut self) {
+        self.rewriting.is_given_up.store(true, Ordering::Relaxed);
+        if self.failed_since.is_some() {
+            let bytes = self.journal.pending_bytes();
+            tracing::error!("{bytes} bytes of the log could not be written: what they tell of is lost");
+        }
+        self.engine.set_gated(false);
+        self.engine.log.gates.recover();
+        (self.settings.broken)(None);
+    }
+
+    /// Writes and syncs what there is.
+    fn turn(&mut self, is_over: bool) {
+        loop {
+            let taken = match self.reader.take(TAKEN_BYTES) {
+                Ok(taken) => taken,
+                Err(lost) => return self.failed(&io::Error::other(lost)),
+            };
+            let is_done = taken.is_empty();
+            self.journal.take(taken);
+            let is_due = match self.settings.fsync {
+                _ if is_over => is_done,
+                Fsync::Always => true,
+                Fsync::EverySecond => {
+                    self.last_sync.elapsed() >= SYNC_PERIOD || self.journal.pending_bytes() >= UNSYNCED_BYTES
+                }
+                Fsync::No => false,
+            };
+            let written = self.journal.write().and_then(|()| if is_due { self.sync() } else { Ok(()) });
+            if let Err(error) = written {
+                return self.failed(&error);
+            }
+            if self.settings.fsync == Fsync::No && !is_over {
+                self.journal.believe();
+            }
+            self.pass();
+            if is_done {
+                return;
+            }
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.last_sync = Instant::now();
+        if self.journal.pending_bytes() == 0 {
+            return Ok(());
+        }
+        self.journal.sync()?;
+        let mut figures = self.shared.figures.lock();
+        figures.syncs += 1;
+        figures.last_sync = self.last_sync.elapsed();
+        Ok(())
+    }
+
+    /// Says how far the log is kept.
+    fn pass(&self) {
+        let kept = self.journal.kept();
+        if self.engine.log.gates.watermark() < kept {
+            self.engine.log.gates.pass(kept);
+        }
+        self.shared.kept.send_if_modified(|before| std::mem::replace(before, kept) != kept);
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        tracing::error!("The log cannot be kept on disk, changes are refused until it can: {error}");
+        let now = Instant::now();
+        self.failed_since = Some(now);
+        self.retry_at = now + RETRY_PERIOD;
+        self.shared.figures.lock().failure = Some(error.to_string());
+        self.shared.changed.notify_all();
+        (self.settings.broken)(Some(&error.to_string()));
+    }
+
+    fn try_again(&mut self, since: Instant) {
+        let now = Instant::now();
+        if now < self.retry_at {
+            return;
+        }
+        self.retry_at = now + RETRY_PERIOD;
+        match self.journal.resume() {
+            Ok(_) => {
+                tracing::warn!("The log is kept on disk again, after {} s; nothing is lost", since.elapsed().as_secs());
+                self.failed_since = None;
+                self.engine.log.gates.recover();
+                self.pass();
+                self.shared.figures.lock().failure = None;
+                (self.settings.broken)(None);
+            }
+            Err(error) if since.elapsed() >= PATIENCE => self.engine.log.gates.fail(&error.to_string()),
+            Err(error) => tracing::debug!("The log can still not be kept: {error}"),
+        }
+    }
+
+    fn follow(&mut self, order: Order) {
+        match order {
+            Order::Fsync(fsync) => {
+                self.settings.fsync = fsync;
+                self.apply_fsync();
+            }
+            Order::Growth(growth) => self.settings.growth = growth,
+            Order::Rewrite(answer) => {
+                let outcome = self.rewrite();
+                if outcome == Err(NotRewritten::Scheduled) {
+                    self.is_scheduled = true;
+                }
+                // Who has asked may have gone.
+                let _ = answer.send(outcome);
+            }
+            Order::Schedule => self.is_scheduled = true,
+            Order::Rewritten { manifest, saved, superfluous_bytes } => {
+                self.rewritten(manifest, saved, superfluous_bytes)
+            }
+        }
+    }
+
+    fn apply_fsync(&mut self) {
+        if self.settings.fsync != Fsync::Always {
+            return self.engine.set_gated(false);
+        }
+        // What comes from here on waits; what was said before was said without waiting.
+        self.engine.set_gated(true);
+    }
+
+    fn rewrite_if_grown(&mut self) {
+        let Growth { percentage, bytes_min } = self.settings.growth;
+        let bytes = self.base_bytes + self.journal.bytes();
+        let grown = bytes.saturating_sub(self.rewritten_bytes) as u128 * 100;
+        let has_grown = percentage > 0
+            && bytes >= bytes_min
+            && grown >= u128::from(percentage) * u128::from(self.rewritten_bytes.max(1));
+        if self.is_rewriting || !self.is_scheduled && !has_grown {
+            return;
+        }
+        if !self.is_scheduled {
+            tracing::info!("The log has grown to {bytes} bytes: it is made shorter");
+        }
+        if self.rewrite() == Ok(()) {
+            self.is_scheduled = false;
+        }
+    }
+
+    /// Begins to make the log shorter: all before the snapshot's moment is in segments that will be superfluous then.
+    fn rewrite(&mut self) -> Result<(), NotRewritten> {
+        if self.is_rewriting {
+            return Err(NotRewritten::Runs);
+        }
+        if self.failed_since.is_some() {
+            return Err(NotRewritten::Failed);
+        }
+        let snapshot = self.engine.begin_snapshot().map_err(|_| NotRewritten::Scheduled)?;
+        let begun = self.begin_segment_at(snapshot.offset()).and_then(|first| self.save(first, snapshot));
+        if let Err(error) = begun {
+            self.failed(&error);
+            return Err(NotRewritten::Failed);
+        }
+        Ok(())
+    }
+
+    /// What the log had before this moment is in segments before the one that begins now.
+    fn begin_segment_at(&mut self, moment: LogOffset) -> io::Result<u32> {
+        let mut behind: Vec<Arc<Chunk>> = Vec::new();
+        while self.journal.taken() < moment && behind.is_empty() {
+            let taken = self.reader.take(TAKEN_BYTES).map_err(io::Error::other)?;
+            for chunk in taken {
+                // A chunk begins where a snapshot does.
+                if chunk.start() < moment { self.journal.take([chunk]) } else { behind.push(chunk) }
+            }
+        }
+        let first = self.journal.begin_segment();
+        self.journal.take(behind);
+        first
+    }
+
+    fn save(&mut self, first: u32, mut snapshot: Snapshot) -> io::Result<()> {
+        let manifest = Manifest { base: self.next_base()?, first };
+        let superfluous_bytes = self.journal.finished_bytes();
+        let (engine, disk, orders) = (Arc::clone(&self.engine), Arc::clone(&self.disk), self.orders.clone());
+        let (name, bell) = (self.names.base(manifest.base), Arc::clone(&self.bell));
+        let progress = Arc::new(Progress::default());
+        self.rewriting = Arc::clone(&progress);
+        let options = saving::Options { is_base: true, ..(self.settings.saving)() };
+        let save = move || {
+            let saved = saving::save(&engine, &mut snapshot, &*disk, &name, &options, &progress);
+            drop(snapshot);
+            let _ = orders.send(Order::Rewritten { manifest, saved, superfluous_bytes });
+            bell.notify_one();
+        };
+        std::thread::Builder::new().name("log-rewriter".into()).spawn(save)?;
+        self.is_rewriting = true;
+        let mut figures = self.shared.figures.lock();
+        figures.rewriting_since = Some(Instant::now());
+        Ok(())
+    }
+
+    fn next_base(&self) -> io::Result<u32> {
+        let there = self.disk.names()?.iter().filter_map(|name| self.names.base_number(name)).max();
+        Ok(there.unwrap_or(0).max(self.manifest.base) + 1)
+    }
+
+    /// The snapshot's file is whole, or will never be.
+    fn rewritten(&mut self, manifest: Manifest, saved: io::Result<Saved>, superfluous_bytes: u64) {
+        self.is_rewriting = false;
+        let outcome = saved.and_then(|saved| {
+            manifest.write(&*self.disk, &self.names)?;
+            Ok(saved)
+        });
+        let mut figures = self.shared.figures.lock();
+        figures.last_rewriting = figures.rewriting_since.take().map(|since| since.elapsed());
+        figures.last_rewriting_failed = outcome.is_err();
+        match outcome {
+            Ok(saved) => {
+                figures.rewritings += 1;
+                figures.failed_in_a_row = 0;
+                figures.has_begun = true;
+                drop(figures);
+                tracing::info!("The log was made shorter: it begins with {} keys in {} bytes", saved.keys, saved.bytes);
+                self.manifest = manifest;
+                self.base_bytes = saved.bytes;
+                self.journal.forget(superfluous_bytes);
+                self.rewritten_bytes = self.base_bytes + self.journal.bytes();
+                clean(&*self.disk, &self.names, manifest);
+            }
+            Err(error) => {
+                figures.failed_in_a_row += 1;
+                drop(figures);
+                // The log is as long as before, and as good. It is not tried again before it has grown as much once more.
+                self.rewritten_bytes = self.base_bytes + self.journal.bytes();
+                tracing::error!("The log could not be made shorter, and stays as it is: {error}");
+            }
+        }
+        self.shared.changed.notify_all();
+    }
+
+    fn length_of_base(&self) -> u64 {
+        let length = self.disk.open(&self.names.base(self.manifest.base)).and_then(|file| file.length());
+        length.unwrap_or(0)
+    }
+
+    fn show(&self) {
+        let mut figures = self.shared.figures.lock();
+        figures.bytes = self.base_bytes + self.journal.bytes();
+        figures.base_bytes = self.rewritten_bytes;
+        figures.pending_bytes = self.engine.log.end().0 - self.journal.kept().0;
+        figures.is_rewriting_scheduled = self.is_scheduled;
+    }
+}
+
+/// Removes files of the log that its manifest has no use for: what a rewriting has made superfluous, or has left half done.
+pub fn clean(disk: &dyn Disk, names: &Names, manifest: Manifest) {
+    let is_superfluous = |name: &String| {
+        names.base_number(name).is_some_and(|number| number != manifest.base)
+            || names.segment_number(name).is_some_and(|number| number < manifest.first)
+            || name.starts_with("temp-")
+    };
+    // A file that stays is in nobody's way, but for its bytes: the next time takes it along.
+    let removed =
+        disk.names().map(|list| list.iter().filter(|name| is_superfluous(name)).try_for_each(|name| disk.remove(name)));
+    if let Err(error) = removed.flatten() {
+        tracing::warn!("A file of the log that is of no use any more could not be removed: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

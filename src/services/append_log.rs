@@ -1,0 +1,166 @@
+//! The node's log on disk, where it has one: begun and ended with the parameter `appendonly`, and asked while it runs.
+
+use super::{REDIS_VERSION, Services};
+use crate::base::clock;
+use crate::config::Config;
+use crate::engine::log::LogOffset;
+use crate::persistence::directory::{LogDirectory, Recovered};
+use crate::persistence::keeper::{Figures, Fsync, Growth, Keeper, NotRewritten, Settings};
+use crate::persistence::saving;
+use crate::persistence::segment::Owner;
+use parking_lot::Mutex;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{oneshot, watch};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct AppendLog {
+    keeper: Mutex<Option<Keeper>>,
+    /// The node has what it came back with: from here on the log follows the parameters.
+    has_begun: AtomicBool,
+}
+
+impl AppendLog {
+    /// `None`: there is no log.
+    pub fn figures(&self) -> Option<Figures> {
+        self.keeper.lock().as_ref().map(Keeper::figures)
+    }
+
+    /// How far it is kept, whenever that changes; `None`: there is no log.
+    pub fn kept(&self) -> Option<watch::Receiver<LogOffset>> {
+        self.keeper.lock().as_ref().map(Keeper::kept)
+    }
+
+    /// Makes it shorter, and answers when that has begun; `None`: there is no log.
+    pub fn rewrite(&self) -> Option<oneshot::Receiver<Result<(), NotRewritten>>> {
+        self.keeper.lock().as_ref().map(Keeper::rewrite)
+    }
+
+    /// Makes it shorter as soon as that can be; false: there is no log.
+    pub fn schedule(&self) -> bool {
+        self.keeper.lock().as_ref().map(Keeper::schedule).is_some()
+    }
+
+    /// Writes and syncs what there is, and ends it: before the node does.
+    pub fn end(&self) {
+        drop(self.keeper.lock().take());
+    }
+}
+
+/// Makes the keys that the node had: of its log where it keeps one, or else of its snapshot. It says that it is loading until
+/// then.
+///
+/// # Errors
+/// Where what is there cannot be used: its name and what is wrong. Some of its keys are there then.
+pub fn restore(services: &Arc<Services>) -> io::Result<()> {
+    let config = services.settings.load_full();
+    if config.appendonly && services.cluster.is_none() {
+        restore_log(services, &config)?;
+    } else {
+        super::snapshots::load(services)?;
+    }
+    services.conditions.set_loading(false);
+    begin(services);
+    Ok(())
+}
+
+fn restore_log(services: &Arc<Services>, config: &Config) -> io::Result<()> {
+    let directory = open(config)?;
+    let began_us = clock::boot_us();
+    let options = super::snapshots::loading_options();
+    let load = super::snapshots::Load::begin(&services.snapshots.loads, directory.bytes()?);
+    let recovered = directory
+        .recover(&services.engine, config.aof_load_truncated, options, &load.progress)
+        .map_err(|broken| io::Error::new(io::ErrorKind::InvalidData, broken.to_string()))?;
+    drop(load);
+    match &recovered {
+        Some(Recovered { base, found }) => {
+            let seconds = clock::boot_us().saturating_sub(began_us) as f64 / 1e6;
+            let (keys, groups) = (base.keys, found.groups);
+            tracing::info!("DB loaded from append only file: {seconds:.3} seconds ({keys} keys, {groups} changes)");
+        }
+        // A log that begins now begins with what was saved before.
+        None => super::snapshots::load(services)?,
+    }
+    let found = recovered.as_ref().map(|recovered| &recovered.found);
+    let keeper = directory.keep(&services.engine, found, settings(services, config))?;
+    // Nothing of it is kept before it has a beginning: nobody may be told that it is.
+    keeper.until_begun()?;
+    *services.append_log.keeper.lock() = Some(keeper);
+    Ok(())
+}
+
+fn open(config: &Config) -> io::Result<LogDirectory> {
+    let path = Path::new(&config.dir).join(&config.appenddirname);
+    LogDirectory::open(&path, &config.appendfilename, Owner::default())
+}
+
+/// The node has what it came back with.
+pub fn begin(services: &Services) {
+    services.append_log.has_begun.store(true, Ordering::SeqCst);
+}
+
+/// Takes over what the configuration says.
+///
+/// # Errors
+/// Where the log cannot be begun: then there is none, as before.
+pub fn configure(services: &Arc<Services>, config: &Config) -> io::Result<()> {
+    let log = &services.append_log;
+    if !log.has_begun.load(Ordering::SeqCst) {
+        return Ok(());
+    }
+    if config.appendonly && services.cluster.is_some() {
+        return Err(io::Error::other("nodes of a cluster keep no log yet"));
+    }
+    let mut keeper = log.keeper.lock();
+    match (&*keeper, config.appendonly) {
+        (None, true) => *keeper = Some(open(config)?.keep(&services.engine, None, settings(services, config))?),
+        (Some(_), false) => *keeper = None,
+        (Some(keeper), true) => {
+            keeper.set_fsync(fsync(config));
+            keeper.set_growth(growth(config));
+        }
+        (None, false) => {}
+    }
+    Ok(())
+}
+
+fn fsync(config: &Config) -> Fsync {
+    match config.appendfsync.as_str() {
+        "always" => Fsync::Always,
+        "no" => Fsync::No,
+        _ => Fsync::EverySecond,
+    }
+}
+
+fn growth(config: &Config) -> Growth {
+    Growth { percentage: config.auto_aof_rewrite_percentage, bytes_min: config.auto_aof_rewrite_min_size }
+}
+
+fn settings(services: &Arc<Services>, config: &Config) -> Settings {
+    let (of_saving, of_condition) = (Arc::downgrade(services), Arc::downgrade(services));
+    let saving = move || of_saving.upgrade().map(|services| saving_options(&services)).unwrap_or_default();
+    let broken = move |error: Option<&str>| {
+        if let Some(services) = of_condition.upgrade() {
+            services.conditions.set_log_broken(error.map(str::to_owned));
+        }
+    };
+    Settings { fsync: fsync(config), growth: growth(config), saving: Box::new(saving), broken: Box::new(broken) }
+}
+
+/// How the snapshots are written that a log begins with.
+fn saving_options(services: &Services) -> saving::Options {
+    let config = services.settings.load();
+    saving::Options {
+        redis_version: REDIS_VERSION,
+        used_memory: super::memory::counted_bytes(services),
+        is_base: true,
+        with_checksum: config.rdbchecksum,
+        with_idle: config.maxmemory_policy.ends_with("lru"),
+        syncs_often: config.aof_rewrite_incremental_fsync,
+        ..saving::Options::default()
+    }
+}
