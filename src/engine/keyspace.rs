@@ -203,6 +203,14 @@ impl<'e> Keyspace<'e> {
         self.hint = Some(Hint { address: key.as_ptr().addr(), length: key.len(), place });
     }
 
+    /// The same for a key that several steps in a row work on, computed here; for those steps only.
+    pub fn hinted<R>(&mut self, key: &[u8], steps: impl FnOnce(&mut Self) -> R) -> R {
+        self.hint(key, Slot::of_key(key), table_hash(key));
+        let result = steps(self);
+        self.hint = None;
+        result
+    }
+
     pub(super) fn place_in(&self, slot: Slot, hash: u64) -> Place {
         let placement = self.engine.placement();
         Place { shard: placement.shard(slot), slot_in_shard: placement.slot_in_shard(slot), slot, hash }
@@ -293,7 +301,11 @@ impl<'e> Keyspace<'e> {
     /// The entry of a key, expired ones removed. Counts a hit or a miss and winds the access clock.
     #[inline]
     pub fn read(&mut self, key: &[u8]) -> Option<&Entry> {
-        let place = self.place(key);
+        self.read_at(self.place(key), key)
+    }
+
+    #[inline]
+    fn read_at(&mut self, place: Place, key: &[u8]) -> Option<&Entry> {
         let Some(at) = self.find(place, key) else { return self.missed(place, key) };
         let (database, engine) = (self.database, self.engine);
         let moment = engine.access.load().keeping(self.keeps_access);
@@ -314,17 +326,19 @@ impl<'e> Keyspace<'e> {
     }
 
     /// The entries of several keys at the same time, each read as by [`Keyspace::read`].
-    pub fn read_all<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]> + Clone) -> SmallVec<[Option<&Entry>; 4]> {
-        for key in keys.clone() {
-            self.read(key);
+    pub fn read_all<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) -> SmallVec<[Option<&Entry>; 4]> {
+        let places: SmallVec<[(Place, &[u8]); 4]> = keys.map(|key| (self.place(key), key)).collect();
+        for (place, key) in &places {
+            self.read_at(*place, key);
         }
-        keys.map(|key| {
-            let place = self.place(key);
-            let table = self.locks.shard_ref(place.shard).table(self.database, place.slot_in_shard)?;
-            let entry = table.entries.get(table.entries.find_index(place.hash, |entry| entry.key() == key)?)?;
-            Some(entry).filter(|entry| !entry.is_expired(self.now_ms))
-        })
-        .collect()
+        places
+            .into_iter()
+            .map(|(place, key)| {
+                let table = self.locks.shard_ref(place.shard).table(self.database, place.slot_in_shard)?;
+                let entry = table.entries.get(table.entries.find_index(place.hash, |entry| entry.key() == key)?)?;
+                Some(entry).filter(|entry| !entry.is_expired(self.now_ms))
+            })
+            .collect()
     }
 
     /// The entry of a key, for a command that asks about it and does not read its content: counted as hit or miss, but

@@ -49,6 +49,12 @@ impl<'a> Needle<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(Encoded::of_bytes(bytes))
     }
+
+    /// The stored form of an element of another packed sequence.
+    #[inline]
+    pub fn of(element: Element<'a>) -> Self {
+        Self(Encoded::of(element))
+    }
 }
 
 impl<const BACKWARD: bool> Packed<BACKWARD> {
@@ -113,7 +119,14 @@ impl<const BACKWARD: bool> Packed<BACKWARD> {
     /// Offset of the next element, or `end`.
     #[inline]
     pub fn next(&self, offset: usize) -> usize {
-        offset + full_size::<BACKWARD>(size(&self.buffer[offset..]))
+        behind::<BACKWARD>(&self.buffer, offset)
+    }
+
+    /// The element at an offset, and the offset of the next one, or `end`.
+    #[inline]
+    pub fn read(&self, offset: usize) -> (Element<'_>, usize) {
+        let (element, size) = decode(&self.buffer[offset..]);
+        (element, offset + full_size::<BACKWARD>(size))
     }
 
     /// Offset of the element that stands `count` behind the one at `offset`, or `end`.
@@ -143,12 +156,21 @@ impl<const BACKWARD: bool> Packed<BACKWARD> {
     /// Offset of the first element equal to `needle`, looking at every `stride`-th from `offset` on.
     #[inline]
     pub fn find(&self, mut offset: usize, needle: &Needle<'_>, stride: usize) -> Option<usize> {
-        let first = needle.0.header[0];
-        while offset < self.end() {
-            if self.buffer[offset] == first && self.equals(offset, needle) {
+        let stored = &self.buffer[..self.used as usize];
+        let encoded = &needle.0;
+        let (first, last) = (encoded.header[0], encoded.size() - 1);
+        // Members of one collection often have the same length and beginning: the last byte tells most of them apart.
+        let last_byte = encoded.payload.last().or(encoded.header().last()).copied();
+        while let Some(&byte) = stored.get(offset) {
+            if byte == first && stored.get(offset + last).copied() == last_byte && self.equals(offset, needle) {
                 return Some(offset);
             }
-            offset = self.skip(offset, stride);
+            offset = behind::<BACKWARD>(stored, offset);
+            for _ in 1..stride {
+                if offset < stored.len() {
+                    offset = behind::<BACKWARD>(stored, offset);
+                }
+            }
         }
         None
     }
@@ -416,6 +438,17 @@ impl<'a> Encoded<'a> {
     }
 }
 
+/// Offset behind the element at an offset, and behind its length.
+#[inline(always)]
+fn behind<const BACKWARD: bool>(stored: &[u8], offset: usize) -> usize {
+    let first = stored[offset];
+    if first < STRING_MEDIUM {
+        // One byte, and those of a short string: all of it in one, and so is the length behind it.
+        return offset + 1 + usize::from(first.max(STRING_SHORT) - STRING_SHORT) + usize::from(BACKWARD);
+    }
+    offset + full_size::<BACKWARD>(size(&stored[offset..]))
+}
+
 /// Bytes of the element that starts here, without the length behind it.
 #[inline]
 fn size(stored: &[u8]) -> usize {
@@ -435,19 +468,32 @@ fn size(stored: &[u8]) -> usize {
 #[inline]
 fn decode(stored: &[u8]) -> (Element<'_>, usize) {
     let first = stored[0];
+    if first < STRING_SHORT {
+        return (Element::Integer(i64::from(first)), 1);
+    }
+    if first < STRING_MEDIUM {
+        let size = 1 + usize::from(first - STRING_SHORT);
+        return (Element::Bytes(&stored[1..size]), size);
+    }
     let size = size(stored);
     let element = match first {
-        0..STRING_SHORT => Element::Integer(i64::from(first)),
-        STRING_SHORT..STRING_MEDIUM => Element::Bytes(&stored[1..size]),
         STRING_MEDIUM..INTEGER_13 => Element::Bytes(&stored[2..size]),
         INTEGER_13..INTEGER_BYTES => {
             let bits = u16::from(first - INTEGER_13) << 8 | u16::from(stored[1]);
             Element::Integer(i64::from((bits << 3) as i16 >> 3))
         }
         INTEGER_BYTES..DOUBLE => {
-            let mut bytes = [0; 8];
-            bytes[9 - size..].copy_from_slice(&stored[1..size]);
-            Element::Integer(i64::from_le_bytes(bytes) >> (8 * (9 - size)))
+            let unused = 8 * (9 - size);
+            // Eight bytes at once, unless the sequence ends before.
+            let word = stored[1..].first_chunk().map_or_else(
+                || {
+                    let mut bytes = [0; 8];
+                    bytes[..size - 1].copy_from_slice(&stored[1..size]);
+                    u64::from_le_bytes(bytes)
+                },
+                |bytes| u64::from_le_bytes(*bytes),
+            );
+            Element::Integer((word << unused) as i64 >> unused)
         }
         DOUBLE => Element::Bytes(&stored[1..size]),
         _ => Element::Bytes(&stored[5..size]),

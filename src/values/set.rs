@@ -10,6 +10,10 @@ use super::limits::Limits;
 use super::packed::{self, Needle, Packed, size_class};
 use super::sampling;
 use super::segments::Segments;
+use common::Common;
+use smallvec::SmallVec;
+
+mod common;
 
 /// A Redis set.
 #[derive(Debug, Default, Clone)]
@@ -122,6 +126,7 @@ impl Set {
     pub fn contains_element(&self, member: Element<'_>) -> bool {
         match (&self.shape, member) {
             (Shape::Integers(integers), Element::Integer(integer)) => integers.contains(integer),
+            (Shape::Packed(packed), Element::Integer(_)) => packed.find(0, &Needle::of(member), 1).is_some(),
             _ => self.contains(member.bytes(&mut Digits::new())),
         }
     }
@@ -265,7 +270,9 @@ impl Set {
     fn become_table(&mut self) {
         let mut table = Box::<Table>::default();
         for member in self.iter() {
-            table.insert_unique(member.bytes(&mut Digits::new()));
+            let mut digits = Digits::new();
+            let member = member.bytes(&mut digits);
+            table.insert_unique(table_hash(member), member);
         }
         self.shape = Shape::Table(table);
     }
@@ -274,11 +281,25 @@ impl Set {
 /// Visits what is in `first` and in all of `others` (SINTER), at most `count` members.
 pub fn intersection<'a>(first: &'a Set, others: &[&'a Set], count: usize, visit: impl FnMut(Element<'a>)) {
     // Each lookup may end the check of a member: walk the smallest set, ask the small ones first.
-    let mut sets: Vec<&Set> = others.iter().copied().chain([first]).collect();
+    let mut sets: SmallVec<[&Set; 8]> = others.iter().copied().chain([first]).collect();
     sets.sort_by_key(|set| set.len());
-    if let Some((smallest, larger)) = sets.split_first() {
-        let common = smallest.iter().filter(|member| larger.iter().all(|set| set.contains_element(*member)));
-        common.take(count).for_each(visit);
+    let Some((smallest, larger)) = sets.split_first() else { return };
+    // Those that are packed are the first of the larger ones: tables have more members, unless limits have changed.
+    let packed = larger.iter().take_while(|set| matches!(set.shape, Shape::Packed(_))).count();
+    let is_in = |sets: &[&Set], member: Element<'a>| sets.iter().all(|set| set.contains_element(member));
+    if packed == 0 || matches!(smallest.shape, Shape::Table(_)) || !Common::suits(smallest.len()) {
+        return smallest.iter().filter(|member| is_in(larger, *member)).take(count).for_each(visit);
+    }
+    let (packed, others) = larger.split_at(packed);
+    let mut members = Common::new(smallest.iter());
+    for (index, set) in packed.iter().enumerate() {
+        let found = members.among(set.iter());
+        let left =
+            members.into_members().into_iter().zip(found).filter_map(|(member, is_found)| is_found.then_some(member));
+        if index + 1 == packed.len() {
+            return left.filter(|member| is_in(others, *member)).take(count).for_each(visit);
+        }
+        members = Common::new(left);
     }
 }
 
@@ -314,16 +335,17 @@ impl Table {
     }
 
     fn add(&mut self, member: &[u8]) -> bool {
-        let absent = !self.contains(member);
+        let hash = table_hash(member);
+        let absent = self.members.find(hash, |it| **it == *member).is_none();
         if absent {
-            self.insert_unique(member);
+            self.insert_unique(hash, member);
         }
         absent
     }
 
-    fn insert_unique(&mut self, member: &[u8]) {
+    fn insert_unique(&mut self, hash: u64, member: &[u8]) {
         self.bytes += size_class(member.len());
-        self.members.insert_unique(table_hash(member), member.into(), |it| table_hash(it));
+        self.members.insert_unique(hash, member.into(), |it| table_hash(it));
     }
 }
 

@@ -49,7 +49,7 @@ impl<'a> Operands<'a> {
     /// what the keys hold.
     fn read<'k>(
         keyspace: &'a mut Keyspace<'_>,
-        keys: impl Iterator<Item = &'k [u8]> + Clone,
+        keys: impl Iterator<Item = &'k [u8]>,
     ) -> Result<Operands<'a>, CommandError> {
         let set_of = |entry: &'a Entry| match entry.as_value() {
             Some(Value::Set(set)) => Ok(set),
