@@ -4,6 +4,7 @@
 //! exactly. A coarser grid has fewer bits, and each of its cells is a run of scores: a search picks a grid whose cells are
 //! about as large as what it looks for, and looks at the cell of its centre and the eight around it.
 
+use smallvec::SmallVec;
 use std::f64::consts::PI;
 
 /// What longitudes are between, in degrees.
@@ -29,6 +30,15 @@ pub struct Point {
 pub enum Shape {
     Circle { radius: f64 },
     Box { width: f64, height: f64 },
+}
+
+/// A shape around a centre, with what all distances from there have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Around {
+    shape: Shape,
+    center: Point,
+    /// Of the latitude.
+    cosine: f64,
 }
 
 /// A cell of the grid with 2^`bits` columns and rows.
@@ -84,6 +94,12 @@ impl Point {
 
     /// Metres to another place, on a sphere (GEODIST).
     pub fn distance(&self, other: &Point) -> f64 {
+        self.distance_along((self.latitude * DEGREE).cos(), other)
+    }
+
+    /// The same, where the cosine of this latitude is known.
+    #[inline]
+    fn distance_along(&self, cosine: f64, other: &Point) -> f64 {
         let across = ((other.longitude * DEGREE - self.longitude * DEGREE) / 2.0).sin();
         if across == 0.0 {
             return self.distance_north(other);
@@ -91,7 +107,7 @@ impl Point {
         let (south, north) = (self.latitude * DEGREE, other.latitude * DEGREE);
         let along = ((north - south) / 2.0).sin();
         // The order in which Redis multiplies: STOREDIST shows all digits.
-        let haversine = along * along + south.cos() * north.cos() * across * across;
+        let haversine = along * along + cosine * north.cos() * across * across;
         2.0 * RADIUS_M * haversine.sqrt().asin()
     }
 
@@ -101,26 +117,38 @@ impl Point {
     }
 }
 
-impl Shape {
-    /// The distance of a place from the centre, where it is within the shape around it.
-    pub fn distance_within(&self, center: &Point, place: &Point) -> Option<f64> {
-        match *self {
+impl Around {
+    pub fn new(shape: Shape, center: Point) -> Around {
+        Around { shape, center, cosine: (center.latitude * DEGREE).cos() }
+    }
+
+    /// The distance of a place from the centre, where it is within.
+    #[inline]
+    pub fn distance(&self, place: &Point) -> Option<f64> {
+        match self.shape {
             Shape::Circle { radius } => {
-                let distance = center.distance(place);
+                // Nothing is nearer than its parallel. A thousandth more than is needed for what rounding may do.
+                if self.center.distance_north(place) > radius * 1.001 + 1.0 {
+                    return None;
+                }
+                let distance = self.center.distance_along(self.cosine, place);
                 // What is no number is within, as in Redis.
                 if distance > radius { None } else { Some(distance) }
             }
             Shape::Box { width, height } => {
-                let beside = Point { longitude: center.longitude, latitude: place.latitude };
-                let is_outside = place.distance_north(center) > height / 2.0 || place.distance(&beside) > width / 2.0;
-                if is_outside { None } else { Some(center.distance(place)) }
+                let beside = Point { longitude: self.center.longitude, latitude: place.latitude };
+                let is_outside =
+                    place.distance_north(&self.center) > height / 2.0 || place.distance(&beside) > width / 2.0;
+                if is_outside { None } else { Some(self.center.distance_along(self.cosine, place)) }
             }
         }
     }
+}
 
+impl Shape {
     /// The scores of all places that may be within the shape: runs, from the first score to the one behind the last, in the
     /// order in which Redis looks at them.
-    pub fn scores(&self, center: &Point) -> Vec<(f64, f64)> {
+    pub fn scores(&self, center: &Point) -> SmallVec<[(f64, f64); 9]> {
         let bounds = self.edges(center);
         let mut bits = self.bits(center.latitude);
         let mut cell = Cell::of(center, bits, LATITUDE_MAX);
@@ -128,7 +156,7 @@ impl Shape {
             bits -= 1;
             cell = Cell::of(center, bits, LATITUDE_MAX);
         }
-        let mut cells: Vec<Cell> = Vec::with_capacity(9);
+        let mut cells: SmallVec<[Cell; 9]> = SmallVec::new();
         for (east, north) in [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1)] {
             let neighbor = cell.moved(east, north);
             // In the coarsest grid those around are the same on both sides.
@@ -249,7 +277,19 @@ fn spread(bits: u32) -> u64 {
 
 /// Column and row of an interleaved number.
 fn deinterleave(number: u64) -> (u32, u32) {
-    let gather = |bits: u64| (0..32).fold(0u32, |gathered, bit| gathered | ((bits >> (2 * bit)) as u32 & 1) << bit);
+    let gather = |bits: u64| {
+        let mut gathered = bits & 0x5555_5555_5555_5555;
+        for (shift, mask) in [
+            (1, 0x3333_3333_3333_3333),
+            (2, 0x0f0f_0f0f_0f0f_0f0f),
+            (4, 0x00ff_00ff_00ff_00ff),
+            (8, 0x0000_ffff_0000_ffff),
+            (16, 0x0000_0000_ffff_ffff),
+        ] {
+            gathered = (gathered | gathered >> shift) & mask;
+        }
+        gathered as u32
+    };
     (gather(number >> 1), gather(number))
 }
 
@@ -328,7 +368,7 @@ mod tests {
                 longitude: center.longitude + away.0 * (bounds.east - center.longitude),
                 latitude: center.latitude + away.1 * (bounds.north - center.latitude),
             };
-            if shape.distance_within(&center, &Point::of_score(place.score())).is_some() {
+            if Around::new(shape, center).distance(&Point::of_score(place.score())).is_some() {
                 let score = place.score();
                 let runs = shape.scores(&center);
                 prop_assert_eq!(runs.iter().filter(|run| (run.0..run.1).contains(&score)).count(), 1, "{:?}", runs);

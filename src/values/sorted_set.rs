@@ -9,7 +9,7 @@
 //! to remove ranks then serves them all, in both directions. A score is never NaN: callers refuse it.
 
 use std::cmp::Ordering;
-use std::ops::{Bound, Range};
+use std::ops::{Bound, ControlFlow, Range};
 
 use super::element::{Digits, Element};
 use super::hashing::below;
@@ -253,6 +253,28 @@ impl SortedSet {
         start..end.max(start)
     }
 
+    /// Visits run after run the pairs whose scores are from its first on and before its second number, until `visit` ends
+    /// that.
+    pub fn visit_runs<'a>(
+        &'a self,
+        runs: &[(f64, f64)],
+        mut visit: impl FnMut(Element<'a>, f64) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        // A packed set is walked once for all runs.
+        let pairs: Option<Vec<_>> = matches!(self.shape, Shape::Packed(_)).then(|| self.iter().collect());
+        for (first, behind) in runs.iter().copied() {
+            if let Some(pairs) = &pairs {
+                let start = pairs.partition_point(|(_, score)| *score < first);
+                let mut found = pairs[start..].iter().take_while(|(_, score)| *score < behind);
+                found.try_for_each(|(member, score)| visit(*member, *score))?;
+            } else {
+                let ranks = self.score_range(Bound::Included(first), Bound::Excluded(behind));
+                self.range(ranks.start, ranks.len()).try_for_each(|(member, score)| visit(member, score))?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
     /// The ranks of all members between two bounds, if all have the same score (ZRANGEBYLEX, ZLEXCOUNT).
     pub fn lex_range(&self, min: LexBound<'_>, max: LexBound<'_>) -> Range<usize> {
         let start = match min {
@@ -392,13 +414,14 @@ impl<'a> Iterator for Members<'a> {
             MembersShape::Packed { packed, offsets } => {
                 let offset = match offsets {
                     PackedOffsets::Up { remaining: 0, .. } => return None,
-                    PackedOffsets::Up { offset, remaining } => {
-                        *remaining -= 1;
-                        std::mem::replace(offset, packed.skip(*offset, 2))
-                    }
+                    PackedOffsets::Up { offset, .. } => *offset,
                     PackedOffsets::Down(offsets) => offsets.pop()? as usize,
                 };
-                Some((packed.get(offset), packed.score(packed.next(offset))))
+                let (member, behind) = packed.read(offset);
+                if let PackedOffsets::Up { offset, remaining } = offsets {
+                    (*offset, *remaining) = (packed.next(behind), *remaining - 1);
+                }
+                Some((member, packed.score(behind)))
             }
         }
     }
@@ -419,8 +442,8 @@ impl ExactSizeIterator for Members<'_> {}
 fn place(packed: &Packed<false>, before: impl Fn(f64, Element<'_>) -> bool) -> usize {
     let mut offset = 0;
     while offset < packed.end() {
-        let behind = packed.next(offset);
-        if !before(packed.score(behind), packed.get(offset)) {
+        let (member, behind) = packed.read(offset);
+        if !before(packed.score(behind), member) {
             break;
         }
         offset = packed.next(behind);

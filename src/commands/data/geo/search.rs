@@ -12,9 +12,9 @@ use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::values::Value;
 use crate::values::element::{Digits, Element};
-use crate::values::geo::{Point, Shape};
+use crate::values::geo::{Around, Point, Shape};
 use crate::values::sorted_set::SortedSet;
-use std::ops::Bound;
+use std::ops::ControlFlow;
 
 use super::{place, point, unit, write_distance, write_point};
 
@@ -75,11 +75,14 @@ struct Search<'a> {
     stores_distance: bool,
 }
 
+/// Room for so many is made before any is found.
+const FOUND_AT_FIRST: usize = 64;
+
 /// Something that was found.
+#[derive(Clone, Copy)]
 struct Found<'s> {
     member: Element<'s>,
     score: f64,
-    point: Point,
     distance: f64,
 }
 
@@ -304,32 +307,40 @@ impl<'a> Search<'a> {
     fn find<'s>(&self, sorted: &'s SortedSet) -> Vec<Found<'s>> {
         let (Some(center), Some((shape, _))) = (self.center, self.shape) else { return Vec::new() };
         let most = if self.any { self.count } else { usize::MAX };
-        let mut found = Vec::new();
-        for (first, behind) in shape.scores(&center) {
-            let ranks = sorted.score_range(Bound::Included(first), Bound::Excluded(behind));
-            for (member, score) in sorted.range(ranks.start, ranks.len()) {
-                if found.len() >= most {
-                    return found;
-                }
-                let point = Point::of_score(score);
-                if let Some(distance) = shape.distance_within(&center, &point) {
-                    found.push(Found { member, score, point, distance });
-                }
+        let around = Around::new(shape, center);
+        let mut found = Vec::with_capacity(sorted.len().min(FOUND_AT_FIRST));
+        _ = sorted.visit_runs(&shape.scores(&center), |member, score| {
+            if found.len() >= most {
+                return ControlFlow::Break(());
             }
-        }
+            if let Some(distance) = around.distance(&Point::of_score(score)) {
+                found.push(Found { member, score, distance });
+            }
+            ControlFlow::Continue(())
+        });
         found
     }
 
     /// Brings what was found into order, and leaves as many as are wanted: the nearest, if nothing else was said.
     fn sort(&self, found: &mut Vec<Found<'_>>) {
-        match self.order {
-            Order::None if self.count == 0 || self.any => {}
-            Order::None | Order::Nearest => found.sort_by(|left, right| left.distance.total_cmp(&right.distance)),
-            Order::Farthest => found.sort_by(|left, right| right.distance.total_cmp(&left.distance)),
+        let wanted = if self.count == 0 { found.len() } else { self.count.min(found.len()) };
+        if self.order != Order::None || self.count != 0 && !self.any {
+            // By distance, and where that is the same in the order in which they were found. What is moved is small.
+            let mut order: Vec<(f64, u32)> = found.iter().zip(0..).map(|(one, index)| (one.distance, index)).collect();
+            let is_farthest = self.order == Order::Farthest;
+            let compare = |left: &(f64, u32), right: &(f64, u32)| {
+                let by_distance = left.0.total_cmp(&right.0);
+                let by_distance = if is_farthest { by_distance.reverse() } else { by_distance };
+                by_distance.then(left.1.cmp(&right.1))
+            };
+            if wanted < order.len() {
+                order.select_nth_unstable_by(wanted, compare);
+                order.truncate(wanted);
+            }
+            order.sort_unstable_by(compare);
+            *found = order.iter().map(|(_, index)| found[*index as usize]).collect();
         }
-        if self.count != 0 {
-            found.truncate(self.count);
-        }
+        found.truncate(wanted);
     }
 
     fn write(&self, found: &[Found<'_>], unit: f64, reply: &mut ReplyWriter<'_>) {
@@ -348,7 +359,7 @@ impl<'a> Search<'a> {
                 reply.integer(one.score as i64);
             }
             if self.with_point {
-                write_point(reply, &one.point);
+                write_point(reply, &Point::of_score(one.score));
             }
         }
     }
