@@ -17,10 +17,17 @@ use crate::engine::{Keyspace, event};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::values::list::End;
-use crate::values::{Element, List, Value};
+use crate::values::{Digits, Element, List, Value};
 use pattern::Pattern;
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::ops::Range;
+
+use super::list::write_element;
+
+const NO_NUMBER: CommandError = CommandError::text("ERR One or more scores can't be converted into double");
+/// Of more elements than these the wanted ones are found before they are sorted.
+const SELECTED_FROM: usize = 256;
 
 const SORTED: u32 = LIST | SET | SORTED_SET | DANGEROUS;
 
@@ -157,55 +164,73 @@ impl<'a> Sort<'a> {
         start..start.saturating_add(count).min(len)
     }
 
+    /// Whether the reply is elements of the key, in an order for which no other key is looked at.
+    fn is_of_one_key(&self) -> bool {
+        self.gets.is_empty() && self.store.is_none() && !matches!(self.by, By::Key(_))
+    }
+
     /// The elements that are wanted, in their order.
     fn elements(&self, keyspace: &mut Keyspace<'_>, key: &[u8]) -> Result<Vec<Vec<u8>>, CommandError> {
-        let value = match keyspace.read(key) {
-            None => return Ok(Vec::new()),
-            Some(entry) => entry.as_value().ok_or(CommandError::WrongType)?,
+        let Some(value) = read(keyspace, key)? else { return Ok(Vec::new()) };
+        let By::Key(pattern) = self.by else {
+            return Ok(self.arranged(value)?.iter().map(Element::to_vec).collect());
         };
+        let elements: Vec<_> = all(value)?.map(|element| element.to_vec()).collect();
+        let range = self.range(elements.len());
+        let weighed = elements.into_iter().map(|element| (pattern.value(keyspace, &element), element)).collect();
+        let mut elements = self.sort_by_weight(weighed)?;
+        elements.truncate(range.end);
+        Ok(elements.split_off(range.start))
+    }
+
+    /// The elements that are wanted, in their order, where no other key is looked at for that.
+    fn arranged<'v>(&self, value: &'v Value) -> Result<Vec<Element<'v>>, CommandError> {
+        let range = self.range(value.len());
         // A stored set must be the same wherever the command is executed again.
         let is_set_to_store = matches!(value, Value::Set(_)) && self.store.is_some();
-        let all = |elements: &mut dyn Iterator<Item = Element<'_>>| elements.map(|it| it.to_vec()).collect::<Vec<_>>();
         if let By::Nothing = self.by
             && !is_set_to_store
         {
-            let (start, count) = (self.range(value.len()).start, self.range(value.len()).len());
             return match value {
-                Value::List(list) if self.is_descending => Ok(all(&mut list.range_reverse(start, count))),
-                Value::List(list) => Ok(all(&mut list.range(start, count))),
-                Value::Set(set) => Ok(all(&mut set.iter().skip(start).take(count))),
+                Value::List(list) if self.is_descending => Ok(list.range_reverse(range.start, range.len()).collect()),
+                Value::List(list) => Ok(list.range(range.start, range.len()).collect()),
                 Value::SortedSet(set) if self.is_descending => {
-                    Ok(all(&mut set.range_reverse(start, count).map(|(member, _)| member)))
+                    Ok(set.range_reverse(range.start, range.len()).map(|(member, _)| member).collect())
                 }
-                Value::SortedSet(set) => Ok(all(&mut set.range(start, count).map(|(member, _)| member))),
-                _ => Err(CommandError::WrongType),
+                Value::SortedSet(set) => Ok(set.range(range.start, range.len()).map(|(member, _)| member).collect()),
+                _ => Ok(all(value)?.skip(range.start).take(range.len()).collect()),
             };
         }
-        let elements = match value {
-            Value::List(list) => all(&mut list.iter()),
-            Value::Set(set) => all(&mut set.iter()),
-            Value::SortedSet(set) => all(&mut set.iter().map(|(member, _)| member)),
-            _ => return Err(CommandError::WrongType),
+        if matches!(self.by, By::Itself) && !self.is_alphabetic {
+            let weighed = all(value)?.map(|element| Some((weight_of(element)?, element)));
+            let weighed = weighed.collect::<Option<Vec<_>>>().ok_or(NO_NUMBER)?;
+            return Ok(self.cut(weighed, range, |left, right| {
+                let order = left.0.partial_cmp(&right.0).unwrap_or(Ordering::Equal);
+                order.then_with(|| left.1.compare(right.1.bytes(&mut Digits::new())))
+            }));
+        }
+        let text = |element| match element {
+            Element::Bytes(bytes) => Cow::Borrowed(bytes),
+            Element::Integer(_) => Cow::Owned(element.to_vec()),
         };
-        let range = self.range(elements.len());
-        let mut elements = match self.by {
-            By::Key(pattern) => {
-                let weighed =
-                    elements.into_iter().map(|element| (pattern.value(keyspace, &element), element)).collect();
-                self.sort_by_weight(weighed)?
-            }
-            By::Itself if !self.is_alphabetic => {
-                let weighed = elements.into_iter().map(|element| (Some(element.clone()), element)).collect();
-                self.sort_by_weight(weighed)?
-            }
-            _ => {
-                let mut elements = elements;
-                elements.sort_by(|left, right| self.directed(left.cmp(right)));
-                elements
-            }
-        };
-        elements.truncate(range.end);
-        Ok(elements.split_off(range.start))
+        let texts = all(value)?.map(|element| (text(element), element)).collect();
+        Ok(self.cut(texts, range, |left, right| left.0.cmp(&right.0)))
+    }
+
+    /// The elements in this range of the order of their keys. Which of those that are equal comes first nobody can see.
+    fn cut<'v, K>(
+        &self,
+        mut keyed: Vec<(K, Element<'v>)>,
+        range: Range<usize>,
+        compare: impl Fn(&(K, Element<'v>), &(K, Element<'v>)) -> Ordering,
+    ) -> Vec<Element<'v>> {
+        let compare = |left: &_, right: &_| self.directed(compare(left, right));
+        if keyed.len() > SELECTED_FROM && range.end < keyed.len() {
+            keyed.select_nth_unstable_by(range.end, compare);
+            keyed.truncate(range.end);
+        }
+        keyed.sort_unstable_by(compare);
+        keyed[range].iter().map(|(_, element)| *element).collect()
     }
 
     /// Sorts elements by what belongs to them; what has nothing comes first, or counts as 0.
@@ -214,10 +239,7 @@ impl<'a> Sort<'a> {
             weighed.sort_by(|left, right| self.directed(left.0.cmp(&right.0)));
             return Ok(weighed.into_iter().map(|(_, element)| element).collect());
         }
-        let number = |text: Option<Vec<u8>>| {
-            text.map_or(Some(0.0), |text| weight(&text))
-                .ok_or(CommandError::text("ERR One or more scores can't be converted into double"))
-        };
+        let number = |text: Option<Vec<u8>>| text.map_or(Some(0.0), |text| weight(&text)).ok_or(NO_NUMBER);
         let weighed = weighed.into_iter().map(|(text, element)| Ok((number(text)?, element)));
         let mut weighed = weighed.collect::<Result<Vec<(f64, Vec<u8>)>, CommandError>>()?;
         weighed.sort_by(|left, right| {
@@ -229,6 +251,31 @@ impl<'a> Sort<'a> {
 
     fn directed(&self, order: Ordering) -> Ordering {
         if self.is_descending { order.reverse() } else { order }
+    }
+}
+
+/// What a key holds, if it is there.
+fn read<'k>(keyspace: &'k mut Keyspace<'_>, key: &[u8]) -> Result<Option<&'k Value>, CommandError> {
+    match keyspace.read(key) {
+        None => Ok(None),
+        Some(entry) => entry.as_value().map(Some).ok_or(CommandError::WrongType),
+    }
+}
+
+/// All elements of a value, as they come.
+fn all<'v>(value: &'v Value) -> Result<Box<dyn Iterator<Item = Element<'v>> + 'v>, CommandError> {
+    match value {
+        Value::List(list) => Ok(Box::new(list.iter())),
+        Value::Set(set) => Ok(Box::new(set.iter())),
+        Value::SortedSet(set) => Ok(Box::new(set.iter().map(|(member, _)| member))),
+        _ => Err(CommandError::WrongType),
+    }
+}
+
+fn weight_of(element: Element<'_>) -> Option<f64> {
+    match element {
+        Element::Integer(integer) => Some(integer as f64),
+        Element::Bytes(bytes) => weight(bytes),
     }
 }
 
@@ -259,6 +306,12 @@ fn execute(
     let (key, sort) = (arguments.at(1), Sort::parse(arguments, may_store)?);
     if !keyspace.spans_slots() {
         sort.check_slots(Slot::of_key(key))?;
+    }
+    if sort.is_of_one_key() {
+        let elements = read(keyspace, key)?.map_or_else(|| Ok(Vec::new()), |value| sort.arranged(value))?;
+        reply.array(elements.len());
+        elements.into_iter().for_each(|element| write_element(reply, element));
+        return Ok(());
     }
     let elements = sort.elements(keyspace, key)?;
     let Some(to) = sort.store else {
