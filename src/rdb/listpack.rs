@@ -127,6 +127,13 @@ impl Default for Builder {
 }
 
 impl Builder {
+    /// One with room for so many bytes of elements.
+    pub fn with_capacity(bytes: usize) -> Builder {
+        let mut builder = Builder { bytes: Vec::with_capacity(HEADER_BYTES + bytes + 1), count: 0 };
+        builder.bytes.resize(HEADER_BYTES, 0);
+        builder
+    }
+
     /// Bytes written so far.
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
@@ -139,8 +146,19 @@ impl Builder {
 
     /// Appends an element, as an integer if it is one.
     pub fn push(&mut self, element: Element<'_>) {
+        self.count += 1;
         let start = self.bytes.len();
         let out = &mut self.bytes;
+        if let Element::Bytes(bytes @ ([b'A'..=b'~', ..] | [])) = element
+            && let length @ 0..0x40 = bytes.len()
+        {
+            // Most elements: short, and no integer.
+            out.reserve(length + 2);
+            out.push(0x80 | length as u8);
+            out.extend_from_slice(bytes);
+            out.push(length as u8 + 1);
+            return;
+        }
         match element.integer() {
             Some(integer) => write_integer(out, integer),
             None => write_bytes(out, element.bytes(&mut Digits::new())),
@@ -148,7 +166,6 @@ impl Builder {
         let mut place = [0; 5];
         let length = out.len() - start;
         out.extend_from_slice(length_behind(length, &mut place));
-        self.count += 1;
     }
 
     /// The whole listpack.

@@ -11,6 +11,8 @@ pub(super) const REDIS_MAX: u16 = 16;
 /// The versions of Valkey that are read, from 9 on; before, it had Redis's.
 pub(super) const VALKEY: std::ops::RangeInclusive<u16> = 80..=89;
 const FOOTER_BYTES: usize = 10;
+/// Beyond, a payload grows while it is written.
+const ROOM_BYTES_MAX: usize = 1 << 20;
 
 /// Why a payload was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +38,9 @@ pub fn of_string(bytes: &[u8]) -> Vec<u8> {
 
 /// The payload of a collection.
 pub fn of_value(value: &Value) -> Vec<u8> {
-    let mut out = vec![write::kind_of(value)];
+    // About as much as the value takes: more only where it is small, or its numbers are written as text.
+    let mut out = Vec::with_capacity((value.memory_bytes() + value.len()).min(ROOM_BYTES_MAX) + 2 * FOOTER_BYTES);
+    out.push(write::kind_of(value));
     write::write(&mut out, value);
     finish(out)
 }

@@ -36,7 +36,7 @@ pub fn write(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::List(list) => write_list(out, list),
         Value::Hash(hash) if kind == kind::HASH_LISTPACK => {
-            let mut packed = Builder::default();
+            let mut packed = Builder::with_capacity(hash.memory_bytes() + 2 * hash.len());
             for (field, value) in hash.iter() {
                 packed.push(field);
                 packed.push(value);
@@ -50,7 +50,7 @@ pub fn write(out: &mut Vec<u8>, value: &Value) {
             set.iter().for_each(|member| write_element(out, member));
         }
         Value::SortedSet(sorted_set) if kind == kind::SORTED_SET_LISTPACK => {
-            let mut packed = Builder::default();
+            let mut packed = Builder::with_capacity(sorted_set.memory_bytes() + 2 * sorted_set.len());
             for (member, score) in sorted_set.iter() {
                 packed.push(member);
                 packed.push(Element::Bytes(format_double(score).as_bytes()));
