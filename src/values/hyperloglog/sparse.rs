@@ -126,6 +126,11 @@ pub(super) fn add(sketch: &mut Vec<u8>, observation: Observation, longest: usize
         return Ok(Added::TooLong);
     }
     let (mut at, mut before, mut first) = (HEADER_BYTES, HEADER_BYTES, 0);
+    while let Some(length) = sketch.get(at..).and_then(eight_runs)
+        && register >= first + length
+    {
+        (before, at, first) = (at + 7, at + 8, first + length);
+    }
     let run = loop {
         let run = Run::read(sketch.get(at..).unwrap_or_default()).ok_or(Corrupted)?;
         if register < first + run.length() {
@@ -147,6 +152,20 @@ pub(super) fn add(sketch: &mut Vec<u8>, observation: Observation, longest: usize
     sketch.splice(old, split);
     merge_values(sketch, before);
     Ok(Added::Changed)
+}
+
+/// The registers of the next eight runs, where each of them is one byte: so most of a sketch is passed by.
+fn eight_runs(bytes: &[u8]) -> Option<usize> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let word = u64::from_le_bytes(*bytes.first_chunk()?);
+    let is_value = word >> 7 & EACH;
+    if word >> 6 & EACH & !is_value != 0 {
+        return None;
+    }
+    // Six bits of zeros, two of values: one less than the length, of each byte.
+    let lengths = word & (EACH * 0x3f) & !(is_value * 0x3c);
+    let pairs = (lengths & 0x00ff_00ff_00ff_00ff) + (lengths >> 8 & 0x00ff_00ff_00ff_00ff);
+    Some((pairs.wrapping_mul(0x0001_0001_0001_0001) >> 48) as usize + 8)
 }
 
 /// A run in which one register has another value.
@@ -178,6 +197,22 @@ fn merge_values(sketch: &mut Vec<u8>, from: usize) {
                 sketch.remove(at);
             }
             _ => at += run.size(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Run, eight_runs};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn eight_runs_are_as_long_as_each_of_them(bytes in prop::array::uniform8(prop_oneof![20 => 0u8..64, 20 => 128u8.., 1 => 64u8..128])) {
+            let runs = bytes.map(|byte| Run::read(&[byte, 0]).expect("a run"));
+            let is_one_byte_each = runs.iter().all(|run| run.size() == 1);
+            let expected = is_one_byte_each.then(|| runs.iter().map(|run| run.length()).sum());
+            prop_assert_eq!(eight_runs(&bytes), expected);
         }
     }
 }
