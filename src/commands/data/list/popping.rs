@@ -9,7 +9,9 @@ use crate::engine::effect::Side;
 use crate::engine::entry::Kind;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
+use crate::values::Digits;
 use crate::values::list::List;
+use smallvec::SmallVec;
 
 use super::super::blocking::{Patience, serve_or_wait};
 use super::super::popping::PopMany;
@@ -229,9 +231,23 @@ fn move_element(
     ends: Ends,
     reply: &mut ReplyWriter<'_>,
 ) -> Result<bool, CommandError> {
+    if from == to {
+        return keyspace.hinted(from, |keyspace| move_between(keyspace, from, from, ends, reply));
+    }
+    move_between(keyspace, from, to, ends, reply)
+}
+
+fn move_between(
+    keyspace: &mut Keyspace<'_>,
+    from: &[u8],
+    to: &[u8],
+    ends: Ends,
+    reply: &mut ReplyWriter<'_>,
+) -> Result<bool, CommandError> {
     let Some(list) = keyspace.peek_collection::<List>(from)? else { return Ok(false) };
     let at = if ends.from == Side::Front { 0 } else { list.len() - 1 };
-    let moved = list.get(at).map(|element| element.to_vec()).unwrap_or_default();
+    let element = list.get(at).map(|element| element.bytes(&mut Digits::new()).into());
+    let moved: SmallVec<[u8; 64]> = element.unwrap_or_default();
     // Nothing is popped that cannot be pushed.
     keyspace.peek_collection::<List>(to)?;
     keyspace.list_push(to, ends.to, std::iter::once(&moved[..]))?;
