@@ -10,10 +10,10 @@ use super::limits::Limits;
 use super::packed::{self, Needle, Packed, size_class};
 use super::sampling;
 use super::segments::Segments;
-use common::Common;
+use intersection::Common;
 use smallvec::SmallVec;
 
-mod common;
+mod intersection;
 
 /// A Redis set.
 #[derive(Debug, Default, Clone)]
