@@ -126,6 +126,8 @@ struct Shared {
     changed: Condvar,
     kept: watch::Sender<LogOffset>,
     is_over: AtomicBool,
+    /// The node ends with it.
+    is_last: AtomicBool,
 }
 
 enum Order {
@@ -163,7 +165,13 @@ impl Keeper {
         let bell = engine.log.listen();
         let kept = watch::channel(journal.kept()).0;
         let figures = Mutex::new(Figures { has_begun, ..Figures::default() });
-        let shared = Arc::new(Shared { figures, changed: Condvar::new(), kept, is_over: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            figures,
+            changed: Condvar::new(),
+            kept,
+            is_over: AtomicBool::new(false),
+            is_last: AtomicBool::new(false),
+        });
         let now = Instant::now();
         let mut thread = Thread {
             _lock: lock,
@@ -230,6 +238,11 @@ impl Keeper {
         Ok(())
     }
 
+    /// Writes and syncs what there is, and ends with the node: nobody is told of what happens from here on.
+    pub fn finish(self) {
+        self.shared.is_last.store(true, Ordering::SeqCst);
+    }
+
     pub fn figures(&self) -> Figures {
         self.shared.figures.lock().clone()
     }
@@ -294,6 +307,10 @@ impl Thread {
             while let Ok(order) = self.incoming.try_recv() {
                 self.follow(order);
             }
+            if is_over && self.is_last() {
+                // What is written behind the last turn is not kept: replies that tell of it never leave.
+                self.engine.set_gated(true);
+            }
             match self.failed_since {
                 None => self.turn(is_over),
                 Some(since) => self.try_again(since),
@@ -308,12 +325,19 @@ impl Thread {
         }
     }
 
+    fn is_last(&self) -> bool {
+        self.shared.is_last.load(Ordering::SeqCst)
+    }
+
     /// Nobody keeps the log from here on: nobody waits for it either.
     fn end(&mut self) {
         self.rewriting.is_given_up.store(true, Ordering::Relaxed);
         if self.failed_since.is_some() {
             let bytes = self.journal.pending_bytes();
             tracing::error!("{bytes} bytes of the log could not be written: what they tell of is lost");
+        }
+        if self.is_last() {
+            return;
         }
         self.engine.set_gated(false);
         self.engine.log.gates.recover();

@@ -44,9 +44,11 @@ impl AppendLog {
         self.keeper.lock().as_ref().map(Keeper::schedule).is_some()
     }
 
-    /// Writes and syncs what there is, and ends it: before the node does.
+    /// Writes and syncs what there is, and ends it: before the node does. What is written later is acknowledged to nobody.
     pub fn end(&self) {
-        drop(self.keeper.lock().take());
+        if let Some(keeper) = self.keeper.lock().take() {
+            keeper.finish();
+        }
     }
 }
 

@@ -175,6 +175,7 @@ fn services(cluster: Arc<Cluster>) -> Services {
         pause: Default::default(),
         conditions: Default::default(),
         snapshots: Default::default(),
+        append_log: Default::default(),
         eviction: Default::default(),
         notifications: Default::default(),
         log_reader: Default::default(),
