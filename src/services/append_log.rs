@@ -96,8 +96,8 @@ fn restore_log(services: &Arc<Services>, config: &Config) -> io::Result<()> {
 }
 
 fn open(config: &Config) -> io::Result<LogDirectory> {
-    let path = Path::new(&config.dir).join(&config.appenddirname);
-    LogDirectory::open(&path, &config.appendfilename, Owner::default())
+    // The process stands in `dir`.
+    LogDirectory::open(Path::new(&config.appenddirname), &config.appendfilename, Owner::default())
 }
 
 /// The node has what it came back with.
