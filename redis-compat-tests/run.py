@@ -29,6 +29,7 @@ def suites(server):
         "malformed": ["--target", template],
         "payloads": ["--target", template],
         "files": ["--target", template],
+        "logs": ["--target", template],
         "clients": ["--server", binary],
         "moves": ["--server", binary],
         "faults": ["--server", binary],

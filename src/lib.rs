@@ -17,6 +17,8 @@ pub mod engine;
 
 pub mod persistence;
 
+pub mod files;
+
 pub mod transport;
 
 pub mod cluster;

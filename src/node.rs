@@ -6,6 +6,7 @@ mod ending;
 mod handler;
 mod leader;
 mod listeners;
+mod redis_log;
 mod seeds;
 
 use crate::base::clock;
@@ -17,6 +18,7 @@ use crate::server::worker;
 pub use crate::services::log;
 use crate::services::{Services, supervision};
 use listeners::{Listeners, addresses, open, open_local};
+pub use redis_log::to_snapshot;
 use std::io;
 use std::sync::Arc;
 

@@ -18,6 +18,11 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
         &["base", "config", "values", "rdb", "engine"],
         "files know no connection, no command and no cluster",
     ),
+    (
+        "files",
+        &["base", "values", "rdb", "engine", "persistence"],
+        "files are looked at without a server, its configuration or a connection",
+    ),
     ("transport", &["base"], "links carry what upper layers mean without knowing it"),
     ("cluster", &["base", "transport"], "protocols of the cluster know no command and no connection"),
     ("moves", &["base", "values", "engine", "transport", "cluster"], "slots move below commands and connections"),
@@ -58,7 +63,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "cli",
-        &["base", "config", "persistence", "node", "commands"],
+        &["base", "config", "persistence", "files", "node", "commands"],
         "the command line starts nodes, and talks to them as a client",
     ),
 ];

@@ -30,14 +30,43 @@ impl Connection {
         Ok(Connection { stream, input: Vec::new() })
     }
 
+    /// Answers may take so long from here on.
+    pub(super) fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(patience))?;
+        self.stream.set_write_timeout(Some(patience))
+    }
+
+    /// Sends requests, as [`append_request`] writes them, and waits for their answers. Who does not read while the other side
+    /// writes waits forever: what is sent at once should fit in the buffers of both sides, or have short answers.
+    pub(super) fn pipeline(&mut self, requests: &[u8], count: usize) -> io::Result<Vec<OwnedFrame>> {
+        self.stream.write_all(requests)?;
+        let mut answers = Vec::with_capacity(count);
+        let mut at = 0;
+        let mut piece = vec![0; 256 * 1024];
+        while answers.len() < count {
+            match decode(&self.input[at..]).map_err(|error| io::Error::other(error.to_string()))? {
+                Some((frame, length)) => {
+                    answers.push(frame);
+                    at += length;
+                }
+                None => {
+                    self.input.drain(..at);
+                    at = 0;
+                    match self.stream.read(&mut piece)? {
+                        0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                        count => self.input.extend_from_slice(&piece[..count]),
+                    }
+                }
+            }
+        }
+        self.input.drain(..at);
+        Ok(answers)
+    }
+
     /// Sends a request and waits for its answer.
     pub(super) fn call(&mut self, arguments: &[&[u8]]) -> io::Result<OwnedFrame> {
-        let mut request = format!("*{}\r\n", arguments.len()).into_bytes();
-        for argument in arguments {
-            request.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
-            request.extend_from_slice(argument);
-            request.extend_from_slice(b"\r\n");
-        }
+        let mut request = Vec::new();
+        append_request(&mut request, arguments);
         self.stream.write_all(&request)?;
         loop {
             let decoded = decode(&self.input).map_err(|error| io::Error::other(error.to_string()))?;
@@ -64,6 +93,16 @@ impl Connection {
             OwnedFrame::Error(text) => Err(io::Error::other(text)),
             OwnedFrame::Null | OwnedFrame::Array(_) => Ok(String::new()),
         }
+    }
+}
+
+/// Appends a request.
+pub(super) fn append_request(requests: &mut Vec<u8>, arguments: &[&[u8]]) {
+    requests.extend_from_slice(format!("*{}\r\n", arguments.len()).as_bytes());
+    for argument in arguments {
+        requests.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
+        requests.extend_from_slice(argument);
+        requests.extend_from_slice(b"\r\n");
     }
 }
 
@@ -176,12 +215,12 @@ impl ClusterClient {
 }
 
 /// `MOVED 3999 127.0.0.1:6381`.
-fn moved_to(text: &str) -> Option<SocketAddr> {
+pub(super) fn moved_to(text: &str) -> Option<SocketAddr> {
     text.strip_prefix("MOVED ")?.split(' ').nth(1)?.parse().ok()
 }
 
 /// First and last slot and the owner's address of one entry of CLUSTER SLOTS.
-fn range_of(range: &OwnedFrame) -> Option<(usize, usize, SocketAddr)> {
+pub(super) fn range_of(range: &OwnedFrame) -> Option<(usize, usize, SocketAddr)> {
     let OwnedFrame::Array(fields) = range else { return None };
     let [OwnedFrame::Integer(first), OwnedFrame::Integer(last), OwnedFrame::Array(node), ..] = &fields[..] else {
         return None;

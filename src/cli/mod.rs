@@ -1,10 +1,15 @@
 //! The command line: `starling [server] [redis.conf] [--directive value]...`, and the other subcommands.
 
+mod check;
 mod client;
 mod demo;
+mod dump;
+mod export;
+mod import;
 mod observer;
 mod panics;
 mod pidfile;
+mod servers;
 mod status;
 
 use crate::config::load::{self, Loaded};
@@ -33,6 +38,12 @@ Usage: starling [server] [/path/to/redis.conf | -] [--directive value]...
   starling status host:port           a cluster in the terminal
   starling check [redis.conf] [--directive value]...
                                       reads a configuration, starts nothing
+  starling check [--fix] FILE...      explains snapshots and logs, repairs what can be
+  starling dump FILE                  prints a snapshot or a log as commands
+  starling export FILE.rdb [--from host:port]
+                                      the keys of a server or a cluster, in a snapshot
+  starling import FILE [--to host:port]
+                                      the keys of a snapshot or a log of Redis, to a server or a cluster
 
 Directives are those of redis.conf; docs/configuration.md lists them all.
 
@@ -55,7 +66,10 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Some("server") => configured(&arguments[1..], serve),
         Some("demo") => demo::run(&arguments[1..]),
         Some("status") => status::run(&arguments[1..]),
-        Some("check") => configured(&arguments[1..], check),
+        Some("check") => check::run(&arguments[1..]),
+        Some("dump") => dump::run(&arguments[1..]),
+        Some("export") => export::run(&arguments[1..]),
+        Some("import") => import::run(&arguments[1..]),
         _ => configured(&arguments, serve),
     }
 }
@@ -81,26 +95,6 @@ fn usage(error: &clap::Error) -> ExitCode {
     // Nowhere to print to is no reason to fail differently.
     let _ = error.print();
     if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-}
-
-/// Reads the configuration as a start would, says what is wrong with it or has no effect, and starts nothing.
-fn check(arguments: &[String]) -> ExitCode {
-    match load::load(arguments, std::env::vars()) {
-        Ok(loaded) => {
-            for name in &loaded.unknown_variables {
-                println!("{name}: names no directive, ignored");
-            }
-            for name in &loaded.without_effect {
-                println!("{name}: accepted, has no effect here");
-            }
-            println!("the configuration is good: port {}, dir {}", loaded.config.port, loaded.config.dir);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
 }
 
 fn serve(arguments: &[String]) -> ExitCode {

@@ -10,6 +10,7 @@ pub mod error;
 pub mod execution;
 pub mod help;
 pub mod parse;
+pub mod replay;
 pub mod session;
 pub mod spec;
 pub mod table;

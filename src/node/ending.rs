@@ -1,5 +1,6 @@
 //! What asks a node to end, and what it does before it does.
 
+use super::redis_log;
 use crate::config::Config;
 use crate::services::{Services, append_log, snapshots};
 use std::io;
@@ -64,7 +65,7 @@ pub(super) async fn wait(services: &Arc<Services>, signals: &mut Signals) {
 /// Loads what was saved, unless something asks the node to end meanwhile: false.
 pub(super) async fn load(services: &Arc<Services>, signals: &mut Signals) -> io::Result<bool> {
     let loader = Arc::clone(services);
-    let mut loading = tokio::task::spawn_blocking(move || append_log::restore(&loader));
+    let mut loading = tokio::task::spawn_blocking(move || append_log::restore(&loader, redis_log::load));
     tokio::select! {
         loaded = &mut loading => return loaded.map_err(io::Error::other)?.map(|()| true),
         name = signals.next() => tracing::info!("Received {name} while loading, ending"),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  appendonly.aof.segments        the manifest
-//!  appendonly.aof.7.base.rdb      a snapshot, in Redis's format
+//!  appendonly.aof.7.snapshot.rdb  a snapshot, in Redis's format
 //!  appendonly.aof.12.segment      what has changed since, and so on with 13, 14 ...
 //! ```
 //! The manifest is replaced as a whole, when a snapshot is complete and kept: there is no moment at which what it names is
@@ -35,7 +35,7 @@ impl Names {
 
     /// Of a snapshot.
     pub fn base(&self, number: u32) -> String {
-        format!("{}.{number}.base.rdb", self.stem)
+        format!("{}.{number}.snapshot.rdb", self.stem)
     }
 
     pub fn segment(&self, number: u32) -> String {
@@ -54,7 +54,7 @@ impl Names {
 
     /// The number of a snapshot with this name.
     pub fn base_number(&self, name: &str) -> Option<u32> {
-        self.number(name, ".base.rdb")
+        self.number(name, ".snapshot.rdb")
     }
 
     fn number(&self, name: &str, ending: &str) -> Option<u32> {
@@ -135,6 +135,8 @@ mod tests {
         {
             assert_eq!(names.segment_number(other), None, "{other}");
         }
+        // Redis's own, which lies in the same directory and is not ours to remove.
+        assert_eq!(names.base_number("appendonly.aof.1.base.rdb"), None);
     }
 
     #[test]

@@ -11,5 +11,6 @@ pub mod loading;
 pub mod manifest;
 mod positions;
 pub mod recovery;
+pub mod redis_log;
 pub mod saving;
 pub mod segment;

@@ -53,14 +53,14 @@ impl AppendLog {
 }
 
 /// Makes the keys that the node had: of its log where it keeps one, or else of its snapshot. It says that it is loading until
-/// then.
+/// then. `other` loads another server's log, which takes commands to execute; whether there is one.
 ///
 /// # Errors
 /// Where what is there cannot be used: its name and what is wrong. Some of its keys are there then.
-pub fn restore(services: &Arc<Services>) -> io::Result<()> {
+pub fn restore(services: &Arc<Services>, other: fn(&Services) -> io::Result<bool>) -> io::Result<()> {
     let config = services.settings.load_full();
     if config.appendonly && services.cluster.is_none() {
-        restore_log(services, &config)?;
+        restore_log(services, &config, other)?;
     } else {
         super::snapshots::load(services)?;
     }
@@ -69,7 +69,7 @@ pub fn restore(services: &Arc<Services>) -> io::Result<()> {
     Ok(())
 }
 
-fn restore_log(services: &Arc<Services>, config: &Config) -> io::Result<()> {
+fn restore_log(services: &Arc<Services>, config: &Config, other: fn(&Services) -> io::Result<bool>) -> io::Result<()> {
     let directory = open(config)?;
     let began_us = clock::boot_us();
     let options = super::snapshots::loading_options();
@@ -84,8 +84,12 @@ fn restore_log(services: &Arc<Services>, config: &Config) -> io::Result<()> {
             let (keys, groups) = (base.keys, found.groups);
             tracing::info!("DB loaded from append only file: {seconds:.3} seconds ({keys} keys, {groups} changes)");
         }
-        // A log that begins now begins with what was saved before.
-        None => super::snapshots::load(services)?,
+        // A log that begins now begins with what was there before.
+        None => {
+            if !other(services)? {
+                super::snapshots::load(services)?;
+            }
+        }
     }
     let found = recovered.as_ref().map(|recovered| &recovered.found);
     let keeper = directory.keep(&services.engine, found, settings(services, config))?;

@@ -129,7 +129,7 @@ impl Snapshots {
     }
 
     /// All that has changed so far is in a file.
-    fn note_kept(&self, changes: u64) {
+    pub fn note_kept(&self, changes: u64) {
         self.kept_changes.store(changes, Ordering::Relaxed);
     }
 
