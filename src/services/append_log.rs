@@ -46,7 +46,8 @@ impl AppendLog {
 
     /// Writes and syncs what there is, and ends it: before the node does. What is written later is acknowledged to nobody.
     pub fn end(&self) {
-        if let Some(keeper) = self.keeper.lock().take() {
+        let keeper = self.keeper.lock().take();
+        if let Some(keeper) = keeper {
             keeper.finish();
         }
     }
@@ -109,7 +110,7 @@ pub fn begin(services: &Services) {
     services.append_log.has_begun.store(true, Ordering::SeqCst);
 }
 
-/// Takes over what the configuration says.
+/// Takes over what the configuration says. To be called by who changes it, and holds no shard where `appendonly` changes.
 ///
 /// # Errors
 /// Where the log cannot be begun: then there is none, as before.
@@ -121,16 +122,22 @@ pub fn configure(services: &Arc<Services>, config: &Config) -> io::Result<()> {
     if config.appendonly && services.cluster.is_some() {
         return Err(io::Error::other("nodes of a cluster keep no log yet"));
     }
-    let mut keeper = log.keeper.lock();
-    match (&*keeper, config.appendonly) {
-        (None, true) => *keeper = Some(open(config)?.keep(&services.engine, None, settings(services, config))?),
-        (Some(_), false) => *keeper = None,
-        (Some(keeper), true) => {
+    let is_kept = match &*log.keeper.lock() {
+        Some(keeper) if config.appendonly => {
             keeper.set_fsync(fsync(config));
             keeper.set_growth(growth(config));
+            return Ok(());
         }
-        (None, false) => {}
-    }
+        keeper => keeper.is_some(),
+    };
+    // One at a time comes here, and both wait for shards: an EXEC that holds some may ask for the keeper meanwhile.
+    let next = match config.appendonly {
+        true => Some(open(config)?.keep(&services.engine, None, settings(services, config))?),
+        false if is_kept => None,
+        false => return Ok(()),
+    };
+    let last = std::mem::replace(&mut *log.keeper.lock(), next);
+    drop(last);
     Ok(())
 }
 

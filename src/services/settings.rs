@@ -44,6 +44,16 @@ impl Settings {
     /// Replaces it by what `change` makes of it; one change at a time.
     pub fn change<E>(&self, change: impl FnOnce(&Config) -> Result<Config, E>) -> Result<Arc<Config>, E> {
         let _one_at_a_time = self.changing.lock();
+        self.replace(change)
+    }
+
+    /// The same by who holds shards, for which a change under way may wait: `None` where there is one.
+    pub fn try_change<E>(&self, change: impl FnOnce(&Config) -> Result<Config, E>) -> Option<Result<Arc<Config>, E>> {
+        let _one_at_a_time = self.changing.try_lock()?;
+        Some(self.replace(change))
+    }
+
+    fn replace<E>(&self, change: impl FnOnce(&Config) -> Result<Config, E>) -> Result<Arc<Config>, E> {
         let changed = Arc::new(change(&self.current.load())?);
         self.current.store(Arc::clone(&changed));
         Ok(changed)

@@ -1,5 +1,6 @@
 //! Connections over real sockets: what one client may do to the others, and in which order it is answered.
 
+mod append_log;
 mod behind;
 mod blocking;
 mod cluster_scan;

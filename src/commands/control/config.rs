@@ -50,9 +50,14 @@ fn set(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWri
     control.session.secrets.extend((3..arguments.len()).step_by(2).filter(is_secret));
     let changes: Vec<(&[u8], &[u8])> =
         (2..arguments.len()).step_by(2).map(|index| (arguments.at(index), arguments.at(index + 1))).collect();
-    let services = control.services;
-    let changed = services.settings.change(|before| {
+    let (services, holds_shards) = (control.services, control.in_transaction);
+    let change = |before: &Config| {
         let config = before.changed(&changes)?;
+        if holds_shards && config.appendonly != before.appendonly {
+            // All shards are needed for it.
+            let reason = "it is not changed inside a transaction".to_owned();
+            return Err(ConfigError::Invalid { name: "appendonly".to_owned(), reason });
+        }
         provide_descriptors(before, &config)?;
         listen(services, before, &config)?;
         keep_log(services, &config)?;
@@ -64,7 +69,14 @@ fn set(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWri
             tracing::info!("CONFIG SET {name}: accepted, has no effect here");
         }
         Ok(config)
-    });
+    };
+    let changed = match holds_shards {
+        true => services
+            .settings
+            .try_change(change)
+            .ok_or_else(|| CommandError::text("ERR CONFIG SET failed - another CONFIG SET is under way"))?,
+        false => services.settings.change(change),
+    };
     changed.map_err(|error: ConfigError| CommandError::Text(format!("ERR {error}").into()))?;
     reply.ok();
     Ok(())

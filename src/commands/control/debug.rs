@@ -123,6 +123,10 @@ fn sleep(seconds: &[u8], reply: &mut ReplyWriter<'_>) {
 /// A reader of the log that counts: what readers cost can be measured with it, and what happens when one stands still.
 fn log_reader(control: &mut Control<'_>, word: &[u8], reply: &mut ReplyWriter<'_>) -> CommandResult {
     let (reader, engine) = (&control.services.log_reader, &control.services.engine);
+    if control.in_transaction {
+        // Its place is taken under the locks of all shards.
+        return Err(CommandError::text("ERR DEBUG LOG-READER is not allowed inside a transaction"));
+    }
     match word {
         _ if is(word, "on") => {
             reader.start(engine).map_err(|error| CommandError::Text(format!("ERR no reader: {error}").into()))?;
