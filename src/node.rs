@@ -153,7 +153,7 @@ impl Node {
             }
         }
         self.services.append_log.end();
-        tracing::info!("Bye bye");
+        tracing::info!("The server is now ready to exit, bye bye...");
         Ok(ending)
     }
 }

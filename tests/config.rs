@@ -254,6 +254,24 @@ fn the_pidfile_is_there_while_its_server_runs() {
 }
 
 #[test]
+fn a_relative_dir_is_shown_as_where_it_is_and_saved_to() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let kept = directory.path().canonicalize().expect("a path").join("kept");
+    std::fs::create_dir(&kept).expect("a directory");
+    let before = format!("cd {}", directory.path().display());
+    let mut node = Starling::start_by(&before, &["--dir", "kept", "--save", "900 1"], &[]);
+    let mut connection = node.connect("127.0.0.1", node.port);
+    assert_eq!(ask(&mut connection, &["CONFIG", "GET", "dir"]), "*2");
+    let shown: Vec<String> = connection.by_ref().lines().take(4).map(|line| line.expect("a line")).collect();
+    assert_eq!(shown[3], kept.display().to_string());
+    assert_eq!(ask(&mut connection, &["SAVE"]), "+OK");
+    assert!(kept.join("dump.rdb").exists());
+    std::fs::remove_file(kept.join("dump.rdb")).expect("a file");
+    assert_eq!(node.end(), Some(0));
+    assert!(kept.join("dump.rdb").exists());
+}
+
+#[test]
 fn systemd_hears_when_the_server_is_ready_and_when_it_ends() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("notify");

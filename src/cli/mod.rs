@@ -132,6 +132,7 @@ fn run_node(loaded: Loaded) -> std::io::Result<Ending> {
     let config = loaded.config;
     std::env::set_current_dir(&config.dir)
         .map_err(|error| std::io::Error::new(error.kind(), format!("'dir' {}: {error}", config.dir)))?;
+    let config = config.standing_in(std::env::current_dir()?.display().to_string());
     let pidfile = config.pidfile.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -387,6 +387,15 @@ impl Config {
         Ok(Config::from_texts(texts, self.file.clone()))
     }
 
+    /// The same, where the process stands in `directory`: what CONFIG GET shows as `dir`, wherever the client stands.
+    pub fn standing_in(&self, directory: String) -> Config {
+        let mut texts = self.texts.clone();
+        if let Some(index) = find(b"dir") {
+            texts[index] = directory;
+        }
+        Config::from_texts(texts, self.file.clone())
+    }
+
     /// Parameters of these changes that were accepted and do nothing.
     pub fn advisory<'a>(&self, before: &Config, changes: &[(&'a [u8], &'a [u8])]) -> Vec<&'static str> {
         let is_advisory =

@@ -85,7 +85,6 @@ const CRASHES: &str = "this server writes no crash reports";
 /// Redis's words where it is built without its own allocator.
 const DEFRAGMENTATION: &str = "Active defragmentation cannot be enabled: it requires a Redis server compiled with a modified \
                                Jemalloc like the one shipped by default with the Redis source distribution";
-const DUMPS: &str = "payloads of RESTORE are always checked in full";
 const FOREGROUND: &str = "this server stays in the foreground";
 const MODULES: &str = "this server has no modules";
 const OOM_SCORE: &str = "this server does not adjust its OOM score yet";
@@ -363,7 +362,8 @@ pub const PARAMETERS: &[Parameter] = &[
     missing(REPLICATION, "replicaof", Kind::Text, "", Change::Never).alias("slaveof"),
     acts("requirepass", Kind::Text, "", Change::Anytime),
     own("routing", Kind::Choice(&["redirect", "proxy"]), "redirect", Change::Never),
-    missing(DUMPS, "sanitize-dump-payload", Kind::Choice(&["no", "yes", "clients"]), "no", Change::Anytime),
+    // Payloads and files are always checked in full.
+    advisory("sanitize-dump-payload", Kind::Choice(&["no", "yes", "clients"]), "no", Change::Anytime),
     acts("save", Kind::SavePoints, "3600 1 300 100 60 10000", Change::Anytime),
     advisory("server_cpulist", Kind::Text, "", Change::Never),
     acts("set-max-intset-entries", Kind::Integer { least: 0, greatest: i64::MAX }, "512", Change::Anytime),

@@ -100,7 +100,8 @@ impl std::fmt::Display for ReadError {
             Fault::SlotImport => f.write_str("it was written while a slot was being imported")?,
             Fault::EarlyFunction => f.write_str("it holds functions of a release candidate of Redis 7.0")?,
             Fault::Damaged => f.write_str("it is damaged")?,
-            Fault::Checksum => f.write_str("its checksum is wrong")?,
+            // Redis says CRC error, and tools look for that.
+            Fault::Checksum => f.write_str("its checksum is wrong (CRC error)")?,
         }
         write!(f, ", at byte {}", self.offset)
     }

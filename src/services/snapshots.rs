@@ -227,8 +227,11 @@ fn finish(services: &Services, result: io::Result<u64>, sender: &watch::Sender<O
             state.saves += 1;
             state.took = Some(clock::boot_us().saturating_sub(began_us) / 1_000_000);
         }
-        // What was given up says nothing about the disk.
-        state.has_failed = !has_succeeded && (!is_given_up || state.has_failed);
+        // Who waits for one is told how it ended, and writes go on, as in Redis; what was given up says nothing about the disk.
+        let is_noted = has_succeeded || is_in_background && !is_given_up;
+        if is_noted {
+            state.has_failed = !has_succeeded;
+        }
         // Before anybody sees how it ended.
         let stops = stops_writes(&services.settings.load());
         services.conditions.set_snapshots_broken(stops && state.has_failed);

@@ -138,7 +138,7 @@ fn what_is_no_file_is_refused() {
     check(b"VALKEY012\xff", "version 12 of the format is not known to this server, at byte 0");
     check(b"REDIS0010", "it ends in the middle, at byte 9");
     check(b"REDIS0010\xff\0\0", "it ends in the middle, at byte 10");
-    check(b"REDIS0010\xff\x01\0\0\0\0\0\0\0", "its checksum is wrong, at byte 18");
+    check(b"REDIS0010\xff\x01\0\0\0\0\0\0\0", "its checksum is wrong (CRC error), at byte 18");
     check(b"REDIS0010\xf7\x01\x02", "it holds data of a module, and this server has no modules, at byte 9");
     check(b"REDIS0010\x07\x01k\x02", "it holds data of a module, and this server has no modules, at byte 12");
     check(b"REDIS0014\xf3\x01", "it holds data of a module, and this server has no modules, at byte 9");
