@@ -15,13 +15,13 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-from harness.process import COMMANDS  # noqa: E402
+from harness.process import COMMANDS, starling  # noqa: E402
 
 
 def suites(server):
     """{name: arguments}, in the order in which they run."""
     binary = os.path.abspath(server) if server else COMMANDS["starling"].split()[0]
-    template = binary + " --port {port} --dir {dir}"
+    template = starling(binary)
     return {
         "upstream": ["--server", binary],
         # The seed is fixed, so that a run of CI is the same every time; the long form draws one.

@@ -21,6 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 import prepare  # noqa: E402
 import tools  # noqa: E402
+from harness.process import starling  # noqa: E402
 from harness.topology import Cluster, Single, primaries  # noqa: E402
 
 CLIENT_SECONDS = 180
@@ -117,7 +118,7 @@ def main():
     parser.add_argument("--nodes", type=int, choices=(1, 3), help="only one node, or only three")
     options = parser.parse_args()
     if options.server:
-        options.server_cmd = os.path.abspath(options.server) + " --port {port} --dir {dir}"
+        options.server_cmd = starling(options.server)
     prepare.debian_packages(["redis-server", "redis-cli", "redis-benchmark", "node", "npm", "python"])
     node, python, rust = {"NODE_FOLDER": prepare.node_modules()}, prepare.python_environment(), prepare.rust_program()
     libraries = {"ioredis": dict(node, CLIENT="ioredis"), "node-redis": dict(node, CLIENT="node-redis"),

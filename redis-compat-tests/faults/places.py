@@ -5,7 +5,7 @@ client would choose it; the proxy listener is that of a node that owns neither `
 """
 import time
 
-from harness.process import free_port
+from harness.process import free_port, starling
 from harness.routing import slot_of
 from harness.topology import Cluster, Single, ranges
 from harness.wire import Connection
@@ -71,7 +71,7 @@ class Places:
 
     def __init__(self, binary):
         self.binary, self.topologies = binary, []
-        command = binary + " --port {port} --dir {dir} --threads 2"
+        command = starling(binary) + " --threads 2"
         try:
             redis, single = self.keep(Single("redis")), self.keep(Single(command))
             self.cluster = self.keep(ProxyCluster(command, NODES))

@@ -16,10 +16,16 @@ import time
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WORK = os.path.join(REPOSITORY, "redis-compat-tests", ".work")
 
+
+
+def starling(binary):
+    """The template for a binary of ours. It saves no file, neither by a rule nor at its end, like the one of redis-server."""
+    return os.path.abspath(binary) + " --port {port} --dir {dir} --save ''"
+
+
 COMMANDS = {
     "redis": "redis-server --port {port} --dir {dir} --bind 127.0.0.1 --save '' --appendonly no --daemonize no",
-    "starling": os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(REPOSITORY, "target")), "release", "starling")
-    + " --port {port} --dir {dir} --save ''",
+    "starling": starling(os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(REPOSITORY, "target")), "release", "starling")),
 }
 
 

@@ -29,7 +29,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE)]
-from harness.process import Server, free_port  # noqa: E402
+from harness.process import Server, free_port, starling  # noqa: E402
 from harness.routing import Routed  # noqa: E402
 from harness.topology import Cluster, call, primaries  # noqa: E402
 from moves import model as data  # noqa: E402
@@ -257,7 +257,7 @@ def main():
     parser.add_argument("--ports", type=port_range, default=(11000, 45000), help="LOW-HIGH: client ports; 10000 more are used too")
     options = parser.parse_args()
     if options.server:
-        options.server_cmd = os.path.abspath(options.server) + " --port {port} --dir {dir}"
+        options.server_cmd = starling(options.server)
     signal.signal(signal.SIGALRM, out_of_time)
     # Processes that stand still are ended however this one is.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -19,6 +19,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE)]
+from harness.process import starling  # noqa: E402
 from harness.routing import GaveUp  # noqa: E402
 from harness.topology import Cluster, primaries  # noqa: E402
 from moves import model as data  # noqa: E402
@@ -114,7 +115,7 @@ def main():
     parser.add_argument("--drain", choices=("newest", "first"), default="newest")
     options = parser.parse_args()
     if options.server:
-        options.server_cmd = os.path.abspath(options.server) + " --port {port} --dir {dir}"
+        options.server_cmd = starling(options.server)
     print("moves: seed %d, %d keys, %d workers" % (options.seed, options.keys, options.workers), flush=True)
     started = time.monotonic()
     try:

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
-from harness.process import COMMANDS, WORK, is_redis  # noqa: E402
+from harness.process import COMMANDS, WORK, is_redis, starling  # noqa: E402
 from lists import Exceptions, ListError, Verdict, baseline, prune, write_baseline  # noqa: E402
 from source import SourceError, suite_directory  # noqa: E402
 from suite import Runner  # noqa: E402
@@ -33,10 +33,13 @@ SLOW = ("unit/hyperloglog", "unit/type/list-3", "unit/pause", "unit/type/zset", 
         "own:unit/memefficiency", "own:unit/maxmemory", "own:unit/aofrw", "own:unit/obuf-limits")
 # Files that the suite runs only against servers that it starts itself, or some of whose tests it runs only then.
 OWN = tuple("own:" + name for name in (
-    "unit/acl", "unit/acl-v2", "unit/aofrw", "unit/auth", "unit/client-eviction", "unit/info", "unit/introspection",
-    "unit/limits", "unit/maxmemory", "unit/memefficiency", "unit/multi", "unit/networking", "unit/obuf-limits",
-    "unit/other", "unit/pendingquerybuf", "unit/pubsubshard", "unit/querybuf", "unit/shutdown",
-    "unit/cluster-scripting", "unit/cluster/misc", "integration/logging", "integration/redis-benchmark",
+    "unit/acl", "unit/acl-v2", "unit/aofrw", "unit/auth", "unit/client-eviction", "unit/dump", "unit/info",
+    "unit/introspection", "unit/limits", "unit/maxmemory", "unit/memefficiency", "unit/multi", "unit/networking",
+    "unit/obuf-limits", "unit/oom-score-adj", "unit/other", "unit/pendingquerybuf", "unit/pubsubshard", "unit/querybuf",
+    "unit/replybufsize", "unit/shutdown", "unit/wait", "unit/cluster-scripting", "unit/cluster/misc", "integration/aof",
+    "integration/aof-multi-part", "integration/convert-ziplist-hash-on-load", "integration/convert-ziplist-zset-on-load",
+    "integration/convert-zipmap-hash-on-load", "integration/corrupt-dump", "integration/dismiss-mem",
+    "integration/logging", "integration/rdb", "integration/redis-benchmark",
 ))
 
 
@@ -63,7 +66,7 @@ def server_words(server):
     elif is_redis(server):
         command = COMMANDS["redis"].replace("redis-server", server, 1)
     else:
-        command = "%s --port {port} --dir {dir}" % os.path.abspath(server)
+        command = starling(server)
     binary = shutil.which(command.split()[0])
     if not binary:
         raise SystemExit("%s is not there: build it first (make build)" % command.split()[0])

@@ -18,7 +18,7 @@ from collections import Counter
 from harness.process import Server
 from harness.wire import Connection
 
-TAGS = "-needs:debug -needs:repl -needs:save -needs:pfdebug"
+TAGS = "-needs:repl -needs:pfdebug"
 # Ports for the suite's own servers, in each run of a file.
 PORTS = 400
 HANG_SECONDS = 20
