@@ -330,13 +330,15 @@ impl Thread {
     }
 
     /// Nobody keeps the log from here on: nobody waits for it either.
-    fn end(&mut self) {
+    fn end(self) {
         self.rewriting.is_given_up.store(true, Ordering::Relaxed);
         if self.failed_since.is_some() {
             let bytes = self.journal.pending_bytes();
             tracing::error!("{bytes} bytes of the log could not be written: what they tell of is lost");
         }
         if self.is_last() {
+            // As long as somebody reads, writes have a place in the log, behind what is kept: no reply that tells of them leaves.
+            std::mem::forget(self.reader);
             return;
         }
         self.engine.set_gated(false);

@@ -475,10 +475,15 @@ impl Connection {
 
     /// Holds the thread's buffer back where the log is not kept as far as what its replies show.
     fn hold(&mut self, shared: &mut Vec<u8>, batch: &mut Batch<'_>) -> bool {
-        let Some(shown) = &mut batch.shown else { return false };
-        let replies = std::mem::take(shown);
+        let log = &self.worker.services.engine.log;
+        let replies = match &mut batch.shown {
+            Some(shown) => std::mem::take(shown),
+            // It began before anybody asked for gates, and nobody knows which of its requests came later.
+            None if log.is_gated() => vec![(shared.len(), gate::Shown { gate: log.end(), wrote: true })],
+            None => return false,
+        };
         let gate = replies.iter().map(|(_, shown)| shown.gate).max().unwrap_or_default();
-        let is_held = !shared.is_empty() && self.worker.services.engine.log.look(gate) != Gate::Open;
+        let is_held = !shared.is_empty() && log.look(gate) != Gate::Open;
         if is_held {
             // A copy: the buffer serves the next batch, and most of its block may be unused.
             self.output.hold(Held { gate, bytes: shared.as_slice().to_vec(), replies });

@@ -3,6 +3,7 @@ use crate::base::slot::Slot;
 use crate::engine::Deadline;
 use crate::engine::changes::{DATABASES, contents, group, perform, positions};
 use crate::engine::log::Behind;
+use crate::engine::log::gate::{self, Gate};
 use crate::persistence::directory::LogDirectory;
 use crate::persistence::disk::simulated::SimulatedDisk;
 use crate::persistence::journal::Place;
@@ -83,6 +84,25 @@ fn a_node_comes_back_with_its_keys() {
     same(&recovered(place.path()), &before);
     let names: Vec<_> = std::fs::read_dir(place.path().join("appendonlydir")).expect("a directory").flatten().collect();
     assert!(names.len() <= 5, "what is superfluous has been removed: {names:?}");
+}
+
+/// What is written when the log has ended for the last time is not in it, and nobody is told of it.
+#[test]
+fn replies_of_what_comes_after_the_end_never_leave() {
+    for fsync in [Fsync::Always, Fsync::EverySecond, Fsync::No] {
+        let place = tempfile::tempdir().expect("a directory");
+        let engine = Arc::new(Engine::new(DATABASES));
+        let keeper = open(place.path()).keep(&engine, None, settings(fsync)).expect("it is kept");
+        set(&engine, b"a", b"1");
+        keeper.finish();
+        gate::take_shown();
+        set(&engine, b"b", b"2");
+        let shown = gate::take_shown();
+        assert!(shown.wrote);
+        assert_eq!(engine.log.look(shown.gate), Gate::Closed);
+        let kept: Vec<_> = contents(&recovered(place.path()), 0, Slot::all()).into_keys().collect();
+        assert_eq!(kept, [b"a".to_vec()]);
+    }
 }
 
 /// A log that is begun when there are keys already, or have been, begins with these.
