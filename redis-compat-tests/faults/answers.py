@@ -11,7 +11,7 @@ from harness.wire import Closed, Connection, encode, parse, plain
 ORDER_ROUNDS = int(os.environ.get("STARLING_ORDER_ROUNDS", "1000"))
 # CONFIG SET of what has no effect, or cannot change any more, is refused, and the refusal names what it is about.
 REFUSED = [("cluster-announce-ip", "10.0.0.1"), ("cluster-announce-port", "7000"), ("cluster-preferred-endpoint-type", "nonsense"),
-           ("appendonly", "yes"), ("maxmemory-clients", "1gb"), ("save", "900 1"), ("databases", "4"), ("daemonize", "yes"),
+           ("maxmemory-clients", "1gb"), ("databases", "4"), ("daemonize", "yes"),
            ("unixsocket", "/nowhere/socket"), ("cluster-enabled", "yes"), ("tls-port", "7001"), ("replicaof", "127.0.0.1 7000")]
 BENCHMARK_GETS = 70_000
 
