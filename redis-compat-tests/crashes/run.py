@@ -116,11 +116,12 @@ def check(w, writer, values, lost_after, seen):
     """What is wrong. `lost_after`: all that was acknowledged up to then must be there."""
     wrong = []
     least = max((value for at, value in writer.history if at <= lost_after), default=writer.history[0][1])
-    least = max(least, seen)
     last = values["l"][-1] if values["l"] else 0
     for name, value in (("s", values["s"]), ("c", values["c"]), ("l", last), ("t", values["t1"])):
-        if value < least:
-            wrong.append("%s:%d has %d, and %d was kept" % (name, w, value, least))
+        # What readers see is the first of a writer's commands: the others may not have been executed by then.
+        kept = max(least, seen) if name == "s" else least
+        if value < kept:
+            wrong.append("%s:%d has %d, and %d was kept" % (name, w, value, kept))
         if value > writer.sent:
             wrong.append("%s:%d has %d, and no more than %d was sent" % (name, w, value, writer.sent))
     if not values["t1"] == values["t2"] == values["t3"]:
