@@ -16,7 +16,7 @@ use crate::server::listener::LocalListener;
 use crate::server::worker;
 /// The log is the process's, and begins before its node.
 pub use crate::services::log;
-use crate::services::{Services, supervision};
+use crate::services::{Services, append_log, supervision};
 use listeners::{Listeners, addresses, open, open_local};
 pub use redis_log::to_snapshot;
 use std::io;
@@ -58,7 +58,13 @@ impl Node {
         }
         // A cluster has database 0 only.
         let engine = Arc::new(Engine::new(if config.cluster_enabled { 1 } else { config.databases }));
-        let cluster = joined.map(|joined| joined.serve(&engine)).transpose()?;
+        // Before the node learns which slots are still its own.
+        let returned = match &joined {
+            Some(joined) => joined.read_log(&engine).await?,
+            None => None,
+        };
+        let has_log = returned.as_ref().is_some_and(append_log::Returned::has_log);
+        let cluster = joined.map(|joined| joined.serve(&engine, has_log)).transpose()?;
         let services = Arc::new(Services {
             engine,
             settings: crate::services::settings::Settings::new(config.clone()),
@@ -81,6 +87,9 @@ impl Node {
             log_reader: Default::default(),
         });
         crate::services::notifications::listen(&services);
+        if let Some(returned) = returned {
+            returned.keep(&services, &config)?;
+        }
         crate::commands::control::config::apply(&services, &config);
         let listeners = open(&addresses, config.port, config.tcp_backlog)?;
         let proxy_listeners = open(&addresses, config.proxy_port, config.tcp_backlog)?;
@@ -121,7 +130,7 @@ impl Node {
         }
         tokio::spawn(crate::services::timer::run(Arc::clone(&self.services)));
         if !self.services.conditions.is_loading() {
-            crate::services::append_log::begin(&self.services);
+            append_log::begin(&self.services);
         } else if !ending::load(&self.services, &mut signals).await? {
             return Ok(Ending::Clean);
         }

@@ -3,6 +3,7 @@
 
   run.py                       30 rounds with appendfsync always, 6 with everysec, against target/release/starling
   run.py --rounds 500          the long form
+  run.py --cluster 20          rounds in which all three nodes of a cluster are killed at once (4 by default)
   run.py --seed 17             the same moments again (what the load has done by then differs)
 
 Writers set, count, push and execute transactions over pipelines, each on keys of its own, while readers read them; the log
@@ -12,7 +13,8 @@ is made shorter all the time. After each kill the server is started again on wha
              sent; a list has its elements in order, each once; a transaction is there as a whole or not at all
   everysec   the same but for what was acknowledged in the last two seconds
 
-A server that is stopped by SIGTERM must have everything, whatever appendfsync says.
+A server that is stopped by SIGTERM must have everything, whatever appendfsync says. In a cluster requests go through a proxy
+listener, and every slot must be served again with its keys.
 """
 import argparse
 import os
@@ -24,7 +26,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE)]
-from harness.process import COMMANDS, Server  # noqa: E402
+from harness.process import COMMANDS, Server, free_port  # noqa: E402
 from harness.wire import Closed, Connection, encode, parse, plain  # noqa: E402
 
 WRITERS = 6
@@ -32,6 +34,15 @@ READERS = 2
 PIPELINE = 8
 # A list is cut from its front to about this length, so that it can be looked at after each round.
 LIST_LENGTH = 400
+
+
+# Whether all keys of a writer are in one slot, as transactions of a cluster need it.
+in_one_slot = False
+
+
+def key(kind, w):
+    """A key of a writer."""
+    return (b"%b:{%d}" if in_one_slot else b"%b:%d") % (kind, w)
 
 
 class Writer(threading.Thread):
@@ -45,11 +56,11 @@ class Writer(threading.Thread):
 
     def request(self, value):
         w, text = self.number, b"%d" % value
-        out = [encode([b"SET", b"s:%d" % w, text]), encode([b"INCR", b"c:%d" % w]), encode([b"RPUSH", b"l:%d" % w, text])]
-        # Two keys in different shards, and a command that undoes what it does.
-        out += [encode([b"MULTI"]), encode([b"SET", b"t1:%d" % w, text]), encode([b"HSET", b"t2:%d" % w, b"f", text])]
-        out += [encode([b"ZADD", b"t3:%d" % w, text, b"m"]), encode([b"EXEC"])]
-        out += [encode([b"LTRIM", b"l:%d" % w, -LIST_LENGTH, -1])]
+        out = [encode([b"SET", key(b"s", w), text]), encode([b"INCR", key(b"c", w)])]
+        out += [encode([b"RPUSH", key(b"l", w), text])]
+        out += [encode([b"MULTI"]), encode([b"SET", key(b"t1", w), text]), encode([b"HSET", key(b"t2", w), b"f", text])]
+        out += [encode([b"ZADD", key(b"t3", w), text, b"m"]), encode([b"EXEC"])]
+        out += [encode([b"LTRIM", key(b"l", w), -LIST_LENGTH, -1])]
         return b"".join(out), 9
 
     def run(self):
@@ -84,7 +95,7 @@ class Reader(threading.Thread):
         try:
             connection = Connection(self.port)
             while True:
-                connection.send(b"".join(encode([b"GET", b"s:%d" % w]) for w in range(WRITERS)))
+                connection.send(b"".join(encode([b"GET", key(b"s", w)]) for w in range(WRITERS)))
                 for w, reply in enumerate(connection.receive(WRITERS)):
                     value = plain(parse(reply)[0])
                     if isinstance(value, bytes):
@@ -101,12 +112,12 @@ def look(port, w):
     """What the server has of a writer's keys."""
     connection = Connection(port)
     values = {
-        "s": integer(connection.call("GET", "s:%d" % w)),
-        "c": integer(connection.call("GET", "c:%d" % w)),
-        "t1": integer(connection.call("GET", "t1:%d" % w)),
-        "t2": integer(connection.call("HGET", "t2:%d" % w, "f")),
-        "t3": integer(connection.call("ZSCORE", "t3:%d" % w, "m")),
-        "l": [int(element) for element in connection.call("LRANGE", "l:%d" % w, 0, -1)],
+        "s": integer(connection.call("GET", key(b"s", w))),
+        "c": integer(connection.call("GET", key(b"c", w))),
+        "t1": integer(connection.call("GET", key(b"t1", w))),
+        "t2": integer(connection.call("HGET", key(b"t2", w), "f")),
+        "t3": integer(connection.call("ZSCORE", key(b"t3", w), "m")),
+        "l": [int(element) for element in connection.call("LRANGE", key(b"l", w), 0, -1)],
     }
     connection.close()
     return values
@@ -118,12 +129,12 @@ def check(w, writer, values, lost_after, seen):
     least = max((value for at, value in writer.history if at <= lost_after), default=writer.history[0][1])
     last = values["l"][-1] if values["l"] else 0
     for name, value in (("s", values["s"]), ("c", values["c"]), ("l", last), ("t", values["t1"])):
-        # What readers see is the first of a writer's commands: the others may not have been executed by then.
+        # What a reader has seen is the first that a writer writes.
         kept = max(least, seen) if name == "s" else least
         if value < kept:
-            wrong.append("%s:%d has %d, and %d was kept" % (name, w, value, kept))
+            wrong.append("%s of %d has %d, and %d was kept" % (name, w, value, kept))
         if value > writer.sent:
-            wrong.append("%s:%d has %d, and no more than %d was sent" % (name, w, value, writer.sent))
+            wrong.append("%s of %d has %d, and no more than %d was sent" % (name, w, value, writer.sent))
     if not values["t1"] == values["t2"] == values["t3"]:
         wrong.append("a transaction of %d is there in part: %s" % (w, values))
     if values["l"] != list(range(last - len(values["l"]) + 1, last + 1)):
@@ -138,11 +149,11 @@ def check(w, writer, values, lost_after, seen):
 def settle(port, w, value):
     """All keys of a writer go on from one number."""
     connection = Connection(port)
-    connection.call("SET", "s:%d" % w, value)
-    connection.call("SET", "c:%d" % w, value)
-    connection.call("DEL", "l:%d" % w)
-    connection.call("RPUSH", "l:%d" % w, value)
-    for command in (("MULTI",), ("SET", "t1:%d" % w, value), ("HSET", "t2:%d" % w, "f", value), ("ZADD", "t3:%d" % w, value, "m"), ("EXEC",)):
+    connection.call("SET", key(b"s", w), value)
+    connection.call("SET", key(b"c", w), value)
+    connection.call("DEL", key(b"l", w))
+    connection.call("RPUSH", key(b"l", w), value)
+    for command in (("MULTI",), ("SET", key(b"t1", w), value), ("HSET", key(b"t2", w), "f", value), ("ZADD", key(b"t3", w), value, "m"), ("EXEC",)):
         connection.call(*command)
     connection.close()
 
@@ -190,10 +201,118 @@ def rounds(binary, fsync, count, generator, end):
     return wrong
 
 
+class Cluster:
+    """Three nodes with logs, of which the first has the port that is asked."""
+
+    def __init__(self, binary):
+        self.nodes = []
+        for number in range(3):
+            proxy = free_port()
+            extra = ["--cluster-enabled", "yes", "--proxy-port", str(proxy), "--appendonly", "yes", "--appendfsync", "always"]
+            extra += ["--join", "127.0.0.1:%d" % self.nodes[0][0].port] if number else ["--cluster"]
+            self.nodes.append((Server(binary, extra), proxy))
+        self.port = self.nodes[0][1]
+
+    def until_served(self, keys, limit=60):
+        """Seconds until all nodes serve all slots, with so many keys at least."""
+        started = time.monotonic()
+        while time.monotonic() - started < limit:
+            try:
+                for server, _ in self.nodes:
+                    if not server.alive():
+                        raise RuntimeError("a node has ended:\n%s" % server.log_tail())
+                    info = Connection(server.port, 2).call("CLUSTER", "INFO")
+                    if b"cluster_slots_ok:16384" not in info or b"cluster_known_nodes:3" not in info:
+                        raise OSError("not yet")
+                sizes = [Connection(server.port, 2).call("DBSIZE") for server, _ in self.nodes]
+                if sum(sizes) >= keys and min(sizes) > (0 if keys else -1):
+                    return time.monotonic() - started
+            except (OSError, Closed, TypeError):
+                pass
+            time.sleep(0.02)
+        raise RuntimeError("the cluster does not serve its keys: %s\n%s" % (sizes, self.nodes[0][0].log_tail()))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for server, _ in self.nodes:
+            server.close()
+
+
+def cluster_rounds(binary, count, generator, filler):
+    """Kills all nodes of a cluster at once, so many times."""
+    global in_one_slot
+    in_one_slot = True
+    wrong, total, served = [], 0, []
+    with Cluster(binary) as cluster:
+        cluster.until_served(0)
+        wait_balanced(cluster)
+        fill(cluster.port, filler)
+        for number in range(count):
+            for w in range(WRITERS):
+                settle(cluster.port, w, look(cluster.port, w)["s"] + 1)
+            starts = [look(cluster.port, w)["s"] for w in range(WRITERS)]
+            writers = [Writer(w, cluster.nodes[w % 3][1], starts[w]) for w in range(WRITERS)]
+            readers = [Reader(cluster.nodes[1][1])]
+            for writer in writers:
+                writer.history.append((time.monotonic(), writer.sent))
+            for thread in writers + readers:
+                thread.start()
+            time.sleep(generator.uniform(0.1, 0.8))
+            for server, _ in cluster.nodes:
+                server.send_signal(signal.SIGKILL)
+            for server, _ in cluster.nodes:
+                server.process.wait(30)
+            for thread in writers + readers:
+                thread.join(30)
+            for server, _ in cluster.nodes:
+                server.start()
+            served.append(cluster.until_served(filler + WRITERS * 6))
+            for w, writer in enumerate(writers):
+                found = check(w, writer, look(cluster.port, w), float("inf"), max(reader.seen[w] for reader in readers))
+                if writer.error and not writer.error.startswith((b"-CLUSTERDOWN", b"-TRYAGAIN", b"-INDOUBT", b"-EXECABORT")):
+                    found.append("an error: %r" % writer.error)
+                wrong += ["round %d, cluster: %s" % (number, text) for text in found]
+                total += writer.acknowledged - starts[w]
+            if wrong:
+                print(cluster.nodes[0][0].log_tail())
+                break
+    print("cluster  SIGKILL %4d rounds of three nodes, %d x 9 commands acknowledged, all slots served with their keys (%d) in %.2f s at most" % (
+        count, total, filler, max(served)), flush=True)
+    return wrong
+
+
+def wait_balanced(cluster, limit=60):
+    """Until every node has its third of the slots."""
+    started = time.monotonic()
+    while time.monotonic() - started < limit:
+        slots = Connection(cluster.nodes[0][0].port).call("CLUSTER", "SLOTS")
+        shares = {}
+        for entry in slots:
+            shares[entry[2][1]] = shares.get(entry[2][1], 0) + entry[1] - entry[0] + 1
+        if len(shares) == 3 and min(shares.values()) > 5000:
+            return
+        time.sleep(0.05)
+    raise RuntimeError("the slots are not spread: %s" % shares)
+
+
+def fill(port, count):
+    """So many keys of 64 bytes."""
+    connection = Connection(port)
+    for start in range(0, count, 1000):
+        numbers = range(start, min(start + 1000, count))
+        connection.send(b"".join(encode([b"SET", b"filler:%d" % number, b"x" * 64]) for number in numbers))
+        connection.receive(len(numbers))
+    connection.close()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", default=COMMANDS["starling"].split()[0], help="path of the binary")
     parser.add_argument("--rounds", type=int, default=30, help="rounds with appendfsync always")
+    parser.add_argument("--cluster", type=int, default=4, help="rounds with a cluster of three nodes")
+    parser.add_argument("--keys", type=int, default=20000, help="keys of that cluster besides those of the load")
     parser.add_argument("--seed", type=int, default=None)
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
@@ -205,6 +324,8 @@ def main():
     wrong += rounds(binary, "everysec", few, generator, signal.SIGKILL)
     for fsync in ("everysec", "no"):
         wrong += rounds(binary, fsync, 3, generator, signal.SIGTERM)
+    if options.cluster:
+        wrong += cluster_rounds(binary, options.cluster, generator, options.keys)
     for line in wrong:
         print("WRONG: %s" % line)
     return 1 if wrong else 0

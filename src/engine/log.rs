@@ -23,7 +23,7 @@ use gate::{Gate, Gates};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// A tail of this length is sealed.
@@ -124,6 +124,10 @@ pub struct Log {
     rooms: AtomicU64,
     /// Told when there is much to read.
     bells: Mutex<Vec<Arc<Notify>>>,
+    /// Somebody keeps it, and passes the gates.
+    is_kept: AtomicBool,
+    /// Somebody waits until it is kept to here.
+    wanted: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -170,6 +174,8 @@ impl Default for Log {
             room: Notify::new(),
             rooms: AtomicU64::new(0),
             bells: Mutex::default(),
+            is_kept: AtomicBool::new(false),
+            wanted: AtomicU64::new(0),
         }
     }
 }
@@ -259,6 +265,28 @@ impl Log {
     pub fn tell_room(&self) {
         self.rooms.fetch_add(1, Ordering::SeqCst);
         self.room.notify_waiters();
+    }
+
+    /// Says whether somebody keeps it.
+    pub fn set_kept(&self, is_kept: bool) {
+        self.is_kept.store(is_kept, Ordering::SeqCst);
+    }
+
+    /// Over when it is kept to here; at once where nobody keeps it.
+    pub async fn until_kept(&self, to: LogOffset) {
+        if !self.is_kept.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut passed = self.gates.passed();
+        self.wanted.fetch_max(to.0, Ordering::SeqCst);
+        self.ask();
+        // The sender is the log's own.
+        let _ = passed.wait_for(|passed| *passed >= to).await;
+    }
+
+    /// Whether somebody waits until more is kept than this.
+    pub fn is_wanted(&self, kept: LogOffset) -> bool {
+        self.wanted.load(Ordering::SeqCst) > kept.0
     }
 
     /// A bell that rings when readers are asked to read; it is theirs until this is dropped.

@@ -58,7 +58,7 @@ fn log(place: &Path) -> (PathBuf, PathBuf) {
     let directory = LogDirectory::open(&path, "appendonly.aof", Owner::default()).expect("nobody else has it");
     let (saving, broken) = (Box::new(Default::default), Box::new(|_: Option<&str>| {}));
     let settings = Settings { fsync: Fsync::Always, growth: Growth::default(), saving, broken };
-    let keeper = directory.keep(&engine, None, settings).expect("it is kept");
+    let keeper = directory.follow(&engine).keep(None, settings).expect("it is kept");
     let mut runner = TestRunner::deterministic();
     for _ in 0..20 {
         let (database, changes) = group().new_tree(&mut runner).expect("changes").current();

@@ -20,7 +20,7 @@ pub mod ownership;
 mod source;
 mod target;
 
-use crate::base::identity::{Incarnation, NodeId};
+use crate::base::identity::{Epoch, Incarnation, NodeId};
 use crate::base::slot::Slot;
 use crate::cluster::duties::{self, SlotMove, Stage};
 use crate::cluster::topology::raft::Consensus;
@@ -52,6 +52,8 @@ pub struct MovesOptions {
     pub transport: Arc<dyn Transport>,
     /// This life of the node, once it has registered.
     pub incarnation: watch::Receiver<Option<Incarnation>>,
+    /// By slot, the epoch whose keys a former life of the node has left in the engine.
+    pub held: Vec<Option<Epoch>>,
     /// Asks for a version of the topology at once.
     pub nudge: Arc<dyn Fn(u64) + Send + Sync>,
     pub show: Show,
@@ -88,7 +90,7 @@ impl Moves {
             source: Mutex::new(source),
             arrivals: Mutex::default(),
         });
-        let ownership = Ownership::new(options.node);
+        let ownership = Ownership::new(options.node, options.held);
         shared.engine.set_slot_states(Slot::all().map(|slot| (slot, SlotState::Elsewhere)));
         let run =
             Follower { shared: Arc::clone(&shared), ownership, copying: HashMap::new(), releasing: HashMap::new() };

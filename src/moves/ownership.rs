@@ -85,9 +85,10 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Every slot is somebody else's.
-    pub fn new(node: NodeId) -> Ownership {
-        let (states, held) = (vec![SlotState::Elsewhere; SLOT_COUNT], vec![None; SLOT_COUNT]);
+    /// Every slot is somebody else's, as far as is known. `held`: by slot, the epoch whose keys a former life has left here;
+    /// they count where the slot is still this node's, in that epoch.
+    pub fn new(node: NodeId, held: Vec<Option<Epoch>>) -> Ownership {
+        let states = vec![SlotState::Elsewhere; SLOT_COUNT];
         Ownership { node, states, held, copying: BTreeMap::new(), followed: None }
     }
 
@@ -171,5 +172,53 @@ impl Ownership {
             actions.push(Action::BeginAnew(slot));
         }
         *held = Some(record.epoch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::identity::ClusterId;
+    use crate::cluster::topology::sample::node;
+    use crate::cluster::topology::{Applied, Node, TopologyChange};
+
+    /// What a former life has left counts where the slot is this node's, in the epoch of what it has left; the rest is
+    /// dropped, and nothing is served before this life has registered.
+    #[test]
+    fn what_a_former_life_has_left_counts_in_its_epoch() {
+        let own = NodeId(1);
+        let mut topology = Topology::default();
+        let all = SlotRanges::all();
+        let changes = [
+            TopologyChange::InitCluster { cluster: ClusterId(7), hash_key: 1 },
+            TopologyChange::RegisterNode { node: node(own) },
+            TopologyChange::RegisterNode { node: node(NodeId(2)) },
+            TopologyChange::Revive { slots: all.clone(), to: own },
+        ];
+        for (index, change) in changes.iter().enumerate() {
+            topology.apply(index as u64 + 1, change);
+        }
+        let slot = |number| Slot::new(number).expect("a slot");
+        let epoch = topology.slot(slot(0)).epoch;
+        let mut held = vec![None; SLOT_COUNT];
+        (held[0], held[1]) = (Some(epoch), Some(Epoch(epoch.0 + 7)));
+        let mut ownership = Ownership::new(own, held);
+        let mut arrivals = Arrivals::default();
+        let before = ownership.follow(&Arc::new(topology.clone()), None, &[], &mut arrivals);
+        assert!(before.actions.is_empty() && before.dropped.is_empty(), "{before:?}");
+        let again = TopologyChange::ReturnNode { node: Node { start_ms: 2, ..node(own) } };
+        let Applied::Registered(incarnation) = topology.apply(5, &again) else { panic!("it is refused") };
+        let followed = ownership.follow(&Arc::new(topology.clone()), Some(incarnation), &[], &mut arrivals);
+        let of = |number| {
+            let of_slot = move |action: &&Action| match action {
+                Action::BeginAnew(of) | Action::Set { slot: of, .. } => *of == slot(number),
+            };
+            followed.actions.iter().filter(of_slot).copied().collect::<Vec<_>>()
+        };
+        let set = |number| Action::Set { slot: slot(number), state: SlotState::Serving, epoch };
+        assert_eq!(of(0), [set(0)], "it goes on with its keys");
+        for number in [1, 2] {
+            assert_eq!(of(number), [Action::BeginAnew(slot(number)), set(number)], "slot {number}");
+        }
     }
 }

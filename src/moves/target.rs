@@ -10,6 +10,7 @@ use crate::cluster::duties::{self, SlotMove};
 use crate::cluster::topology::raft::{Proposal, ProposeError};
 use crate::cluster::topology::{Applied, Topology, TopologyChange};
 use crate::engine::Engine;
+use crate::engine::log::LogOffset;
 use crate::transport::{Blob, Peer, Purpose, Request, Response};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -116,15 +117,32 @@ impl Target {
             Action::Complete => self.shared.arrivals.lock().add(self.one.begun, &self.epochs),
             Action::Propose(step) => {
                 let (consensus, change) = (Arc::clone(&self.shared.consensus), self.change(step));
+                let kept = (step == Step::Handoff).then(|| self.keep());
                 if self.proposed.is_none_or(|(before, _)| before != step) {
                     self.proposed = Some((step, Instant::now()));
                 }
-                self.tasks.spawn(async move { Finished::Proposal(step, consensus.propose(change).await) });
+                let engine = Arc::clone(&self.shared.engine);
+                self.tasks.spawn(async move {
+                    if let Some(kept) = kept {
+                        engine.log.until_kept(kept).await;
+                    }
+                    Finished::Proposal(step, consensus.propose(change).await)
+                });
             }
             Action::Tell { version } => self.tell(version),
             Action::End => return true,
         }
         false
+    }
+
+    /// What has arrived is this node's as soon as the hand-off is agreed, also where the node ends before it learns that: its
+    /// log says in advance to which epoch the keys belong, and where that log has to be kept to before anything is proposed.
+    fn keep(&self) -> LogOffset {
+        for (slot, before) in &self.epochs {
+            let epoch = Epoch(before.0.saturating_add(1));
+            self.shared.engine.set_position(*slot, Position { epoch, seq: 0 });
+        }
+        self.shared.engine.log.end()
     }
 
     fn change(&self, step: Step) -> TopologyChange {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::clock;
 use crate::base::identity::ClusterId;
-use crate::base::identity::Epoch;
+use crate::base::slot::SLOT_COUNT;
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::topology::raft::{Proposal, ProposeError};
 use crate::cluster::topology::sample::node;
@@ -145,6 +145,7 @@ impl Pair {
                 consensus: Arc::clone(&agreement) as Arc<_>,
                 transport: Arc::clone(&links) as Arc<_>,
                 incarnation,
+                held: vec![None; SLOT_COUNT],
                 nudge: Arc::new(|_| {}),
                 show,
             };

@@ -12,7 +12,8 @@ use super::handler::NodeHandler;
 use super::leader;
 use super::seeds::Seeds;
 use crate::base::clock::{Clock, SystemClock};
-use crate::base::identity::{ClusterId, Incarnation, NodeId};
+use crate::base::identity::{ClusterId, Epoch, Incarnation, NodeId};
+use crate::base::slot::{SLOT_COUNT, Slot};
 use crate::cluster::datagram::ClusterSecret;
 use crate::cluster::draining::{Drained, Reason};
 use crate::cluster::forming::{Forming, Found};
@@ -26,6 +27,8 @@ use crate::cluster::topology::{Node, NodeState, Topology};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::moves::{Moves, MovesOptions};
+use crate::persistence::segment::Owner;
+use crate::services::append_log::Returned;
 use crate::services::clients::Clients;
 use crate::services::cluster::{Cluster, ClusterParts, view_options};
 use crate::transport::handshake::LocalIdentity;
@@ -188,8 +191,17 @@ impl Joined {
         self.raft.published().current().hash_key
     }
 
-    /// Starts gossip, moves and registration.
-    pub(super) fn serve(self, engine: &Arc<Engine>) -> io::Result<ClusterSide> {
+    /// Reads what a former life of this node has left, into the empty engine.
+    pub(super) async fn read_log(&self, engine: &Arc<Engine>) -> io::Result<Option<Returned>> {
+        let cluster = self.identity.cluster.map_or(0, |cluster| cluster.0);
+        let owner = Owner { cluster, node: self.identity.node.0 };
+        let (engine, config) = (Arc::clone(engine), self.config.clone());
+        let read = tokio::task::spawn_blocking(move || Returned::read(&engine, &config, owner));
+        read.await.map_err(io::Error::other)?
+    }
+
+    /// Starts gossip, moves and registration. `has_log`: the engine has what a former life has left.
+    pub(super) fn serve(self, engine: &Arc<Engine>, has_log: bool) -> io::Result<ClusterSide> {
         let Joined { config, store, control, slots, transport, handler, raft, identity, address, seeds, start_ms } =
             self;
         let consensus: Arc<dyn Consensus> = Arc::new(raft.clone());
@@ -212,6 +224,7 @@ impl Joined {
                 consensus: Arc::clone(&consensus),
                 transport: Arc::clone(&transport) as Arc<_>,
                 incarnation,
+                held: if has_log { held(engine) } else { vec![None; SLOT_COUNT] },
                 nudge: nudge(&raft),
                 show: shower(&cluster, &membership, &transport, identity),
             },
@@ -220,7 +233,13 @@ impl Joined {
         handler.moves.set(moves).map_err(|_| ended())?;
         let node = describe(&config, identity.node, address, start_ms);
         let spawn = control.handle();
-        spawn.spawn(leader::stay_registered(node, Arc::clone(&consensus), given.clone(), Arc::clone(&leaving)));
+        spawn.spawn(leader::stay_registered(
+            node,
+            has_log,
+            Arc::clone(&consensus),
+            given.clone(),
+            Arc::clone(&leaving),
+        ));
         spawn.spawn(leader::lead(identity.node, Arc::clone(&consensus), Arc::clone(&membership)));
         spawn.spawn(hear(events, raft.clone()));
         let node = identity.node;
@@ -297,6 +316,12 @@ async fn linger(clients: &Clients, told_again: &watch::Receiver<bool>) {
     while clients.count() > 0 && !*told_again.borrow() && tokio::time::Instant::now() < until {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+}
+
+/// By slot, the epoch that its keys in the engine belong to.
+fn held(engine: &Engine) -> Vec<Option<Epoch>> {
+    // The topology begins with epoch 1.
+    Slot::all().map(|slot| Some(engine.position(slot).epoch).filter(|epoch| epoch.0 > 0)).collect()
 }
 
 fn ended() -> io::Error {

@@ -71,9 +71,10 @@ pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership
     }
 }
 
-/// Keeps this life of the node registered, until it leaves.
+/// Keeps this life of the node registered, until it leaves. `returns`: it has what it owned in its former life.
 pub(super) async fn stay_registered(
     node: Node,
+    returns: bool,
     consensus: Arc<dyn Consensus>,
     incarnation: watch::Sender<Option<Incarnation>>,
     leaving: Arc<AtomicBool>,
@@ -100,7 +101,7 @@ pub(super) async fn stay_registered(
             }
         }
         if registers {
-            event = register(&node, &consensus).await;
+            event = register(&node, returns, &consensus).await;
             continue;
         }
         let wake_at = registration.wake_at_us(&topology).map(|at_us| began + Duration::from_micros(at_us));
@@ -114,11 +115,14 @@ pub(super) async fn stay_registered(
     }
 }
 
-async fn register(node: &Node, consensus: &Arc<dyn Consensus>) -> Event {
-    match consensus.propose(TopologyChange::RegisterNode { node: node.clone() }).await {
+async fn register(node: &Node, returns: bool, consensus: &Arc<dyn Consensus>) -> Event {
+    let node = node.clone();
+    let id = node.id;
+    let change = if returns { TopologyChange::ReturnNode { node } } else { TopologyChange::RegisterNode { node } };
+    match consensus.propose(change).await {
         Ok(proposal) => match proposal.applied {
             Applied::Registered(incarnation) => {
-                tracing::info!(node = %node.id, incarnation = incarnation.0, "registered in the cluster");
+                tracing::info!(node = %id, incarnation = incarnation.0, "registered in the cluster");
                 Event::Registered { incarnation, version: proposal.index }
             }
             Applied::Refused(Refused::AddressTaken) => Event::AddressTaken,

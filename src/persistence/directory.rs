@@ -10,7 +10,7 @@ use super::segment::Owner;
 use crate::base::identity::Position;
 use crate::base::slot::Slot;
 use crate::engine::Engine;
-use crate::engine::log::Behind;
+use crate::engine::log::{Behind, Reader};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -111,11 +111,31 @@ impl LogDirectory {
         Ok(Some(Recovered { base, found }))
     }
 
-    /// Keeps from here on what happens to the keys of the engine, behind what was recovered. Where there was no log, it
-    /// begins with the keys that are there: it is one when they are written, which is what its thread does first.
-    pub fn keep(self, engine: &Arc<Engine>, recovered: Option<&Found>, settings: Settings) -> io::Result<Keeper> {
-        let LogDirectory { disk, names, owner, manifest, lock } = self;
+    /// Reads the log of the engine from here on: nothing of what happens now is missing from the directory later.
+    pub fn follow(self, engine: &Arc<Engine>) -> Following {
         let reader = engine.read_log(Behind::Wait(BEHIND_BYTES));
+        // Where nothing has ever happened, there is nothing to begin with.
+        let is_fresh = Slot::all().all(|slot| engine.position(slot) == Position::default())
+            && engine.statistics().databases.iter().all(|(keys, _)| *keys == 0);
+        Following { directory: self, engine: Arc::clone(engine), reader, is_fresh }
+    }
+}
+
+/// A directory whose log is read, and not written yet.
+#[derive(Debug)]
+pub struct Following {
+    directory: LogDirectory,
+    engine: Arc<Engine>,
+    reader: Reader,
+    is_fresh: bool,
+}
+
+impl Following {
+    /// Keeps what has happened since, behind what was recovered. Where there was no log, it begins with the keys that are
+    /// there: it is one when they are written, which is what its thread does first.
+    pub fn keep(self, recovered: Option<&Found>, settings: Settings) -> io::Result<Keeper> {
+        let Following { directory, engine, reader, is_fresh } = self;
+        let LogDirectory { disk, names, owner, manifest, lock } = directory;
         let place = match recovered {
             Some(found) => found.place,
             None => Place { segment: last_number(&*disk, &names)?, bytes: 0 },
@@ -124,16 +144,13 @@ impl LogDirectory {
         if let (Some(found), Some(manifest)) = (recovered, manifest) {
             journal.count(found.finished_bytes + found.place.bytes);
             clean(&*disk, &names, manifest);
-            return Keeper::start(engine, disk, names, journal, reader, manifest, settings, true, lock);
+            return Keeper::start(&engine, disk, names, journal, reader, manifest, settings, true, lock);
         }
         let manifest = Manifest { base: 0, first: journal.begin_segment()? };
-        // Where nothing has ever happened, nothing has to be written.
-        let is_fresh = Slot::all().all(|slot| engine.position(slot) == Position::default())
-            && engine.statistics().databases.iter().all(|(keys, _)| *keys == 0);
         if is_fresh {
             manifest.write(&*disk, &names)?;
         }
-        Keeper::start(engine, disk, names, journal, reader, manifest, settings, is_fresh, lock)
+        Keeper::start(&engine, disk, names, journal, reader, manifest, settings, is_fresh, lock)
     }
 }
 

@@ -198,6 +198,7 @@ impl Keeper {
         thread.base_bytes = thread.length_of_base();
         thread.rewritten_bytes = thread.base_bytes + thread.journal.bytes();
         thread.apply_fsync();
+        engine.log.set_kept(true);
         let thread = std::thread::Builder::new().name("log-keeper".into()).spawn(move || thread.run())?;
         Ok(Keeper { orders, bell, shared, thread: Some(thread) })
     }
@@ -341,6 +342,7 @@ impl Thread {
             std::mem::forget(self.reader);
             return;
         }
+        self.engine.log.set_kept(false);
         self.engine.set_gated(false);
         self.engine.log.gates.recover();
         (self.settings.broken)(None);
@@ -358,6 +360,7 @@ impl Thread {
             let is_due = match self.settings.fsync {
                 _ if is_over => is_done,
                 Fsync::Always => true,
+                _ if self.engine.log.is_wanted(self.journal.kept()) => true,
                 Fsync::EverySecond => {
                     self.last_sync.elapsed() >= SYNC_PERIOD || self.journal.pending_bytes() >= UNSYNCED_BYTES
                 }

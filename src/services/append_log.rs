@@ -3,9 +3,11 @@
 use super::{REDIS_VERSION, Services};
 use crate::base::clock;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::engine::log::LogOffset;
-use crate::persistence::directory::{LogDirectory, Recovered};
+use crate::persistence::directory::{Following, LogDirectory, Recovered};
 use crate::persistence::keeper::{Figures, Fsync, Growth, Keeper, NotRewritten, Settings};
+use crate::persistence::loading::Progress;
 use crate::persistence::saving;
 use crate::persistence::segment::Owner;
 use parking_lot::Mutex;
@@ -71,38 +73,76 @@ pub fn restore(services: &Arc<Services>, other: fn(&Services) -> io::Result<bool
 }
 
 fn restore_log(services: &Arc<Services>, config: &Config, other: fn(&Services) -> io::Result<bool>) -> io::Result<()> {
-    let directory = open(config)?;
-    let began_us = clock::boot_us();
-    let options = super::snapshots::loading_options();
+    let directory = open(config, Owner::default())?;
     let load = super::snapshots::Load::begin(&services.snapshots.loads, directory.bytes()?);
-    let recovered = directory
-        .recover(&services.engine, config.aof_load_truncated, options, &load.progress)
-        .map_err(|broken| io::Error::new(io::ErrorKind::InvalidData, broken.to_string()))?;
+    let recovered = read(&directory, &services.engine, config, &load.progress)?;
     drop(load);
-    match &recovered {
-        Some(Recovered { base, found }) => {
-            let seconds = clock::boot_us().saturating_sub(began_us) as f64 / 1e6;
-            let (keys, groups) = (base.keys, found.groups);
-            tracing::info!("DB loaded from append only file: {seconds:.3} seconds ({keys} keys, {groups} changes)");
-        }
-        // A log that begins now begins with what was there before.
-        None => {
-            if !other(services)? {
-                super::snapshots::load(services)?;
-            }
-        }
+    // A log that begins now begins with what was there before.
+    if recovered.is_none() && !other(services)? {
+        super::snapshots::load(services)?;
     }
     let found = recovered.as_ref().map(|recovered| &recovered.found);
-    let keeper = directory.keep(&services.engine, found, settings(services, config))?;
+    let keeper = directory.follow(&services.engine).keep(found, settings(services, config))?;
     // Nothing of it is kept before it has a beginning: nobody may be told that it is.
     keeper.until_begun()?;
     *services.append_log.keeper.lock() = Some(keeper);
     Ok(())
 }
 
-fn open(config: &Config) -> io::Result<LogDirectory> {
+/// What a node of a cluster has come back with, before it has learned what is still its own.
+pub struct Returned {
+    following: Following,
+    recovered: Option<Recovered>,
+}
+
+impl Returned {
+    /// Reads the log of this node, where it keeps one, into the empty engine.
+    pub fn read(engine: &Arc<Engine>, config: &Config, owner: Owner) -> io::Result<Option<Returned>> {
+        if !config.appendonly {
+            return Ok(None);
+        }
+        let directory = open(config, owner)?;
+        let recovered = read(&directory, engine, config, &Progress::default())?;
+        Ok(Some(Returned { following: directory.follow(engine), recovered }))
+    }
+
+    /// Whether there was a log.
+    pub fn has_log(&self) -> bool {
+        self.recovered.is_some()
+    }
+
+    /// Goes on with it.
+    pub fn keep(self, services: &Arc<Services>, config: &Config) -> io::Result<()> {
+        let found = self.recovered.as_ref().map(|recovered| &recovered.found);
+        let keeper = self.following.keep(found, settings(services, config))?;
+        *services.append_log.keeper.lock() = Some(keeper);
+        Ok(())
+    }
+}
+
+/// Makes the keys of what is in the directory.
+fn read(
+    directory: &LogDirectory,
+    engine: &Engine,
+    config: &Config,
+    progress: &Progress,
+) -> io::Result<Option<Recovered>> {
+    let began_us = clock::boot_us();
+    let options = super::snapshots::loading_options();
+    let recovered = directory
+        .recover(engine, config.aof_load_truncated, options, progress)
+        .map_err(|broken| io::Error::new(io::ErrorKind::InvalidData, broken.to_string()))?;
+    if let Some(Recovered { base, found }) = &recovered {
+        let seconds = clock::boot_us().saturating_sub(began_us) as f64 / 1e6;
+        let (keys, groups) = (base.keys, found.groups);
+        tracing::info!("DB loaded from append only file: {seconds:.3} seconds ({keys} keys, {groups} changes)");
+    }
+    Ok(recovered)
+}
+
+fn open(config: &Config, owner: Owner) -> io::Result<LogDirectory> {
     // The process stands in `dir`.
-    LogDirectory::open(Path::new(&config.appenddirname), &config.appendfilename, Owner::default())
+    LogDirectory::open(Path::new(&config.appenddirname), &config.appendfilename, owner)
 }
 
 /// The node has what it came back with.
@@ -119,10 +159,11 @@ pub fn configure(services: &Arc<Services>, config: &Config) -> io::Result<()> {
     if !log.has_begun.load(Ordering::SeqCst) {
         return Ok(());
     }
-    if config.appendonly && services.cluster.is_some() {
-        return Err(io::Error::other("nodes of a cluster keep no log yet"));
-    }
     let is_kept = match &*log.keeper.lock() {
+        keeper if services.cluster.is_some() && config.appendonly != keeper.is_some() => {
+            // What a log has missed would be taken for what the node has when it comes back.
+            return Err(io::Error::other("a node of a cluster begins and ends its log at its start only"));
+        }
         Some(keeper) if config.appendonly => {
             keeper.set_fsync(fsync(config));
             keeper.set_growth(growth(config));
@@ -132,7 +173,10 @@ pub fn configure(services: &Arc<Services>, config: &Config) -> io::Result<()> {
     };
     // One at a time comes here, and both wait for shards: an EXEC that holds some may ask for the keeper meanwhile.
     let next = match config.appendonly {
-        true => Some(open(config)?.keep(&services.engine, None, settings(services, config))?),
+        true => {
+            let following = open(config, Owner::default())?.follow(&services.engine);
+            Some(following.keep(None, settings(services, config))?)
+        }
         false if is_kept => None,
         false => return Ok(()),
     };

@@ -88,7 +88,7 @@ impl Keeper {
             coming: BTreeMap::new(),
             releasing: Vec::new(),
             owned: 0,
-            ownership: Ownership::new(own),
+            ownership: Ownership::new(own, vec![None; SLOT_COUNT]),
             arrivals: Arrivals::default(),
             going: Going::default(),
             streams: BTreeMap::new(),

@@ -59,6 +59,9 @@ pub enum TopologyChange {
     /// A person gives up a member that is down, and the keys of its slots with it. Only while its slots are as they were in
     /// the version that it was decided by: one that was back meanwhile has keys that nobody has given up.
     ForgetNode { node: NodeId, incarnation: Incarnation, decided_by: u64 },
+    /// As [`TopologyChange::RegisterNode`], but what the node owned is its own as it was: it has come back with what its disk
+    /// has kept. Owners and epochs have not changed since it was there, so nobody else has served these slots.
+    ReturnNode { node: Node },
 }
 
 /// Why a change was not made. Nothing was changed.

@@ -235,7 +235,8 @@ impl Topology {
     fn change(&mut self, change: &TopologyChange) -> Result<Applied, Refused> {
         match change {
             TopologyChange::InitCluster { cluster, hash_key } => self.init(*cluster, *hash_key)?,
-            TopologyChange::RegisterNode { node } => return self.register(node),
+            TopologyChange::RegisterNode { node } => return self.register(node, false),
+            TopologyChange::ReturnNode { node } => return self.register(node, true),
             TopologyChange::SetMemberState { node, incarnation, state } => {
                 self.set_member_state(*node, *incarnation, *state)?;
             }
@@ -292,7 +293,8 @@ impl Topology {
         }
     }
 
-    fn register(&mut self, node: &Node) -> Result<Applied, Refused> {
+    /// `returns`: with what it owned.
+    fn register(&mut self, node: &Node, returns: bool) -> Result<Applied, Refused> {
         let same_place = |other: &Node| (other.ip, other.cluster_port) == (node.ip, node.cluster_port);
         if self.nodes.values().any(|other| other.id != node.id && other.state != NodeState::Down && same_place(other)) {
             return Err(Refused::AddressTaken);
@@ -314,13 +316,20 @@ impl Topology {
             self.set_phase(slot, Phase::Normal);
         }
         let owned = self.owned_by(node.id);
-        self.begin_anew(&owned, node.id);
+        if returns {
+            // Moves from it are off: what they had to send is not known any more.
+            for slot in owned.slots() {
+                self.set_phase(slot, Phase::Normal);
+            }
+        } else {
+            self.begin_anew(&owned, node.id);
+        }
         if known.is_some() {
             self.record(EventKind::NodeRestarted, Some(node.id), SlotRanges::default());
         } else {
             self.record(EventKind::NodeJoined, Some(node.id), SlotRanges::default());
         }
-        if !owned.is_empty() {
+        if !owned.is_empty() && !returns {
             self.record(EventKind::SlotsRevived, Some(node.id), owned);
         }
         Ok(Applied::Registered(incarnation))

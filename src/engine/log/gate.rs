@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// What the keyspaces of a thread have shown since it was last asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +55,7 @@ pub struct Gates {
     is_failed: AtomicBool,
     failure: RwLock<Option<Arc<str>>>,
     parties: Mutex<Vec<Arc<Party>>>,
+    passed: watch::Sender<LogOffset>,
 }
 
 /// A thread that holds replies back.
@@ -108,7 +109,18 @@ impl Gates {
     /// The log is kept to here.
     pub fn pass(&self, to: LogOffset) {
         self.watermark.fetch_max(to.0, Ordering::SeqCst);
+        self.passed.send_if_modified(|passed| {
+            to > *passed && {
+                *passed = to;
+                true
+            }
+        });
         self.tell();
+    }
+
+    /// The watermark, whenever it rises.
+    pub(super) fn passed(&self) -> watch::Receiver<LogOffset> {
+        self.passed.subscribe()
     }
 
     /// What is above the watermark will not be kept, or nobody can say: replies that wait for it are replaced by errors,

@@ -61,7 +61,8 @@ fn a_node_comes_back_with_its_keys() {
         let found = directory.recover(&engine, true, Default::default(), &Default::default()).expect("a log");
         same(&engine, &before);
         let fsync = [Fsync::EverySecond, Fsync::Always, Fsync::No][life];
-        let keeper = directory.keep(&engine, found.as_ref().map(|it| &it.found), settings(fsync)).expect("it is kept");
+        let keeper =
+            directory.follow(&engine).keep(found.as_ref().map(|it| &it.found), settings(fsync)).expect("it is kept");
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
@@ -92,7 +93,7 @@ fn replies_of_what_comes_after_the_end_never_leave() {
     for fsync in [Fsync::Always, Fsync::EverySecond, Fsync::No] {
         let place = tempfile::tempdir().expect("a directory");
         let engine = Arc::new(Engine::new(DATABASES));
-        let keeper = open(place.path()).keep(&engine, None, settings(fsync)).expect("it is kept");
+        let keeper = open(place.path()).follow(&engine).keep(None, settings(fsync)).expect("it is kept");
         set(&engine, b"a", b"1");
         keeper.finish();
         gate::take_shown();
@@ -113,7 +114,7 @@ fn a_log_begins_with_the_keys_that_are_there() {
     set(&engine, b"before", b"1");
     set(&engine, b"gone", b"1");
     engine.lock_slots([Slot::of_key(b"gone")].into_iter(), 0, 0).delete(b"gone");
-    let keeper = open(place.path()).keep(&engine, None, settings(Fsync::Always)).expect("it is kept");
+    let keeper = open(place.path()).follow(&engine).keep(None, settings(Fsync::Always)).expect("it is kept");
     set(&engine, b"after", b"2");
     eventually("it is a log", || keeper.figures().rewritings == 1);
     drop(keeper);

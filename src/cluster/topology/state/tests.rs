@@ -123,6 +123,32 @@ fn a_restarted_node_begins_its_slots_anew_and_stale_messages_do_nothing() {
 }
 
 #[test]
+fn a_node_that_returns_has_its_slots_as_they_were() {
+    let (mut log, first, second) = Log::of_two();
+    let (from, to) = (NodeId(1), NodeId(2));
+    log.apply(TopologyChange::CopyAdd { slots: slots(0, 9), from, to, decided_by: u64::MAX });
+    let begun = log.index;
+    log.apply(TopologyChange::CopyReady { slots: slots(0, 9), to, incarnation: second, begun });
+    log.apply(TopologyChange::BeginHandoff { slots: slots(0, 9), to, begun });
+    log.apply(TopologyChange::SetMemberState { node: from, incarnation: first, state: NodeState::Down });
+    log.apply(TopologyChange::MarkDead { slots: slots(100, 200), node: from, incarnation: first });
+    let epoch = log.topology.slot(Slot::default()).epoch;
+    let returned = log.apply(TopologyChange::ReturnNode { node: Node { start_ms: 5, ..node(1) } });
+    assert!(matches!(returned, Applied::Registered(incarnation) if incarnation > first), "{returned:?}");
+    assert_eq!(log.topology.owned_by(from), SlotRanges::all());
+    for slot in Slot::all() {
+        let record = log.topology.slot(slot);
+        assert_eq!((record.epoch, record.phase), (epoch, Phase::Normal), "{slot}: moves from it are off");
+    }
+    let late = TopologyChange::Handoff { slots: slots(0, 9), to, incarnation: second, begun };
+    assert_eq!(log.apply(late), Applied::Refused(Refused::WrongPhase));
+    // One that nobody knows joins as any other.
+    let new = log.apply(TopologyChange::ReturnNode { node: node(3) });
+    assert!(matches!(new, Applied::Registered(_)), "{new:?}");
+    assert!(log.topology.owned_by(NodeId(3)).is_empty());
+}
+
+#[test]
 fn slots_of_a_member_that_may_come_back_are_given_to_nobody_else() {
     let (mut log, first, _) = Log::of_two();
     let (node, incarnation) = (NodeId(1), first);
