@@ -225,7 +225,8 @@ class Suite:
         last = self.parts(directory)[-1]
         with open(last, "rb") as file:
             whole = file.read()
-        for cut in (1, 40, 400):
+        # The last is torn for certain: it ends within a command.
+        for cut in (400, 40, 1):
             with open(last, "wb") as file:
                 file.write(whole[:-cut])
             wanted = self.loaded_by_redis(place)
