@@ -117,7 +117,9 @@ async fn welcome(accepted: io::Result<Incoming>, services: &Services, workers: &
     let Ok((peer, _)) = socket.addresses() else { return };
     let config = services.settings.load_full();
     let statistics = &services.statistics;
-    if services.clients.count() >= config.maxclients as usize {
+    // Those too that have been handed over, and that their worker has not begun with.
+    let connected: u64 = workers.iter().map(WorkerHandle::connections).sum();
+    if connected >= config.maxclients {
         statistics.connections_rejected.fetch_add(1, Ordering::Relaxed);
         return socket.say("-ERR max number of clients reached\r\n");
     }
