@@ -60,6 +60,7 @@ fn set(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWri
         }
         provide_descriptors(before, &config)?;
         listen(services, before, &config)?;
+        save_alone(before, &config)?;
         keep_log(services, &config)?;
         apply(services, &config);
         if config.loglevel != before.loglevel {
@@ -111,6 +112,15 @@ fn listen(services: &Services, before: &Config, config: &Config) -> Result<(), C
         tracing::warn!(%error, "the listeners stay where they are");
         fail(reason)
     })
+}
+
+/// Nodes of a cluster load no snapshots, so no rule makes them take any.
+fn save_alone(before: &Config, config: &Config) -> Result<(), ConfigError> {
+    if !config.cluster_enabled || config.save.is_empty() || config.save == before.save {
+        return Ok(());
+    }
+    let reason = "nodes of a cluster load no snapshots yet: appendonly keeps what they have".to_owned();
+    Err(ConfigError::Invalid { name: "save".to_owned(), reason })
 }
 
 /// Begins or ends the log, or tells it how to go on. Where it cannot be begun, nothing has changed.
