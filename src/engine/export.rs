@@ -15,7 +15,7 @@
 //!
 //! An effect that makes a sent key of one that is not (RENAME, COPY) cannot be applied there: its key counts as *not sent*
 //! again, and goes as a whole with a later step. So do entries for which there was no time under the lock: it is held for
-//! one `Portion`. A collection with more than that goes in pieces, one after the other (`part`).
+//! one `Portion`. A value with more than that goes in pieces, one after the other (`part`).
 
 mod part;
 mod slot;
@@ -103,6 +103,8 @@ pub struct Exports {
     read: LogOffset,
     slots: BTreeMap<Slot, Export>,
     moves: BTreeMap<u64, Outgoing>,
+    /// Slots of which the writers wait because a value in them was outgrown.
+    held: BTreeSet<Slot>,
     portion: Portion,
 }
 
@@ -121,8 +123,8 @@ struct Outgoing {
 impl Exports {
     pub fn new(engine: Arc<Engine>) -> Exports {
         let (chunks, read) = (VecDeque::new(), LogOffset::default());
-        let (slots, moves) = (BTreeMap::new(), BTreeMap::new());
-        Exports { engine, reader: None, chunks, read, slots, moves, portion: PORTION }
+        let (slots, moves, held) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Exports { engine, reader: None, chunks, read, slots, moves, held, portion: PORTION }
     }
 
     /// Begins the export of a slot, as one of those of a move.
@@ -142,10 +144,12 @@ impl Exports {
     /// Ends the exports of a move.
     pub fn end(&mut self, of: u64) {
         let Some(outgoing) = self.moves.remove(&of) else { return };
-        let engine = &self.engine;
+        let (engine, held) = (&self.engine, &mut self.held);
+        let mut has_waiters = false;
         self.slots.retain(|slot, export| {
-            if export.of == of && outgoing.is_full {
+            if export.of == of && (held.remove(slot) || outgoing.is_full) {
                 engine.set_throttled(*slot, false);
+                has_waiters = true;
             }
             export.of != of
         });
@@ -153,7 +157,7 @@ impl Exports {
             self.reader = None;
             self.chunks.clear();
         }
-        if outgoing.is_full {
+        if has_waiters {
             engine.log.tell_room();
         }
     }
@@ -188,8 +192,18 @@ impl Exports {
         taken
     }
 
-    /// Makes the writers of slots wait of which too much waits, until some of it has been taken.
+    /// Makes the writers of slots wait of which too much waits, until some of it has been taken, and lets those go on whose
+    /// value was outgrown and has been read since.
     fn throttle(&mut self) {
+        let (engine, slots, moves) = (&self.engine, &self.slots, &self.moves);
+        self.held.retain(|slot| {
+            let Some(export) = slots.get(slot) else { return false };
+            if !export.is_outgrown() {
+                engine.set_throttled(*slot, moves.get(&export.of).is_some_and(|outgoing| outgoing.is_full));
+                engine.log.tell_room();
+            }
+            export.is_outgrown()
+        });
         for (of, outgoing) in &mut self.moves {
             let limit = if outgoing.is_full { BACKLOG_BYTES_MAX - ROOM_BYTES } else { BACKLOG_BYTES_MAX };
             let is_full = outgoing.bytes > limit;
@@ -198,7 +212,7 @@ impl Exports {
             }
             outgoing.is_full = is_full;
             for (slot, _) in self.slots.iter().filter(|(_, export)| export.of == *of) {
-                self.engine.set_throttled(*slot, is_full);
+                self.engine.set_throttled(*slot, is_full || self.held.contains(slot));
             }
             if !is_full {
                 self.engine.log.tell_room();
@@ -233,6 +247,9 @@ impl Exports {
         self.end_if_broken(followed)?;
         let Some(export) = self.slots.get_mut(&slot) else { return Ok(()) };
         export.position.get_or_insert(position);
+        if export.is_outgrown() && self.held.insert(slot) {
+            engine.set_throttled(slot, true);
+        }
         if let Some(outgoing) = self.moves.get_mut(&export.of) {
             for effect in read {
                 outgoing.push(Record { slot, position, effect: effect.into_boxed_slice() });

@@ -1,15 +1,19 @@
-//! A collection that goes in pieces: how much of it the target has, and what of later effects concerns that.
+//! A value that goes in pieces: how much of it the target has, and what of later effects concerns that.
 //!
 //! ```text
 //!   hash, set, sorted set:  |sent, by hash position|         not sent         |
 //!                                                  ^ below
 //!   list:                   |sent, from the front  |         not sent         |
 //!                            <------- sent ------->                           ^ length
+//!   string:                 |sent, from the first  |         not sent         |
 //!   stream:                 |sent, by id; then by group and id or name |     ^ the cursor
 //! ```
 //! An effect on what is sent goes on at once; what it does to the rest will be seen when that is read. The first piece
 //! comes behind the deletion of the key, so it replaces what the target may have, and the last is followed by the deadline.
 //! A key that the target loses in between, with all elements that were sent, comes again with the next piece.
+//!
+//! What grows faster than it is read would never end. A value of which much more was read than it had at first is
+//! *outgrown*: the writers of its slot wait then until it is sent.
 
 use crate::engine::effect::{Effect, Side, encode};
 use crate::engine::entry::{Entry, Kind};
@@ -22,11 +26,17 @@ use std::ops::Range;
 /// A member takes longer to find its place in a sorted set, among others of its score, than another element by this.
 const SORTED_WEIGHT: usize = 4;
 
+/// A value is outgrown when so many times the bytes have been read of it that it took in memory at first. Short elements
+/// may take three times their bytes there when they are written as effects.
+const OUTGROWN: usize = 4;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) key: Box<[u8]>,
     sent: Sent,
+    /// Bytes that may still be read before it is outgrown.
+    expected: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -35,6 +45,8 @@ enum Sent {
     Below(Kind, u32),
     /// So many elements of a list at its front, and how many it has.
     Front { sent: u64, length: u64 },
+    /// So many bytes of a string.
+    Bytes(u64),
     /// What is before this in a stream.
     Before(Cursor),
 }
@@ -53,14 +65,20 @@ pub(super) enum Passage {
 }
 
 impl Part {
-    /// Of a collection of which nothing is sent; the deletion of its key comes first.
+    /// Of a value of which nothing is sent; the deletion of its key comes first.
     pub(super) fn new(entry: &Entry) -> Part {
         let sent = match entry.kind() {
             Kind::List => Sent::Front { sent: 0, length: 0 },
+            Kind::String => Sent::Bytes(0),
             Kind::Stream => Sent::Before(Cursor::default()),
             kind => Sent::Below(kind, 0),
         };
-        Part { key: entry.key().into(), sent }
+        Part { key: entry.key().into(), sent, expected: OUTGROWN * entry.memory_bytes() }
+    }
+
+    /// Whether so much has been read that it must have grown meanwhile.
+    pub(super) fn is_outgrown(&self) -> bool {
+        self.expected == 0
     }
 
     /// Reads the next piece, as effects, from the entry as it is behind the last effect that came by. Whether it is the
@@ -68,6 +86,7 @@ impl Part {
     pub(super) fn read(&mut self, entry: &Entry, portion: Portion, effects: &mut Vec<Vec<u8>>) -> Option<bool> {
         let from = match &self.sent {
             Sent::Front { sent, .. } if entry.kind() == Kind::List => Resume::At(*sent),
+            Sent::Bytes(sent) if entry.kind() == Kind::String => Resume::At(*sent),
             Sent::Below(kind, below) if entry.kind() == *kind => Resume::At(u64::from(*below)),
             Sent::Before(cursor) if entry.kind() == Kind::Stream => Resume::Stream(cursor.clone()),
             _ => return None,
@@ -75,11 +94,14 @@ impl Part {
         let mut elements = Elements::default();
         let next = portion.read(entry, Some(&from), &mut elements);
         let is_last = next.is_none();
+        let bytes: usize = elements.iter().map(<[u8]>::len).sum();
+        self.expected = self.expected.saturating_sub(bytes);
         match &mut self.sent {
             Sent::Front { sent, length } => {
                 *length = entry.as_value()?.len() as u64;
                 *sent += elements.len() as u64;
             }
+            Sent::Bytes(sent) => *sent += bytes as u64,
             // Behind the last one nothing more is asked.
             Sent::Below(_, below) => {
                 if let Some(Resume::At(next)) = next {
@@ -117,6 +139,7 @@ impl Part {
         let mut items = elements.some(some.clone());
         match self.sent {
             Sent::Front { .. } => encode::list_push(&mut out, key, Side::Back, items),
+            Sent::Bytes(_) => encode::append(&mut out, key, items.next().unwrap_or_default()),
             Sent::Below(Kind::Hash, _) => {
                 let pairs = std::iter::from_fn(|| Some((items.next()?, items.next()?)));
                 encode::hash_set(&mut out, key, pairs);
@@ -188,6 +211,15 @@ impl Part {
                     false => Passage::Nothing,
                 }
             }
+            // It comes with what is behind.
+            (Effect::Append { .. }, Sent::Bytes(_)) => Passage::Nothing,
+            (Effect::SetRange { offset, bytes, .. }, Sent::Bytes(sent)) => match sent.saturating_sub(*offset) {
+                0 => Passage::Nothing,
+                before => {
+                    let before = usize::try_from(before).unwrap_or(usize::MAX).min(bytes.len());
+                    self.cut(|out, key| encode::set_range(out, key, *offset, &bytes[..before]))
+                }
+            },
             (Effect::HashSet { pairs, .. }, Sent::Below(Kind::Hash, below)) => {
                 let below = *below;
                 self.cut_items(pairs.pairs().filter(|(field, _)| is_below(field, below)), encode::hash_set)
@@ -221,7 +253,7 @@ impl Part {
                 let is_sent = |edit: &&[u8]| Edit::decode(edit).is_some_and(|edit| cursor.is_behind(&edit));
                 self.cut_items(edits.iter().filter(is_sent), encode::stream_edit)
             }
-            // The collection was emptied, and the key holds something else by now.
+            // The value is gone, and the key holds something else by now.
             _ => Passage::Again,
         }
     }

@@ -52,12 +52,17 @@ impl Export {
         self.is_passed(key) && !self.not_sent.contains(key) && !self.is_part(key)
     }
 
-    /// Whether a key holds the collection that is under way.
+    /// Whether the writers of the slot wait, because a value in it grows faster than it is read.
+    pub(super) fn is_outgrown(&self) -> bool {
+        self.part.as_ref().is_some_and(Part::is_outgrown)
+    }
+
+    /// Whether a key holds the value that is under way.
     fn is_part(&self, key: &[u8]) -> bool {
         self.part.as_ref().is_some_and(|part| *part.key == *key)
     }
 
-    /// The collection under way counts as not sent.
+    /// The value under way counts as not sent.
     fn begin_part_again(&mut self) {
         self.not_sent.extend(self.part.take().map(|part| part.key));
     }
@@ -138,7 +143,7 @@ impl Export {
         }
     }
 
-    /// Reads, as effects, what is next in the slot: the collection under way; or else keys that count as not sent; and
+    /// Reads, as effects, what is next in the slot: the value under way; or else keys that count as not sent; and
     /// new ones when there are no more of those. The log has been read up to this moment.
     pub(super) fn read(&mut self, table: Option<&SlotTable>, now_ms: u64) -> Vec<Vec<u8>> {
         let find = |key: &[u8]| table.and_then(|table| table.entries.find(table_hash(key), |entry| entry.key() == key));
@@ -189,17 +194,23 @@ impl Export {
 }
 
 impl Portion {
-    /// Whether an entry is a collection with more than this.
+    /// Elements and bytes of an entry.
+    fn of(entry: &Entry) -> (usize, usize) {
+        match (entry.as_value(), entry.as_string()) {
+            (Some(value), _) => (value.len(), value.memory_bytes()),
+            (None, string) => (1, string.map_or(0, |string| string.len())),
+        }
+    }
+
+    /// Whether an entry has more than this.
     fn is_less_than(&self, entry: &Entry) -> bool {
-        entry.as_value().is_some_and(|value| value.len() > self.elements || value.memory_bytes() > self.bytes)
+        let (elements, bytes) = Portion::of(entry);
+        elements > self.elements || bytes > self.bytes
     }
 
     /// Takes what an entry has from what is left; false where it has more.
     fn spend(&mut self, entry: &Entry) -> bool {
-        let (elements, bytes) = match (entry.as_value(), entry.as_string()) {
-            (Some(value), _) => (value.len(), value.memory_bytes()),
-            (None, string) => (1, string.map_or(0, |string| string.with_bytes(<[u8]>::len))),
-        };
+        let (elements, bytes) = Portion::of(entry);
         let is_enough = elements <= self.elements && bytes <= self.bytes;
         if is_enough {
             *self = Portion { elements: self.elements - elements, bytes: self.bytes - bytes };

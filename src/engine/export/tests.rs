@@ -63,7 +63,7 @@ fn large_change() -> impl Strategy<Value = Change> {
     let many = || prop::collection::vec(0..60u8, 1..30);
     let pairs = || prop::collection::vec((0..60u8, any::<u8>()), 1..30);
     let side = || prop_oneof![Just(Side::Front), Just(Side::Back)];
-    let any_key = || prop_oneof![36..38u8, 40..43u8, 60..62u8, 80..82u8, 100..102u8];
+    let any_key = || prop_oneof![0..3u8, 36..38u8, 40..43u8, 60..62u8, 80..82u8, 100..102u8];
     prop_oneof![
         6 => (40..43u8, side(), many()).prop_map(|(k, s, v)| Change::Push(k, s, v)),
         6 => (40..43u8, side(), 0..30u8).prop_map(|(k, s, c)| Change::Pop(k, s, c)),
@@ -84,6 +84,10 @@ fn large_change() -> impl Strategy<Value = Change> {
         2 => any_key().prop_map(Change::Delete),
         1 => (any_key(), any::<u8>()).prop_map(|(k, v)| Change::Set(k, v, None)),
         1 => (any_key(), any::<u8>()).prop_map(|(k, v)| Change::Append(k, v)),
+        4 => (0..3u8, any::<u8>()).prop_map(|(k, v)| Change::Append(k, v)),
+        4 => (0..3u8, 0..60u8, any::<u8>()).prop_map(|(k, o, v)| Change::SetRange(k, o, v)),
+        1 => (0..3u8, 1..60u8, prop::option::of(any::<u8>())).prop_map(|(k, l, v)| Change::Edit(k, l, v)),
+        1 => (0..3u8, any::<i8>()).prop_map(|(k, v)| Change::Increment(k, v)),
         2 => (any_key(), any_key()).prop_map(|(k, t)| Change::Rename(k, t)),
         2 => (any_key(), any_key()).prop_map(|(k, t)| Change::Copy(k, t, 0)),
         1 => any_key().prop_map(|k| Change::Move(k, 0)),
@@ -163,7 +167,7 @@ proptest! {
         before in prop::collection::vec(large_change(), 0..40),
         during in prop::collection::vec(large_step(), 0..120),
         elements in 1..8usize,
-        bytes in 1..2000usize,
+        bytes in prop_oneof![1..30usize, 1..2000usize],
     ) {
         check(&before, &during, Portion { elements, bytes })?;
     }
@@ -336,6 +340,94 @@ fn a_large_set_goes_in_pieces_and_what_concerns_the_rest_does_not_go_twice() {
         sent += waiting_elements(&mut exports).0;
     }
     assert_eq!(sent, members.len());
+}
+
+#[test]
+fn a_long_string_goes_in_pieces_and_what_is_written_behind_them_goes_once() {
+    let (engine, target) = (Arc::new(Engine::new(1)), Engine::new(1));
+    let mut exports = exporting(&engine);
+    let bytes: Vec<u8> = (0..1_000_000u32).map(|at| (at / 7) as u8).collect();
+    set(&engine, 1, &bytes);
+    exports.end(MOVE);
+    exports.begin(slot(), MOVE);
+    let mut sent = Vec::new();
+    let mut longest = 0;
+    while exports.unread(MOVE).is_some() {
+        exports.step(slot(), NOW_MS).expect("the log is followed");
+        // Written where something is sent, where nothing is, and at the end.
+        let mut keys = engine.lock_slot(slot(), 0, NOW_MS);
+        keys.set_range(&key(1), 10, b"early").expect("a string");
+        keys.set_range(&key(1), 999_000, b"late").expect("a string");
+        keys.append(&key(1), b"behind").expect("a string");
+        drop(keys);
+        exports.follow().expect("the log is followed");
+        for record in exports.take(MOVE, usize::MAX) {
+            longest = longest.max(record.effect.len());
+            sent.push(record);
+        }
+    }
+    assert!(longest < 2 * PORTION.bytes, "{longest} bytes under one lock");
+    let all: usize = sent.iter().map(|record| record.effect.len()).sum();
+    assert!(all < bytes.len() + PORTION.bytes, "{all} bytes for {}", bytes.len());
+    for record in sent {
+        target.apply(slot(), [&*record.effect].into_iter(), record.position).expect("applied");
+    }
+    let contents = |engine: &Engine| changes::contents(engine, 0, [slot()].into_iter());
+    assert!(contents(&engine) == contents(&target));
+}
+
+/// A value of the key, made by `begin`, grows by `grow` after each step for ever, as long as it may: it is sent all the same.
+fn check_growing(begin: impl Fn(&mut Keyspace<'_>), grow: impl Fn(&mut Keyspace<'_>)) {
+    let engine = Arc::new(Engine::new(1));
+    begin(&mut engine.lock_slot(slot(), 0, NOW_MS));
+    let mut exports = Exports::new(Arc::clone(&engine));
+    exports.begin(slot(), MOVE);
+    let is_congested = || engine.lock_slot(slot(), 0, NOW_MS).is_congested(&[slot()]);
+    let (mut steps, mut held) = (0, 0);
+    while exports.unread(MOVE).is_some() {
+        exports.step(slot(), NOW_MS).expect("the log is followed");
+        exports.take(MOVE, usize::MAX);
+        match is_congested() {
+            true => held += 1,
+            false => grow(&mut engine.lock_slot(slot(), 0, NOW_MS)),
+        }
+        steps += 1;
+        assert!(steps < 1_000, "it is never sent");
+    }
+    assert!(held > 0 && !is_congested(), "writers wait, and go on: {held} of {steps}");
+    // So do those of a value that is deleted, and of a move that ends.
+    begin(&mut engine.lock_slot(slot(), 0, NOW_MS));
+    for ends in [false, true] {
+        exports.end(MOVE);
+        exports.begin(slot(), MOVE);
+        while !is_congested() {
+            exports.step(slot(), NOW_MS).expect("the log is followed");
+            grow(&mut engine.lock_slot(slot(), 0, NOW_MS));
+            exports.take(MOVE, usize::MAX);
+        }
+        match ends {
+            true => exports.end(MOVE),
+            false => {
+                engine.lock_slot(slot(), 0, NOW_MS).delete(&key(1));
+                exports.follow().expect("the log is followed");
+                begin(&mut engine.lock_slot(slot(), 0, NOW_MS));
+            }
+        }
+        assert!(!is_congested());
+    }
+}
+
+#[test]
+fn writers_of_a_value_that_grows_faster_than_it_is_read_wait() {
+    let elements: Vec<Vec<u8>> = (0..5_000u32).map(|number| number.to_string().into_bytes()).collect();
+    let push = |keys: &mut Keyspace<'_>| {
+        keys.list_push(&key(1), Side::Back, elements.iter().map(Vec::as_slice)).expect("a list");
+    };
+    check_growing(push, push);
+    let append = |keys: &mut Keyspace<'_>| {
+        keys.append(&key(1), &[b'x'; 300_000]).expect("a string");
+    };
+    check_growing(append, append);
 }
 
 #[test]
