@@ -7,6 +7,7 @@ mod cluster_scan;
 mod conditions;
 mod eviction;
 mod fields;
+mod foreign;
 mod local;
 mod migrate;
 mod notifications;

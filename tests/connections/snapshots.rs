@@ -28,7 +28,7 @@ fn until(client: &mut Client, name: &str, value: &str) {
 }
 
 /// Waits until it has loaded its file.
-fn until_loaded(client: &mut Client) {
+pub(crate) fn until_loaded(client: &mut Client) {
     until(client, "loading", "0");
 }
 
