@@ -6,8 +6,11 @@ encoding, with and without deadlines.
   run.py --values 2000       the long form
   run.py --seed 17           the same values again
   run.py --target redis      redis-server against itself: checks this suite
+  run.py --peer BINARY       the same with another server too, of Redis 8 or Valkey: hashes have fields with deadlines then.
+                             The environment variable COMPAT_PEERS names some, with colons between them
 
-What is compared is what the commands of the type answer, and PEXPIRETIME. redis-check-rdb looks at what is written here.
+What is compared is what the commands of the type answer, PEXPIRETIME, and HPEXPIRETIME. redis-check-rdb looks at what is
+written here. Valkey loads no file of the version that has fields with deadlines: these hashes are taken away before.
 Damaged files must be refused at the start, in words, or be loaded: no server may end by a signal.
 """
 import argparse
@@ -21,13 +24,15 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE)]
-from harness.process import Server  # noqa: E402
+from harness.contents import contents, differences, knows_field_deadlines, with_field_deadlines  # noqa: E402
+from harness.process import Server, named_peers, redis  # noqa: E402
 from harness.wire import Connection  # noqa: E402
 
 SPEC = importlib.util.spec_from_file_location("payloads", os.path.join(HERE, "..", "payloads", "run.py"))
 payloads = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(payloads)
 
+REDIS = "redis-server"
 DATABASES = ("0", "9")
 START_SECONDS = 60
 
@@ -35,6 +40,11 @@ START_SECONDS = 60
 def fill(values, connection, count):
     """Keys of every type in two databases, some with deadlines, some that have passed when the file is loaded."""
     now = int(time.time() * 1000)
+    has_fields = knows_field_deadlines(connection)
+
+    def deadline():
+        return str(now + values.random.randrange(10**7, 10**11))
+
     for database in DATABASES:
         connection.call("SELECT", database)
         for number in range(count):
@@ -42,7 +52,11 @@ def fill(values, connection, count):
             for command in values.commands(key):
                 connection.call(*command)
             if values.random.random() < 0.3:
-                connection.call("PEXPIREAT", key, str(now + values.random.randrange(10**7, 10**11)))
+                connection.call("PEXPIREAT", key, deadline())
+            if has_fields and command[0] == "HSET" and values.random.random() < 0.6:
+                for _ in range(values.random.randrange(1, 4)):
+                    fields = values.random.sample(command[2::2], values.random.randrange(1, 1 + len(command[2::2])))
+                    connection.call("HPEXPIREAT", key, deadline(), "FIELDS", len(fields), *fields)
         # What is large is written in parts.
         elements = [b"%d" % number + values.element()[:300] for number in range(4000)]
         connection.call("SET", "large:string", b"".join(elements))
@@ -52,16 +66,6 @@ def fill(values, connection, count):
         connection.call("ZADD", "large:zset", *[word for element in elements for word in (values.score(), element)])
         for number in range(2000):
             connection.call("XADD", "large:stream", "%d-1" % (number + 1), "f", values.element()[:300], "g", "v")
-
-
-def contents(connection):
-    """{(database, key): what it holds and until when}."""
-    found = {}
-    for database in DATABASES:
-        connection.call("SELECT", database)
-        for key in connection.call("KEYS", "*"):
-            found[database, key] = payloads.content(connection, key), connection.call("PEXPIRETIME", key)
-    return found
 
 
 def loaded(connection):
@@ -74,42 +78,46 @@ def loaded(connection):
     return connection
 
 
-def differences(way, expected, found):
-    """How many there are; some are shown."""
-    keys = [key for key in sorted(set(expected) | set(found)) if expected.get(key) != found.get(key)]
-    for key in keys[:3]:
-        print("%s, %r: %s, not %s" % (way, key, str(found.get(key))[:300], str(expected.get(key))[:300]))
-    return len(keys)
+def checked(reference, path):
+    """Failures that the checker beside a server finds."""
+    check = subprocess.run([reference.replace("-server", "-check-rdb"), path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if check.returncode != 0:
+        print("%s: %s" % (os.path.basename(reference), check.stdout[-600:]))
+    return int(check.returncode != 0)
 
 
-def cross(values, count, target, encodings):
-    """Failures with one file each way; and the file that the target wrote."""
+def cross(values, count, target, reference, encodings):
+    """Failures with one file each way, how many keys came back; and the file that the target wrote."""
     extra = [word for name, value in encodings.items() for word in ("--" + name, value)]
     failures, directory = 0, tempfile.mkdtemp(prefix="compat-files-")
+    with_lag = reference == REDIS
     try:
-        with Server("redis", extra=extra, directory=directory) as server:
+        with Server(redis(reference), extra=extra, directory=directory) as server:
             server.wait_ready()
             connection = Connection(server.port)
             fill(values, connection, count)
-            expected = contents(connection)
+            is_valkey = b"valkey_version" in connection.call("INFO", "server")
+            expected = contents(connection, DATABASES, with_lag)
             if connection.call("SAVE") != b"OK":
-                return 1, b""
+                return 1, 0, b""
         with Server(target, extra=["--save", ""], directory=directory) as server:
             server.wait_ready(START_SECONDS)
             connection = loaded(Connection(server.port))
-            failures += differences("loaded", expected, contents(connection))
+            failures += differences("loaded", expected, contents(connection, DATABASES, with_lag))
+            for database, key in with_field_deadlines(expected) if is_valkey else ():
+                connection.call("SELECT", database)
+                failures += connection.call("DEL", key) != 1
+                del expected[database, key]
             if connection.call("SAVE") != b"OK":
-                return failures + 1, b""
+                return failures + 1, 0, b""
         path = os.path.join(directory, "dump.rdb")
-        check = subprocess.run(["redis-check-rdb", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        if check.returncode != 0:
-            failures += 1
-            print("redis-check-rdb:", check.stdout[-600:])
-        with Server("redis", directory=directory) as server:
+        failures += checked(reference, path)
+        with Server(redis(reference), directory=directory) as server:
             server.wait_ready(START_SECONDS)
-            failures += differences("written", expected, contents(loaded(Connection(server.port))))
+            connection = loaded(Connection(server.port))
+            failures += differences("written", expected, contents(connection, DATABASES, with_lag))
         with open(path, "rb") as file:
-            return failures, file.read()
+            return failures, len(expected), file.read()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -128,7 +136,7 @@ def damaged(values, target, good):
         with Server(target, extra=["--save", ""], directory=directory) as server:
             try:
                 server.wait_ready(START_SECONDS)
-                contents(loaded(Connection(server.port)))
+                contents(loaded(Connection(server.port)), DATABASES)
             except (RuntimeError, OSError):
                 pass
             if server.alive():
@@ -148,11 +156,18 @@ def main():
     parser.add_argument("--damaged", type=int, default=20, help="how many damaged files")
     parser.add_argument("--seed", type=int, default=2000)
     parser.add_argument("--target", default="starling", help="a short name or a command line with {port} and {dir}")
+    parser.add_argument("--peer", action="append", default=named_peers(), help="the binary of another server; may be repeated")
     options = parser.parse_args()
-    values, failures, good = payloads.Values(options.seed), 0, b""
-    for encodings in payloads.ENCODINGS:
-        found, good = cross(values, options.values, options.target, encodings)
-        failures += found
+    if not options.peer:
+        print("skipped: files of other servers than redis-server (--peer and COMPAT_PEERS name some)")
+    failures, good = 0, b""
+    for reference in [REDIS] + options.peer:
+        values, wrong, keys = payloads.Values(options.seed), 0, 0
+        for encodings in payloads.ENCODINGS:
+            found, back, good = cross(values, options.values, options.target, reference, encodings)
+            wrong, keys = wrong + found, keys + back
+        print("%s: %d keys there and back: %d failures" % (reference, keys, wrong), flush=True)
+        failures += wrong
     if good:
         failures += sum(damaged(values, options.target, good) for _ in range(options.damaged))
     print("files: %d values under %d encodings, seed %d: %d failures"

@@ -17,16 +17,25 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__f
 WORK = os.path.join(REPOSITORY, "redis-compat-tests", ".work")
 
 
-
 def starling(binary):
     """The template for a binary of ours. It saves no file, neither by a rule nor at its end, like the one of redis-server."""
     return os.path.abspath(binary) + " --port {port} --dir {dir} --save ''"
 
 
+def redis(binary):
+    """The template for a server of Redis's family; it saves no file either."""
+    return binary + " --port {port} --dir {dir} --bind 127.0.0.1 --save '' --appendonly no --daemonize no"
+
+
 COMMANDS = {
-    "redis": "redis-server --port {port} --dir {dir} --bind 127.0.0.1 --save '' --appendonly no --daemonize no",
+    "redis": redis("redis-server"),
     "starling": starling(os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(REPOSITORY, "target")), "release", "starling")),
 }
+
+
+def named_peers():
+    """Binaries of other servers that suites compare with too, where the environment names some."""
+    return [peer for peer in os.environ.get("COMPAT_PEERS", "").split(":") if peer]
 
 
 def is_redis(command):

@@ -3,12 +3,15 @@
 
   run.py                                    against target/release/starling
   run.py --target "BINARY --port {port} --dir {dir}"
+  run.py --peer BINARY                      logs of another server too, of Redis 8 or Valkey, with commands that those have; the
+                                            environment variable COMPAT_PEERS names some, with colons between them
 
 redis-server writes a log (multi-part, with and without a snapshot as its base; or one file, as before 7.0). What is compared
 is the DEBUG DIGEST of redis-servers: one that wrote it, one that was fed what `starling dump` prints, and one that
-loads what a server here saves after it has loaded the log.
+loads what a server here saves after it has loaded the log. Of other servers' logs it is what commands answer about the keys.
 """
 import argparse
+import contextlib
 import os
 import random
 import shlex
@@ -19,9 +22,10 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [os.path.dirname(HERE)]
-from harness.process import Server, command_line  # noqa: E402
+sys.path[:0] = [os.path.dirname(HERE), HERE]
+from harness.process import Server, command_line, named_peers  # noqa: E402
 from harness.wire import Connection  # noqa: E402
+from peers import Peer  # noqa: E402
 
 REDIS = "redis-server --port {port} --dir {dir} --bind 127.0.0.1 --save '' --enable-debug-command yes"
 LOG = " --appendonly yes --appendfsync always --aof-timestamp-enabled yes"
@@ -102,20 +106,23 @@ class Suite:
                 assert time.monotonic() < until, "keys do not expire"
         return connection.call(b"DEBUG", b"DIGEST")
 
+    def fill(self, connection, sequence):
+        """Sends commands; in the middle of them the log is rewritten."""
+        is_rewritten = False
+        for number, words in enumerate(sequence):
+            connection.call(*words)
+            if not is_rewritten and number >= self.options.commands // 2 and words == [b"EXEC"]:
+                is_rewritten = True
+                connection.call(b"BGREWRITEAOF")
+                until = time.monotonic() + 30
+                while b"aof_rewrite_in_progress:0" not in connection.call(b"INFO", b"persistence"):
+                    assert time.monotonic() < until, "the log is not rewritten"
+
     def written(self, directory, extra):
         """A log of redis-server in the directory; its digest."""
         with Server(REDIS + LOG + extra, directory=directory) as server:
             server.wait_ready()
-            connection = Connection(server.port)
-            is_rewritten = False
-            for number, words in enumerate(commands(self.options.seed, self.options.commands)):
-                connection.call(*words)
-                if not is_rewritten and number >= self.options.commands // 2 and words == [b"EXEC"]:
-                    is_rewritten = True
-                    connection.call(b"BGREWRITEAOF")
-                    until = time.monotonic() + 30
-                    while b"aof_rewrite_in_progress:0" not in connection.call(b"INFO", b"persistence"):
-                        assert time.monotonic() < until, "the log is not rewritten"
+            self.fill(Connection(server.port), self.commands())
             digest = self.digest(server.port)
             server.end()
         return digest
@@ -263,6 +270,17 @@ class Suite:
                 server.close()
                 shutil.rmtree(server.directory)
 
+    def commands(self):
+        return commands(self.options.seed, self.options.commands)
+
+    @contextlib.contextmanager
+    def copied(self, directory):
+        place = self.copy(directory)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
     def copy(self, directory):
         place = tempfile.mkdtemp(prefix="compat-")
         shutil.copytree(directory, place, dirs_exist_ok=True)
@@ -274,9 +292,15 @@ def main():
     parser.add_argument("--target", default="starling", help="command line with {port} and {dir}")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--commands", type=int, default=3000)
-    suite = Suite(parser.parse_args())
+    parser.add_argument("--peer", action="append", default=named_peers(), help="the binary of another server; may be repeated")
+    options = parser.parse_args()
+    if not options.peer:
+        print("skipped: logs of other servers than redis-server (--peer and COMPAT_PEERS name some)")
+    suite = Suite(options)
     suite.log("a snapshot, and commands behind it", "")
     suite.log("commands only", " --aof-use-rdb-preamble no")
+    for peer in options.peer:
+        Peer(suite, peer).check()
     print("%d failures" % suite.failures)
     return 1 if suite.failures else 0
 

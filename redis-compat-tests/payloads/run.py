@@ -16,6 +16,7 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE)]
+from harness.contents import content  # noqa: E402
 from harness.process import Server  # noqa: E402
 from harness.wire import Connection  # noqa: E402
 
@@ -113,32 +114,6 @@ class Values:
         if kind == "hash":
             return ["HSET", key] + [word for element in elements for word in (element, self.element())]
         return ["ZADD", key] + [word for element in elements for word in (self.score(), element)]
-
-
-def content(connection, key):
-    """What a key holds, in an order of its own."""
-    kind = connection.call("TYPE", key)
-    if kind == b"string":
-        return kind, connection.call("GET", key)
-    if kind == b"list":
-        return kind, connection.call("LRANGE", key, "0", "-1")
-    if kind == b"set":
-        return kind, sorted(connection.call("SMEMBERS", key))
-    if kind == b"hash":
-        flat = connection.call("HGETALL", key)
-        return kind, sorted(zip(flat[::2], flat[1::2]))
-    if kind == b"zset":
-        flat = connection.call("ZRANGE", key, "0", "-1", "WITHSCORES")
-        return kind, [(member, float(score)) for member, score in zip(flat[::2], flat[1::2])]
-    if kind == b"stream":
-        groups = connection.call("XINFO", "GROUPS", key)
-        pending = [connection.call("XPENDING", key, name, "-", "+", "1000000") for name in ("g1", "g2")]
-        # Times since a delivery go on.
-        pending = [[row[:2] + row[3:] for row in rows] for rows in pending if isinstance(rows, list)]
-        counters = connection.call("XINFO", "STREAM", key)
-        counters = [value for name, value in zip(counters[::2], counters[1::2]) if b"radix" not in name]
-        return kind, (connection.call("XRANGE", key, "-", "+"), groups, pending, counters)
-    return kind, None
 
 
 ENCODINGS = (
