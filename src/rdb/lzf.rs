@@ -6,49 +6,80 @@
 //! ```
 
 use super::Damaged;
+use std::cell::RefCell;
 
 /// A reference of three bytes stands for at most 264: nothing expands more.
 const EXPANSION_MAX: usize = 88;
 const REFERENCE_BYTES_MAX: usize = 264;
-/// A shorter repetition is not worth its reference.
-const REFERENCE_BYTES_MIN: usize = 3;
 const LITERAL_BYTES_MAX: usize = 32;
 /// How far before a reference may point.
 const OFFSET_MAX: usize = 8192;
 /// What compression has to save, as in Redis: less is not worth the way back.
 const SAVED_BYTES_MIN: usize = 4;
-/// Places that are remembered, as a power of two: no more than there are, and 64 KB at most.
+/// Places that are remembered, as a power of two: no more than there are bytes.
 const TABLE_BITS_MAX: u32 = 14;
+/// After so many bytes in which nothing was found, as a power of two, one more is passed by at each step.
+const PATIENCE_BITS: u32 = 5;
+
+thread_local! {
+    static TABLE: RefCell<Table> = const { RefCell::new(Table { places: Vec::new(), begin: 1 }) };
+}
+
+/// Where three bytes have stood last, by their hash. It is kept by its thread (64 KB), and not cleared for the next string:
+/// places of strings before are below `begin`.
+struct Table {
+    places: Vec<u32>,
+    /// The place of the first byte of the string.
+    begin: u32,
+}
+
+impl Table {
+    /// Room for the places of a string of so many bytes. All but the last string of 4 GB find the table as it is.
+    fn begin(&mut self, bytes: u32) -> u32 {
+        if self.places.is_empty() || self.begin.checked_add(bytes).is_none() {
+            self.places = vec![0; 1 << TABLE_BITS_MAX];
+            self.begin = 1;
+        }
+        self.begin
+    }
+}
 
 /// The compressed form; `None` where it is not smaller by four bytes at least. Takes time in proportion to the length.
 ///
-/// Three bytes that have stood somewhere are looked for where a table of their hashes has them last; what is found is made as
-/// long as it gets, without a look for something longer.
+/// Four bytes that have stood somewhere are looked for where a table of their hashes has them last; what is found is made as
+/// long as it gets, without a look for something longer. Where nothing is found for long, not every byte is looked at.
 pub fn compress(input: &[u8]) -> Option<Vec<u8>> {
-    let bytes_max = input.len().checked_sub(SAVED_BYTES_MIN).filter(|_| u32::try_from(input.len()).is_ok())?;
-    let bits = input.len().next_power_of_two().ilog2().clamp(1, TABLE_BITS_MAX);
-    // Place and one; 0 is none.
-    let mut table = vec![0u32; 1 << bits];
-    let mut out = Vec::with_capacity(bytes_max);
+    let bytes_max = input.len().checked_sub(SAVED_BYTES_MIN)?;
+    let bytes = u32::try_from(input.len()).ok().filter(|bytes| *bytes < u32::MAX)?;
+    TABLE.with_borrow_mut(|table| {
+        let begin = table.begin(bytes);
+        table.begin = begin + bytes;
+        compress_with(&mut table.places, begin, input, bytes_max)
+    })
+}
+
+fn compress_with(places: &mut [u32], begin: u32, input: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
+    let places: &mut [u32; 1 << TABLE_BITS_MAX] = places.try_into().ok()?;
+    let shift = u32::BITS - input.len().next_power_of_two().ilog2().clamp(1, TABLE_BITS_MAX);
+    let mut out = Vec::with_capacity(input.len() + input.len() / LITERAL_BYTES_MAX + 1);
     let (mut at, mut literals_from) = (0, 0);
-    while let Some(three) = input[at..].first_chunk() {
-        let before = std::mem::replace(&mut table[hash(three, bits)], at as u32 + 1) as usize;
-        let count = if before == 0 { 0 } else { repeated(input, before - 1, at) };
-        if count < REFERENCE_BYTES_MIN {
-            at += 1;
+    while let Some(word) = word_at(input, at) {
+        let here = begin + at as u32;
+        let distance = (here - std::mem::replace(&mut places[hash(word, shift)], here)) as usize;
+        if distance > at.min(OFFSET_MAX) || word_at(input, at - distance) != Some(word) {
+            at += 1 + ((at - literals_from) >> PATIENCE_BITS);
             continue;
         }
-        write_literals(&mut out, &input[literals_from..at]);
-        write_reference(&mut out, count, at + 1 - before);
+        let (from, count) = widen(input, at, distance, literals_from);
+        write_literals(&mut out, &input[literals_from..from]);
+        write_reference(&mut out, count, distance);
         if out.len() > bytes_max {
             return None;
         }
-        let end = at + count;
+        let end = from + count;
         // What follows often repeats the end of this.
-        for inside in (at + 1..end).rev().take(2) {
-            if let Some(three) = input[inside..].first_chunk() {
-                table[hash(three, bits)] = inside as u32 + 1;
-            }
+        if let Some(word) = word_at(input, end - 1) {
+            places[hash(word, shift)] = begin + end as u32 - 1;
         }
         (at, literals_from) = (end, end);
     }
@@ -56,21 +87,45 @@ pub fn compress(input: &[u8]) -> Option<Vec<u8>> {
     (out.len() <= bytes_max).then_some(out)
 }
 
-/// Fibonacci hashing of three bytes.
-fn hash(three: &[u8; 3], bits: u32) -> usize {
-    let word = u32::from_le_bytes([three[0], three[1], three[2], 0]);
-    (word.wrapping_mul(0x9e37_79b1) >> (u32::BITS - bits)) as usize
+#[inline]
+fn word_at(input: &[u8], at: usize) -> Option<u32> {
+    input.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
 
-/// How many bytes from here on stand there too, as far as a reference reaches.
-fn repeated(input: &[u8], before: usize, at: usize) -> usize {
-    if at - before > OFFSET_MAX {
-        return 0;
+/// Fibonacci hashing.
+#[inline]
+fn hash(word: u32, shift: u32) -> usize {
+    (word.wrapping_mul(0x9e37_79b1) >> shift) as usize & ((1 << TABLE_BITS_MAX) - 1)
+}
+
+/// Four bytes stand at `at` and `distance` before: all that do, from which place on and how many, as far as a reference
+/// reaches. It begins where the literals do at the earliest.
+#[inline]
+fn widen(input: &[u8], at: usize, distance: usize, literals_from: usize) -> (usize, usize) {
+    let (mut from, before) = (at, at - distance);
+    while from > literals_from.max(distance) && input[from - 1] == input[from - 1 - distance] {
+        from -= 1;
     }
-    let here = input[at..].iter().take(REFERENCE_BYTES_MAX);
-    here.zip(&input[before..]).take_while(|(here, there)| here == there).count()
+    let most = (input.len() - at).min(REFERENCE_BYTES_MAX.saturating_sub(at - from));
+    let count = at - from + repeated(&input[at..at + most], &input[before..before + most]);
+    (from, count.min(REFERENCE_BYTES_MAX))
 }
 
+/// How many bytes two strings of the same length have in common at the front.
+#[inline]
+fn repeated(here: &[u8], there: &[u8]) -> usize {
+    let (words, rest) = here.as_chunks::<8>();
+    let (words_there, rest_there) = there.as_chunks::<8>();
+    for (index, (one, other)) in words.iter().zip(words_there).enumerate() {
+        let differing = u64::from_le_bytes(*one) ^ u64::from_le_bytes(*other);
+        if differing != 0 {
+            return index * 8 + differing.trailing_zeros() as usize / 8;
+        }
+    }
+    words.len() * 8 + rest.iter().zip(rest_there).take_while(|(one, other)| one == other).count()
+}
+
+#[inline]
 fn write_literals(out: &mut Vec<u8>, literals: &[u8]) {
     for part in literals.chunks(LITERAL_BYTES_MAX) {
         out.push(part.len() as u8 - 1);

@@ -37,6 +37,10 @@ pub struct Packed<const BACKWARD: bool> {
 /// What a search looks for, in its stored form.
 pub struct Needle<'a>(Encoded<'a>);
 
+/// Some of 64 classes, by what is cheap to see of a stored form: its first and its last byte.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Classes(u64);
+
 /// Elements from one place to the end.
 #[derive(Clone, Default)]
 pub struct Iter<'a, const BACKWARD: bool> {
@@ -55,6 +59,20 @@ impl<'a> Needle<'a> {
     pub fn of(element: Element<'a>) -> Self {
         Self(Encoded::of(element))
     }
+}
+
+impl Classes {
+    /// Adds the class of an element.
+    #[inline]
+    pub fn add(&mut self, element: Element<'_>) {
+        let encoded = Encoded::of(element);
+        self.0 |= 1 << class(encoded.header[0], encoded.last());
+    }
+}
+
+#[inline]
+fn class(first: u8, last: u8) -> u32 {
+    (u32::from(first).wrapping_mul(11) ^ u32::from(last)) & 63
 }
 
 impl<const BACKWARD: bool> Packed<BACKWARD> {
@@ -160,7 +178,7 @@ impl<const BACKWARD: bool> Packed<BACKWARD> {
         let encoded = &needle.0;
         let (first, last) = (encoded.header[0], encoded.size() - 1);
         // Members of one collection often have the same length and beginning: the last byte tells most of them apart.
-        let last_byte = encoded.payload.last().or(encoded.header().last()).copied();
+        let last_byte = Some(encoded.last());
         while let Some(&byte) = stored.get(offset) {
             if byte == first && stored.get(offset + last).copied() == last_byte && self.equals(offset, needle) {
                 return Some(offset);
@@ -302,6 +320,22 @@ impl<const BACKWARD: bool> Packed<BACKWARD> {
     }
 }
 
+impl Packed<false> {
+    /// Visits the elements of these classes.
+    #[inline]
+    pub fn each_of(&self, classes: Classes, mut visit: impl FnMut(Element<'_>)) {
+        let stored = &self.buffer[..self.used as usize];
+        let mut offset = 0;
+        while let Some(&first) = stored.get(offset) {
+            let next = behind::<false>(stored, offset);
+            if classes.0 >> class(first, stored[next - 1]) & 1 != 0 {
+                visit(decode(&stored[offset..]).0);
+            }
+            offset = next;
+        }
+    }
+}
+
 impl Packed<true> {
     /// Offset of the element before an offset, which is not 0.
     #[inline]
@@ -430,6 +464,12 @@ impl<'a> Encoded<'a> {
     #[inline]
     fn header(&self) -> &[u8] {
         &self.header[..usize::from(self.header_len)]
+    }
+
+    /// The last byte.
+    #[inline]
+    fn last(&self) -> u8 {
+        self.payload.last().copied().unwrap_or(self.header[usize::from(self.header_len) - 1])
     }
 
     #[inline]

@@ -285,15 +285,19 @@ pub fn intersection<'a>(first: &'a Set, others: &[&'a Set], count: usize, visit:
     sets.sort_by_key(|set| set.len());
     let Some((smallest, larger)) = sets.split_first() else { return };
     // Those that are packed are the first of the larger ones: tables have more members, unless limits have changed.
-    let packed = larger.iter().take_while(|set| matches!(set.shape, Shape::Packed(_))).count();
+    let packed = larger.iter().map_while(|set| match &set.shape {
+        Shape::Packed(packed) => Some(packed),
+        _ => None,
+    });
+    let packed: SmallVec<[&Packed<false>; 8]> = packed.collect();
     let is_in = |sets: &[&Set], member: Element<'a>| sets.iter().all(|set| set.contains_element(member));
-    if packed == 0 || matches!(smallest.shape, Shape::Table(_)) || !Common::suits(smallest.len()) {
+    if packed.is_empty() || matches!(smallest.shape, Shape::Table(_)) || !Common::suits(smallest.len()) {
         return smallest.iter().filter(|member| is_in(larger, *member)).take(count).for_each(visit);
     }
-    let (packed, others) = larger.split_at(packed);
+    let others = &larger[packed.len()..];
     let mut members = Common::new(smallest.iter());
     for (index, set) in packed.iter().enumerate() {
-        let found = members.among(set.iter());
+        let found = members.among(set);
         let left =
             members.into_members().into_iter().zip(found).filter_map(|(member, is_found)| is_found.then_some(member));
         if index + 1 == packed.len() {

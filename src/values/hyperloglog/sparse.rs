@@ -126,7 +126,12 @@ pub(super) fn add(sketch: &mut Vec<u8>, observation: Observation, longest: usize
         return Ok(Added::TooLong);
     }
     let (mut at, mut before, mut first) = (HEADER_BYTES, HEADER_BYTES, 0);
-    while let Some(length) = sketch.get(at..).and_then(eight_runs)
+    while let Some(length) = sketch.get(at..).and_then(many_runs::<4>)
+        && register >= first + length
+    {
+        (before, at, first) = (at + 31, at + 32, first + length);
+    }
+    while let Some(length) = sketch.get(at..).and_then(many_runs::<1>)
         && register >= first + length
     {
         (before, at, first) = (at + 7, at + 8, first + length);
@@ -154,18 +159,25 @@ pub(super) fn add(sketch: &mut Vec<u8>, observation: Observation, longest: usize
     Ok(Added::Changed)
 }
 
-/// The registers of the next eight runs, where each of them is one byte: so most of a sketch is passed by.
-fn eight_runs(bytes: &[u8]) -> Option<usize> {
+/// The registers of the next runs, eight for each of `WORDS` (at most four), where each of them is one byte: so most of a
+/// sketch is passed by.
+#[inline]
+fn many_runs<const WORDS: usize>(bytes: &[u8]) -> Option<usize> {
     const EACH: u64 = 0x0101_0101_0101_0101;
-    let word = u64::from_le_bytes(*bytes.first_chunk()?);
-    let is_value = word >> 7 & EACH;
-    if word >> 6 & EACH & !is_value != 0 {
+    let words = bytes.as_chunks::<8>().0.first_chunk::<WORDS>()?;
+    let (mut lengths, mut are_two_bytes) = (0, 0);
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        let is_value = word & (EACH * 0x80);
+        are_two_bytes |= word << 1 & !word;
+        // Six bits of zeros, two of values: one less than the length, of each byte. Four of them are below 256.
+        lengths += word & (EACH * 0x3f) & !(is_value - (is_value >> 5));
+    }
+    if are_two_bytes & (EACH * 0x80) != 0 {
         return None;
     }
-    // Six bits of zeros, two of values: one less than the length, of each byte.
-    let lengths = word & (EACH * 0x3f) & !(is_value * 0x3c);
     let pairs = (lengths & 0x00ff_00ff_00ff_00ff) + (lengths >> 8 & 0x00ff_00ff_00ff_00ff);
-    Some((pairs.wrapping_mul(0x0001_0001_0001_0001) >> 48) as usize + 8)
+    Some((pairs.wrapping_mul(0x0001_0001_0001_0001) >> 48) as usize + 8 * WORDS)
 }
 
 /// A run in which one register has another value.
@@ -203,16 +215,27 @@ fn merge_values(sketch: &mut Vec<u8>, from: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Run, eight_runs};
+    use super::{Run, many_runs};
     use proptest::prelude::*;
+
+    fn expected(bytes: &[u8]) -> Option<usize> {
+        let runs: Vec<Run> = bytes.iter().map(|byte| Run::read(&[*byte, 0]).expect("a run")).collect();
+        let is_one_byte_each = runs.iter().all(|run| run.size() == 1);
+        is_one_byte_each.then(|| runs.iter().map(|run| run.length()).sum())
+    }
+
+    #[test]
+    fn the_longest_runs_are_counted() {
+        assert_eq!(many_runs::<4>(&[63; 32]), Some(32 * 64));
+        assert_eq!(many_runs::<4>(&[0xff; 32]), Some(32 * 4));
+        assert_eq!(many_runs::<4>(&[63; 31]), None);
+    }
 
     proptest! {
         #[test]
-        fn eight_runs_are_as_long_as_each_of_them(bytes in prop::array::uniform8(prop_oneof![20 => 0u8..64, 20 => 128u8.., 1 => 64u8..128])) {
-            let runs = bytes.map(|byte| Run::read(&[byte, 0]).expect("a run"));
-            let is_one_byte_each = runs.iter().all(|run| run.size() == 1);
-            let expected = is_one_byte_each.then(|| runs.iter().map(|run| run.length()).sum());
-            prop_assert_eq!(eight_runs(&bytes), expected);
+        fn many_runs_are_as_long_as_each_of_them(bytes in prop::array::uniform32(prop_oneof![60 => 0u8..64, 60 => 128u8.., 1 => 64u8..128])) {
+            prop_assert_eq!(many_runs::<1>(&bytes), expected(&bytes[..8]));
+            prop_assert_eq!(many_runs::<4>(&bytes), expected(&bytes));
         }
     }
 }

@@ -3,7 +3,8 @@
 //! A packed set is searched from its front, so asking it for each member of another one costs the product of both
 //! lengths. Here the members of the smallest are put into a table of hashes, and the larger ones are walked past it.
 
-use super::Element;
+use super::{Element, Packed};
+use crate::values::packed::Classes;
 
 /// Fewer members are looked for one by one.
 const MEMBERS_MIN: usize = 3;
@@ -17,8 +18,8 @@ pub(super) struct Common<'a> {
     members: Vec<Element<'a>>,
     /// By hash, each in its place or the next free one: tag and index + 1; 0 where there is none.
     places: Vec<u32>,
-    /// The classes of all members: see [`class`].
-    classes: u64,
+    /// The classes of all members: most members of a large set are in none of those of a small one.
+    classes: Classes,
 }
 
 impl<'a> Common<'a> {
@@ -31,26 +32,26 @@ impl<'a> Common<'a> {
     pub(super) fn new(members: impl Iterator<Item = Element<'a>>) -> Self {
         let members: Vec<_> = members.collect();
         let mut places = vec![0; (members.len() * 2).next_power_of_two()];
-        let mut classes = 0;
+        let mut classes = Classes::default();
         for (index, member) in members.iter().enumerate() {
             let (mut place, tag) = place(*member, places.len());
             while places[place] != 0 {
                 place = (place + 1) % places.len();
             }
             places[place] = tag << TAG_BITS | (index + 1) as u32;
-            classes |= 1 << class(*member);
+            classes.add(*member);
         }
         Self { members, places, classes }
     }
 
-    /// Which members are among these, by index.
-    pub(super) fn among<'b>(&self, others: impl Iterator<Item = Element<'b>>) -> Vec<bool> {
+    /// Which members are in a packed set, by index.
+    pub(super) fn among(&self, packed: &Packed<false>) -> Vec<bool> {
         let mut found = vec![false; self.members.len()];
-        for other in others.filter(|other| self.classes >> class(*other) & 1 != 0) {
+        packed.each_of(self.classes, |other| {
             if let Some(index) = self.index_of(other) {
                 found[index] = true;
             }
-        }
+        });
         found
     }
 
@@ -71,18 +72,6 @@ impl<'a> Common<'a> {
 
     pub(super) fn into_members(self) -> Vec<Element<'a>> {
         self.members
-    }
-}
-
-/// One of 64 classes, by what is cheap to see: most members of a large set are in none of those of a small one.
-#[inline]
-fn class(element: Element<'_>) -> u32 {
-    match element {
-        Element::Integer(integer) => integer as u32 & 63,
-        Element::Bytes(bytes) => {
-            let last = bytes.last().copied().unwrap_or_default();
-            ((bytes.len() as u32).wrapping_mul(11) ^ u32::from(last)) & 63
-        }
     }
 }
 
