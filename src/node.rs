@@ -71,6 +71,7 @@ impl Node {
             clients: Default::default(),
             pubsub: Default::default(),
             slowlog: Default::default(),
+            hotkeys: Default::default(),
             latency: Default::default(),
             statistics: Default::default(),
             held: Default::default(),

@@ -11,6 +11,7 @@ use crate::engine::{Admission, Keyspace, Wait, Wanted};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
+use crate::services::hotkeys::Cost;
 use crate::values::hashing::table_hash;
 use smallvec::SmallVec;
 use std::cell::Cell;
@@ -214,6 +215,26 @@ pub fn run_control(
         error.write(reply);
     }
     (flow, result)
+}
+
+/// Tells HOTKEYS which keys a command has had, what it took, and the bytes of its reply.
+#[cold]
+pub fn note_keys(
+    services: &Services,
+    command: &Command,
+    arguments: Arguments<'_>,
+    now_ms: u64,
+    took_ns: u64,
+    reply_bytes: usize,
+) {
+    let mut keys: SmallVec<[&[u8]; 8]> = SmallVec::new();
+    command.spec.visit_keys(arguments, |index, spec| {
+        if !spec.effects.contains("not_key") {
+            keys.push(arguments.at(index));
+        }
+    });
+    let cost = Cost { ns: took_ns, bytes: (arguments.encoded_bytes() + reply_bytes) as u64 };
+    services.hotkeys.record(keys.iter().copied(), cost, now_ms);
 }
 
 /// Enters a command that took long into the slow log and the latency monitor.

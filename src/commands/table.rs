@@ -56,6 +56,7 @@ const FAMILIES: &[&[CommandSpec]] = &[
     control::pubsub::COMMANDS,
     control::command::COMMANDS,
     control::debug::COMMANDS,
+    control::hotkeys::COMMANDS,
     control::info::COMMANDS,
     control::latency::COMMANDS,
     control::migrate::COMMANDS,

@@ -54,6 +54,12 @@ impl<'a> Arguments<'a> {
         Arguments { bytes: self.bytes, spans: self.spans.get(count..).unwrap_or_default() }
     }
 
+    /// The bytes of the request as clients send it: `*2 $3 GET $3 key`, each word and each argument with CR LF.
+    pub fn encoded_bytes(&self) -> usize {
+        let head = |number: usize| number.checked_ilog10().unwrap_or(0) as usize + 4;
+        head(self.len()) + self.from(0).map(|argument| head(argument.len()) + argument.len() + 2).sum::<usize>()
+    }
+
     /// The bytes that the arguments hold together.
     pub fn total_bytes(&self) -> usize {
         self.spans.iter().map(|span| (span.end - span.start) as usize).sum()

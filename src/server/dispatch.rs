@@ -331,8 +331,11 @@ fn execute(
         session.secrets.clear();
     }
     let counters = &batch.counters.commands[command.index as usize];
-    let slow_us = batch.services.slowlog.threshold_us().unwrap_or(u64::MAX);
-    let begun = batch.timing.begin(command, counters, arguments.len(), slow_us, reply.len());
+    let notes_keys = batch.services.hotkeys.is_on();
+    // For the keys' sake each call is measured.
+    let slow_us = if notes_keys { 0 } else { batch.services.slowlog.threshold_us().unwrap_or(u64::MAX) };
+    let reply_from = reply.len();
+    let begun = batch.timing.begin(command, counters, arguments.len(), slow_us, reply_from);
     let mut flow = Flow::Continue;
     let waited = session.waiting_since_ms.take();
     let result = match command.spec.handler {
@@ -386,8 +389,12 @@ fn execute(
         batch.counters.count_error(&error.to_string());
     }
     let is_tracked = !batch.services.statistics.latency_untracked.load(Ordering::Relaxed);
-    if let Some(took_us) = batch.timing.end(begun, counters, is_tracked, reply.len()) {
-        execution::observe(batch.services, session, command, arguments, batch.now_ms, took_us);
+    if let Some(took_ns) = batch.timing.end(begun, counters, is_tracked, reply.len()) {
+        if notes_keys {
+            let reply_bytes = reply.len().saturating_sub(reply_from);
+            execution::note_keys(batch.services, command, arguments, batch.now_ms, took_ns, reply_bytes);
+        }
+        execution::observe(batch.services, session, command, arguments, batch.now_ms, took_ns / 1000);
     }
     flow
 }

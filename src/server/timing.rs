@@ -5,7 +5,7 @@
 //! that sums and histograms keep their meaning: an estimate, but of all calls. The number has no factor in common with
 //! usual depths of pipelines, so every place in a pipeline is met. Everything else is measured: what is not FAST, few
 //! requests at a time, many arguments, the first calls of a command, and every call while the slow log asks for less than
-//! a millisecond.
+//! a millisecond, or HOTKEYS for each.
 //!
 //! What is slow is found all the same: where a reply is large, and at the end of a group of requests, the clock is looked
 //! at, and what has passed since the last look is told to the slow log. It contains the small commands of the group before
@@ -87,7 +87,7 @@ impl Timing {
         Begun { started_ns: (weight > 0).then(clock::boot_ns), weight, reply_bytes }
     }
 
-    /// A call has ended and was counted. What it took, in microseconds, where that may be slow and is known; `is_tracked`:
+    /// A call has ended and was counted. What it took, in nanoseconds, where that may be slow and is known; `is_tracked`:
     /// the histogram gets it too.
     #[inline]
     pub fn end(
@@ -112,13 +112,13 @@ impl Timing {
         if is_tracked {
             counters.latencies.record(took_ns, begun.weight);
         }
-        Some(took_ns / 1000)
+        Some(took_ns)
     }
 
-    /// Microseconds since the last look at the clock.
+    /// Nanoseconds since the last look at the clock.
     #[cold]
     fn look(&mut self) -> u64 {
         let now_ns = clock::boot_ns();
-        now_ns.saturating_sub(std::mem::replace(&mut self.looked_at_ns, now_ns)) / 1000
+        now_ns.saturating_sub(std::mem::replace(&mut self.looked_at_ns, now_ns))
     }
 }

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod condition;
 pub mod descriptors;
 pub mod eviction;
+pub mod hotkeys;
 pub mod inbox;
 pub mod latency;
 pub mod log;
@@ -38,6 +39,7 @@ pub struct Services {
     pub clients: clients::Clients,
     pub pubsub: pubsub::PubSub,
     pub slowlog: slowlog::Slowlog,
+    pub hotkeys: hotkeys::Hotkeys,
     pub latency: latency::LatencyMonitor,
     pub statistics: statistics::Statistics,
     /// Bytes that connections hold, as their workers have told.

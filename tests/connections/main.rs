@@ -8,6 +8,7 @@ mod conditions;
 mod eviction;
 mod fields;
 mod foreign;
+mod hotkeys;
 mod local;
 mod migrate;
 mod notifications;

@@ -169,6 +169,7 @@ fn services(cluster: Arc<Cluster>) -> Services {
         clients: Default::default(),
         pubsub: Default::default(),
         slowlog: Default::default(),
+        hotkeys: Default::default(),
         latency: Default::default(),
         statistics: Default::default(),
         held: Default::default(),

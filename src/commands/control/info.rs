@@ -345,7 +345,7 @@ fn cpu(section: &mut Section<'_>) {
 
 /// User and system time of a process or thread and of its ended children, in seconds; zeros where the system does not
 /// say. Connections live on many threads: as the "main" one, the thread that answers is shown.
-fn cpu_seconds(path: &str) -> [f64; 4] {
+pub(super) fn cpu_seconds(path: &str) -> [f64; 4] {
     // The kernel counts in hundredths of a second, whatever its own clock (USER_HZ).
     const TICKS_PER_SECOND: f64 = 100.0;
     let text = std::fs::read_to_string(path).unwrap_or_default();

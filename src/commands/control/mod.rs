@@ -7,6 +7,7 @@ pub mod config;
 pub mod connection;
 pub mod debug;
 pub mod documentation;
+pub mod hotkeys;
 pub mod info;
 pub mod latency;
 pub mod memory;

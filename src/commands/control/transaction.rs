@@ -234,7 +234,7 @@ fn expire_watched(keyspace: &mut Keyspace<'_>, watched: &[(usize, Box<[u8]>)], d
 fn run(control: &mut Control<'_>, queued: &Queued, keyspace: &mut Keyspace<'_>, reply: &mut ReplyWriter<'_>) {
     let (command, arguments) = (queued.command, queued.arguments.borrow());
     control.session.secrets.clear();
-    let started_ns = clock::boot_ns();
+    let (started_ns, reply_from) = (clock::boot_ns(), reply.len());
     let result = match command.spec.handler {
         Handler::Data(_) => {
             keyspace.select(control.session.database);
@@ -261,6 +261,10 @@ fn run(control: &mut Control<'_>, queued: &Queued, keyspace: &mut Keyspace<'_>, 
     statistics.count_call(table::all().len(), command.index as usize, took_ns, result.is_err());
     if let Err(error) = result {
         statistics.count_error(table::all().len(), &error.to_string());
+    }
+    if control.services.hotkeys.is_on() {
+        let reply_bytes = reply.len().saturating_sub(reply_from);
+        execution::note_keys(control.services, command, arguments, control.now_ms, took_ns, reply_bytes);
     }
     execution::observe(control.services, control.session, command, arguments, control.now_ms, took_ns / 1000);
 }
