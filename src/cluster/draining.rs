@@ -100,7 +100,7 @@ impl Draining {
                 Drained::Left { slots, reason: Reason::Forgotten }
             });
         };
-        let held = held(topology, node);
+        let held = topology.held_by(node);
         let waiting = waiting(topology, node, &held);
         if waiting != self.waiting || held.len() < self.held.len() {
             self.since_us = ran_us;
@@ -135,7 +135,7 @@ impl Draining {
             let SlotRecord { primary, phase, .. } = *topology.slot(*slot);
             primary != Some(self.node) && matches!(phase, Phase::Copying { .. } | Phase::Ready { .. })
         };
-        let slots: SlotRanges = held(topology, self.node).slots().filter(|slot| !is_copied(slot)).collect();
+        let slots: SlotRanges = topology.held_by(self.node).slots().filter(|slot| !is_copied(slot)).collect();
         if slots.is_empty() { Drained::Everything } else { Drained::Left { slots, reason } }
     }
 }
@@ -151,17 +151,6 @@ fn waiting(topology: &Topology, node: NodeId, held: &SlotRanges) -> Waiting {
     } else {
         Waiting::Somebody
     }
-}
-
-/// The slots that a node serves, or may still hold; and those on their way to it: until they are known to be called off, its
-/// hand-over may have been agreed without its hearing so, and then nobody else has their keys.
-fn held(topology: &Topology, node: NodeId) -> SlotRanges {
-    let records = Slot::all().zip(topology.slots().iter());
-    let may_have = |SlotRecord { primary, phase, .. }: &SlotRecord| {
-        [*primary, phase.releasing_from(), phase.target()].contains(&Some(node))
-    };
-    let held = records.filter(|(_, record)| may_have(record));
-    held.map(|(slot, _)| slot).collect()
 }
 
 /// The time in which this process ran: what it spent stopped, or its machine asleep, does not count.

@@ -68,6 +68,9 @@ struct Shared {
     nudge: Arc<dyn Fn(u64) + Send + Sync>,
     source: Mutex<Source>,
     arrivals: Mutex<Arrivals>,
+    /// The newest topology that requests see. A target goes by it: when it proposes to take slots over, requests for them
+    /// wait here already, and the source may send its clients.
+    shown: watch::Sender<Arc<Topology>>,
 }
 
 /// The way to the moves of this node, for the links.
@@ -89,6 +92,7 @@ impl Moves {
             nudge: options.nudge,
             source: Mutex::new(source),
             arrivals: Mutex::default(),
+            shown: watch::Sender::new(Arc::default()),
         });
         let ownership = Ownership::new(options.node, options.held);
         shared.engine.set_slot_states(Slot::all().map(|slot| (slot, SlotState::Elsewhere)));
@@ -130,6 +134,7 @@ impl Follower {
                 changed = incarnation.changed() => changed,
             };
             if changed.is_err() {
+                self.copying.into_values().for_each(|task| task.abort());
                 return;
             }
         }
@@ -145,6 +150,7 @@ impl Follower {
             self.perform(action);
         }
         show(topology, incarnation);
+        self.shared.shown.send_replace(Arc::clone(topology));
         // Only now, when requests see the new owner, and the frozen slots are.
         self.shared.source.lock().follow(topology, self.shared.node, incarnation, &moves);
         for task in ended.iter().filter_map(|number| self.copying.remove(number)) {

@@ -66,7 +66,7 @@ enum Finished {
 
 impl Target {
     async fn run(mut self) {
-        let mut topologies = self.shared.consensus.subscribe();
+        let mut topologies = self.shared.shown.subscribe();
         let mut event = self.learned(&topologies.borrow_and_update());
         loop {
             let now_us = self.began.elapsed().as_micros() as u64;

@@ -3,6 +3,7 @@
 use super::places::Rota;
 use super::raft::Shared;
 use super::voters::{VoterCandidate, desired_voters};
+use super::{Node, Topology};
 use crate::base::identity::NodeId;
 use crate::transport::{Blob, Peer, Purpose, Request, Response};
 use openraft::{BasicNode, ChangeMembers};
@@ -135,18 +136,7 @@ async fn step(shared: &Shared, avoided: &mut BTreeMap<NodeId, Instant>) {
     let membership = shared.raft.metrics().borrow().membership_config.membership().clone();
     let voters: BTreeSet<NodeId> = membership.voter_ids().map(NodeId).collect();
     let learners: BTreeSet<NodeId> = membership.learner_ids().map(NodeId).collect();
-    let members: Vec<VoterCandidate> = topology
-        .nodes
-        .values()
-        .map(|node| VoterCandidate {
-            id: node.id,
-            zone: node.zone.clone(),
-            state: node.state,
-            leaving: node.leaving,
-            can_write: shared.can_write(node.id),
-            avoided: avoided.contains_key(&node.id),
-        })
-        .collect();
+    let members = candidates(&topology, |node| shared.can_write(node), |node| avoided.contains_key(&node));
     let desired = desired_voters(&members, &voters, shared.own.node);
     if desired != voters || membership.get_joint_config().len() > 1 {
         for id in desired.difference(&voters).filter(|id| !learners.contains(id)) {
@@ -170,11 +160,56 @@ async fn step(shared: &Shared, avoided: &mut BTreeMap<NodeId, Instant>) {
     }
 }
 
+/// The members, as far as voting goes.
+fn candidates(
+    topology: &Topology,
+    can_write: impl Fn(NodeId) -> bool,
+    is_avoided: impl Fn(NodeId) -> bool,
+) -> Vec<VoterCandidate> {
+    let candidate = |node: &Node| VoterCandidate {
+        id: node.id,
+        zone: node.zone.clone(),
+        state: node.state,
+        // Last of all: while another raft leader is chosen no slot can move, and requests would wait for theirs.
+        leaving: node.leaving && topology.held_by(node.id).is_empty(),
+        can_write: can_write(node.id),
+        avoided: is_avoided(node.id),
+    };
+    topology.nodes.values().map(candidate).collect()
+}
+
 async fn change(shared: &Shared, members: ChangeMembers<u128, BasicNode>) {
     tracing::info!(?members, "the raft group changes");
     match timeout(CATCH_UP_TIMEOUT, shared.raft.change_membership(members, false)).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::info!(%error, "the raft group did not change"),
         Err(_) => tracing::info!("the raft group did not change in time"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::identity::ClusterId;
+    use crate::base::slot_ranges::SlotRanges;
+    use crate::cluster::topology::{TopologyChange, sample};
+
+    #[test]
+    fn a_member_that_leaves_gives_its_vote_away_after_its_slots() {
+        let mut topology = Topology::default();
+        let nodes = [NodeId(1), NodeId(2)];
+        let mut changes = vec![TopologyChange::InitCluster { cluster: ClusterId(7), hash_key: 1 }];
+        changes.extend(nodes.map(|id| TopologyChange::RegisterNode { node: sample::node(id) }));
+        changes.push(TopologyChange::Revive { slots: SlotRanges::all(), to: NodeId(1) });
+        for (change, index) in changes.iter().zip(1..) {
+            topology.apply(index, change);
+        }
+        for (node, index) in nodes.into_iter().zip(10..) {
+            let incarnation = topology.nodes[&node].incarnation;
+            topology.apply(index, &TopologyChange::Leaving { node, incarnation });
+        }
+        let leaving: Vec<bool> = candidates(&topology, |_| true, |_| false).iter().map(|it| it.leaving).collect();
+        assert!(topology.nodes.values().all(|node| node.leaving) && !topology.owned_by(NodeId(1)).is_empty());
+        assert_eq!(leaving, [false, true]);
     }
 }

@@ -575,7 +575,12 @@ impl Shared {
         if !self.is_running() {
             return None;
         }
-        match timeout(ATTEMPT_TIMEOUT, self.raft.client_write(change)).await {
+        let written = tokio::select! {
+            biased;
+            written = timeout(ATTEMPT_TIMEOUT, self.raft.client_write(change)) => written,
+            () = self.leads_no_more() => return Some(Err(ProposeError::Unknown)),
+        };
+        match written {
             Ok(Ok(written)) => Some(Ok(Proposal { index: written.log_id.index, applied: written.data })),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => None,
             Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(_)))) | Err(_) => {
@@ -584,6 +589,12 @@ impl Shared {
             // The disk has failed meanwhile; others may have the entry, and lead.
             Ok(Err(RaftError::Fatal(_))) => Some(Err(ProposeError::Unknown)),
         }
+    }
+
+    /// Ends a moment after this node leads no more: its proposals may yet be agreed, and who votes no more is not told.
+    async fn leads_no_more(&self) {
+        let _ = self.raft.metrics().wait_for(|metrics| metrics.state != ServerState::Leader).await;
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 
     async fn on_proposed(&self, change: TopologyChange) -> Response {

@@ -219,6 +219,16 @@ impl Topology {
         Slot::all().filter(|slot| self.slot(*slot).primary == Some(node)).collect()
     }
 
+    /// The slots that a node serves, or may still hold; and those on their way to it: until they are known to be called off,
+    /// its hand-over may have been agreed without its hearing so, and then nobody else has their keys.
+    pub fn held_by(&self, node: NodeId) -> SlotRanges {
+        let may_have = |SlotRecord { primary, phase, .. }: &SlotRecord| {
+            [*primary, phase.releasing_from(), phase.target()].contains(&Some(node))
+        };
+        let held = Slot::all().zip(self.slots().iter()).filter(|(_, record)| may_have(record));
+        held.map(|(slot, _)| slot).collect()
+    }
+
     /// Applies the change at `index` of the raft log. Changes at or below the version were applied before, and do
     /// nothing.
     pub fn apply(&mut self, index: u64, change: &TopologyChange) -> Applied {

@@ -14,7 +14,7 @@ pub struct VoterCandidate {
     pub id: NodeId,
     pub zone: String,
     pub state: NodeState,
-    /// It gives its vote away.
+    /// It leaves, and gives its vote away now.
     pub leaving: bool,
     /// It can write what it agrees to.
     pub can_write: bool,
