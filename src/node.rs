@@ -143,7 +143,13 @@ impl Node {
         if let Some(cluster) = self.cluster {
             let patience = std::time::Duration::from_secs(self.services.settings.load().cluster.shutdown_timeout);
             let (again, told_again) = tokio::sync::watch::channel(false);
-            let leave = cluster.leave(patience, &self.services.clients, &self.services.engine, told_again);
+            let leave = cluster.leave(
+                patience,
+                &self.services.clients,
+                &self.services.engine,
+                &self.services.append_log,
+                told_again,
+            );
             tokio::pin!(leave);
             loop {
                 tokio::select! {

@@ -4,7 +4,8 @@
 //!   says that it leaves -> its slots move -> gives up its vote -> out of the topology
 //! ```
 //!
-//! It never ends with slots that only it holds, unless it is told to a second time, or nobody is there to take them.
+//! It never ends with slots that only it holds, unless it is told to a second time, or nobody is there to take them: then its
+//! log has them for its next start, where it keeps one, or they are lost.
 //! The raft leader moves the slots; the node itself proposes no more than that it leaves and that it is gone. What became
 //! of either proposal may be unknown: both are said again until the topology shows them, and said twice they do nothing.
 
@@ -34,6 +35,20 @@ pub enum Reason {
     NobodyTakesThem,
     /// Somebody gave this member up while it was leaving.
     Forgotten,
+}
+
+impl Reason {
+    /// Whether others, or so many keys, lose by this end. `is_kept`: the node's log has all of them, for its next start.
+    pub fn loses(self, keys: usize, is_kept: bool) -> bool {
+        match self {
+            // The others have to do without these slots until it is back.
+            Reason::ToldAgain => true,
+            // What its log has is dropped at its next start.
+            Reason::Forgotten => true,
+            // An empty cluster that ends loses nothing.
+            Reason::NobodyTakesThem => keys > 0 && !is_kept,
+        }
+    }
 }
 
 /// What a look at the topology comes to.

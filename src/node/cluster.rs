@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::moves::{Moves, MovesOptions};
 use crate::persistence::segment::Owner;
-use crate::services::append_log::Returned;
+use crate::services::append_log::{AppendLog, Returned};
 use crate::services::clients::Clients;
 use crate::services::cluster::{Cluster, ClusterParts, view_options};
 use crate::transport::handshake::LocalIdentity;
@@ -266,6 +266,7 @@ impl ClusterSide {
         patience: Duration,
         clients: &Clients,
         engine: &Engine,
+        log: &AppendLog,
         told_again: watch::Receiver<bool>,
     ) -> Ending {
         let consensus: Arc<dyn Consensus> = Arc::new(self.raft.clone());
@@ -281,16 +282,30 @@ impl ClusterSide {
                     linger(clients, &told_again).await;
                 }
                 Some(Drained::Left { slots, reason }) => {
+                    // First: what is counted then is what the log has, and nobody is told of more.
+                    let is_kept = log.end();
                     let keys: usize = slots.slots().map(|slot| engine.lock_slot(slot, 0, 0).slot_key_count(slot)).sum();
                     let count = slots.len();
-                    tracing::warn!(
-                        slots = count,
-                        keys,
-                        ?reason,
-                        "this node ends with slots and keys that nobody else has"
-                    );
-                    // An empty cluster that ends loses nothing.
-                    if keys > 0 || reason != Reason::NobodyTakesThem {
+                    match reason {
+                        Reason::Forgotten => {
+                            tracing::warn!(slots = count, keys, "this node was given up, its keys are lost")
+                        }
+                        _ if is_kept => {
+                            tracing::info!(
+                                slots = count,
+                                keys,
+                                ?reason,
+                                "slots and keys are kept on disk for the next start"
+                            );
+                        }
+                        _ => tracing::warn!(
+                            slots = count,
+                            keys,
+                            ?reason,
+                            "this node ends with slots and keys that nobody else has"
+                        ),
+                    }
+                    if reason.loses(keys, is_kept) {
                         ending = Ending::WithLoss;
                     }
                 }

@@ -239,9 +239,15 @@ impl Keeper {
         Ok(())
     }
 
-    /// Writes and syncs what there is, and ends with the node: nobody is told of what happens from here on.
-    pub fn finish(self) {
+    /// Writes and syncs what there is, and ends with the node: nobody is told of what happens from here on. Whether all that
+    /// anybody was told of can be read back.
+    pub fn finish(self) -> bool {
         self.shared.is_last.store(true, Ordering::SeqCst);
+        let shared = Arc::clone(&self.shared);
+        // Its thread ends with it.
+        drop(self);
+        let figures = shared.figures.lock();
+        figures.has_begun && figures.failure.is_none()
     }
 
     pub fn figures(&self) -> Figures {
@@ -413,7 +419,8 @@ impl Thread {
 
     fn try_again(&mut self, since: Instant) {
         let now = Instant::now();
-        if now < self.retry_at {
+        // At its end there is no later time.
+        if now < self.retry_at && !self.shared.is_over.load(Ordering::SeqCst) {
             return;
         }
         self.retry_at = now + RETRY_PERIOD;

@@ -47,11 +47,10 @@ impl AppendLog {
     }
 
     /// Writes and syncs what there is, and ends it: before the node does. What is written later is acknowledged to nobody.
-    pub fn end(&self) {
+    /// Whether there was a log, and all that was acknowledged is in it.
+    pub fn end(&self) -> bool {
         let keeper = self.keeper.lock().take();
-        if let Some(keeper) = keeper {
-            keeper.finish();
-        }
+        keeper.is_some_and(Keeper::finish)
     }
 }
 

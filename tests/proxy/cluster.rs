@@ -62,6 +62,11 @@ pub(crate) fn shares(member: &Member) -> Vec<u64> {
     let mut client = Client::connect(member.node.peer);
     // Where no password is needed this is an error, and does no harm.
     client.ask("AUTH secret");
+    shares_at(&mut client)
+}
+
+/// The same, by the member that the client is connected to.
+pub(crate) fn shares_at(client: &mut Client) -> Vec<u64> {
     let nodes = client.ask("CLUSTER NODES");
     let share = |line: &str| -> u64 {
         let ranges = line.split(' ').skip(8).filter(|range| !range.starts_with('['));

@@ -2,7 +2,10 @@
 
 use crate::client::Client;
 use crate::nodes::{Node, member_port, until};
+use rustix::process::Signal;
 use std::path::PathBuf;
+
+const KEYS: usize = 3000;
 
 /// A node that may be ended, moved and started again with what it has on its disk.
 struct Mover {
@@ -34,6 +37,22 @@ impl Mover {
             }
         }
         panic!("a node does not start");
+    }
+
+    /// Starts it where it was.
+    fn start_again(&mut self, way: &[&str]) {
+        let directives = self.directives(way);
+        self.node = Node::try_start(self.port, &directives.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(self.node.is_some(), "it starts again");
+    }
+
+    /// Asks it to end. Its exit code comes from [`Mover::until_ended`].
+    fn ask_to_end(&self) {
+        self.node.as_ref().expect("it runs").signal(Signal::TERM);
+    }
+
+    fn until_ended(&mut self) -> i32 {
+        self.node.take().expect("it runs").until_ended()
     }
 
     fn directives(&self, way: &[&str]) -> Vec<String> {
@@ -129,4 +148,70 @@ fn the_only_voter_is_found_where_it_moved_to() {
     voter.start_elsewhere(&["--cluster"]);
     come_back_elsewhere(&mut other, &voter);
     until("it is found", || other.sees(&voter) && voter.sees(&other));
+}
+
+const WITH_LOG: [&str; 4] = ["--appendonly", "yes", "--routing", "proxy"];
+
+/// The ways into a cluster of nodes with logs, for the first and for the others.
+fn ways(first: &Mover) -> [Vec<String>; 2] {
+    let with_log = |way: &[String]| way.iter().cloned().chain(WITH_LOG.map(str::to_owned)).collect();
+    [with_log(&["--cluster".to_owned()]), with_log(&first.join())]
+}
+
+fn words(way: &[String]) -> Vec<&str> {
+    way.iter().map(String::as_str).collect()
+}
+
+fn keys(mover: &Mover) -> String {
+    mover.client().ask("DBSIZE")
+}
+
+#[test]
+fn a_cluster_of_nodes_with_logs_that_all_end_comes_back_with_all_keys() {
+    let mut first = Mover::new(&["--cluster", "--appendonly", "yes", "--routing", "proxy"]);
+    let [creates, joins] = ways(&first);
+    let mut others = [Mover::new(&words(&joins)), Mover::new(&words(&joins))];
+    let share_of = |mover: &Mover| crate::cluster::shares_at(&mut mover.client());
+    let is_balanced = |mover: &Mover| {
+        let shares = share_of(mover);
+        shares.len() == 3 && shares.iter().all(|share| share.abs_diff(16384 / 3) <= 164)
+    };
+    until("all have slots", || is_balanced(&first) && others.iter().all(is_balanced));
+    let requests: Vec<String> = (0..KEYS).map(|number| format!("SET key:{number} v")).collect();
+    let mut client = first.client();
+    client.send(&requests);
+    requests.iter().for_each(|_| assert_eq!(client.receive(), "+OK\r\n"));
+    first.ask_to_end();
+    others.iter().for_each(Mover::ask_to_end);
+    assert_eq!(first.until_ended(), 0, "nothing is lost");
+    others.iter_mut().for_each(|other| assert_eq!(other.until_ended(), 0, "nothing is lost"));
+    // A node waits for the others before it opens its port.
+    std::thread::scope(|scope| {
+        scope.spawn(|| first.start_again(&words(&creates)));
+        for other in &mut others {
+            scope.spawn(|| other.start_again(&words(&joins)));
+        }
+    });
+    until("all slots are served", || {
+        others.iter().all(|other| other.sees(&first) && other.knows("cluster_slots_ok:16384"))
+    });
+    until("all keys are there", || keys(&first) == format!(":{KEYS}\r\n"));
+    // One alone still gives away what it has.
+    let [leaving, stays] = &mut others;
+    leaving.ask_to_end();
+    assert_eq!(leaving.until_ended(), 0);
+    until("the others have its slots", || share_of(stays).len() == 2 && stays.knows("cluster_slots_ok:16384"));
+    assert_eq!(keys(stays), format!(":{KEYS}\r\n"));
+}
+
+#[test]
+fn the_last_node_keeps_its_keys_where_it_has_a_log() {
+    let way = ["--cluster", "--appendonly", "yes"];
+    let mut node = Mover::new(&way);
+    until("it serves all slots", || node.knows("cluster_slots_ok:16384"));
+    node.client().check("SET key value", "+OK");
+    node.ask_to_end();
+    assert_eq!(node.until_ended(), 0);
+    node.start_again(&way);
+    until("its key is there", || node.client().ask("GET key") == "$5\r\nvalue\r\n");
 }

@@ -179,3 +179,17 @@ fn it_is_told_when_it_was_forgotten_with_its_slots() {
     let slots = Slot::all().collect();
     assert_eq!(cluster.look(), Next::End(Drained::Left { slots, reason: Reason::Forgotten }));
 }
+
+#[test]
+fn what_is_left_is_lost_unless_the_log_has_it_and_nobody_waits_for_it() {
+    let cases = [
+        (Reason::NobodyTakesThem, 1, true, false),
+        (Reason::NobodyTakesThem, 1, false, true),
+        (Reason::NobodyTakesThem, 0, false, false),
+        (Reason::ToldAgain, 0, true, true),
+        (Reason::Forgotten, 1, true, true),
+    ];
+    for (reason, keys, is_kept, loses) in cases {
+        assert_eq!(reason.loses(keys, is_kept), loses, "{reason:?}, {keys} keys, kept: {is_kept}");
+    }
+}

@@ -95,7 +95,7 @@ fn replies_of_what_comes_after_the_end_never_leave() {
         let engine = Arc::new(Engine::new(DATABASES));
         let keeper = open(place.path()).follow(&engine).keep(None, settings(fsync)).expect("it is kept");
         set(&engine, b"a", b"1");
-        keeper.finish();
+        assert!(keeper.finish(), "all that was told of is in it");
         gate::take_shown();
         set(&engine, b"b", b"2");
         let shown = gate::take_shown();
@@ -165,4 +165,7 @@ fn a_disk_that_fails_for_a_while_loses_nothing() {
     let replay = |group: crate::engine::Group<'_>, _: &str, _| again.replay(group).map_err(|error| error.to_string());
     crate::persistence::recovery::read(&disk, &names, Owner::default(), 1, replay).expect("a log");
     same(&again, &engine);
+    disk.fail_one_in(1);
+    set(&engine, b"c", b"3");
+    assert!(!keeper.finish(), "it says that not all could be kept");
 }
