@@ -83,17 +83,21 @@ def command_cases(keys):
 
 
 def condition_cases(keys):
-    """Small requests of a server with a memory limit, and of one that another client floods with writes."""
+    """Small requests of a server with a memory limit, of one that another client floods with writes, and of one whose log is
+    read."""
     get = {"queries": ["1:" + GET], "memcached": None, "keyspace": keys, "size": 64, "pipeline": 1}
     limit = {"before": ["CONFIG SET maxmemory 64gb"], "after": ["CONFIG SET maxmemory 0"]}
     # One connection and few requests under way: what is measured is how long a small request waits for its turn.
     beside = {"queries": ["1:PING"], "memcached": None, "keyspace": keys, "size": 64, "pipeline": 1, "connections": 1, "flood": SET}
-    return {"GET/64B/P1/maxmemory": dict(get, **limit), "PING/P1/flood": beside}
+    # Starling's own: a reader of its log that only counts.
+    reader = {"before": ["DEBUG LOG-READER ON"], "after": ["DEBUG LOG-READER OFF"], "queries": ["1:" + SET]}
+    read = {"SET/64B/P%d/reader" % pipeline: dict(get, **reader, pipeline=pipeline) for pipeline in (16, 128)}
+    return {"GET/64B/P1/maxmemory": dict(get, **limit), "PING/P1/flood": beside, **read}
 
 
 def chosen_cases(options):
     keyed, commands, conditions = key_cases(options.keys), command_cases(options.keys), condition_cases(options.keys)
-    usual = [name for name in keyed if re.match("(GET|SET)/64B/", name)] + list(conditions)
+    usual = [name for name in keyed if re.match("(GET|SET)/64B/", name)] + [name for name in conditions if "reader" not in name]
     groups = {"default": usual, "core": list(keyed), "commands": list(commands), "conditions": list(conditions)}
     every = dict(keyed, **commands, **conditions)
     names = [name for group in options.cases.split(",") for name in groups.get(group, [group])]
