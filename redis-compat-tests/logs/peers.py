@@ -59,7 +59,8 @@ class Peer:
             with tempfile.TemporaryDirectory() as place:
                 wanted = self.written(place, extra)
                 self.loaded(place, wanted)
-                self.imported(os.path.join(place, "appendonlydir"), wanted)
+                self.imported(os.path.join(place, "appendonlydir"), self.suite.target, wanted)
+                self.exported(place, wanted)
 
     def written(self, directory, extra):
         """A log of the server's in the directory; what the server itself makes of it."""
@@ -101,11 +102,22 @@ class Peer:
                     self.suite.note("no command has failed", "answered with an error" not in server.log_tail(), server.log_tail())
                     server.end(9)
 
-    def imported(self, directory, wanted):
-        code, text, _ = self.suite.tool("check", directory)
+    def imported(self, path, command, wanted):
+        code, text, _ = self.suite.tool("check", path)
         self.suite.note("check finds it whole", code == 0, text.decode())
-        with Server(self.suite.target) as server:
+        with Server(command) as server:
             server.wait_ready()
-            code, text, error = self.suite.tool("import", directory, "--to", "127.0.0.1:%d" % server.port)
+            code, text, error = self.suite.tool("import", path, "--to", "127.0.0.1:%d" % server.port)
             self.suite.note("import", code == 0, (text + error).decode())
             self.compare("imported", wanted, server.port)
+
+    def exported(self, place, wanted):
+        """From the server to a file, and from there to another one and to a server here."""
+        with tempfile.TemporaryDirectory() as files:
+            file = os.path.join(files, "1.rdb")
+            with self.suite.copied(place) as copy, Server(redis(self.binary) + LOG, directory=copy) as server:
+                server.wait_ready()
+                code, text, error = self.suite.tool("export", file, "--from", "127.0.0.1:%d" % server.port)
+                self.suite.note("export", code == 0, (text + error).decode())
+            for command in (redis(self.binary), self.suite.target):
+                self.imported(file, command, wanted)

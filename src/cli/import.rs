@@ -95,7 +95,7 @@ fn import_file(path: &Path, import: &mut Import) -> io::Result<LeftOut> {
 
 fn import_snapshot(path: &Path, import: &mut Import) -> io::Result<LeftOut> {
     let mut bar = Bar::new(path.metadata()?.len());
-    let left_out = transfer::read(path, clock::unix_us() / 1000, |entry, at| {
+    let left_out = transfer::read(path, clock::unix_us() / 1000, import.servers.form()?, |entry, at| {
         import.put(entry)?;
         bar.show(at, import.restored);
         Ok(())

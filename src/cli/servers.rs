@@ -2,6 +2,7 @@
 
 use super::client::{Connection, range_of};
 use crate::base::slot::{SLOT_COUNT, Slot};
+use crate::files::transfer::Form;
 use redis_protocol::resp2::types::OwnedFrame;
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -87,6 +88,12 @@ impl Servers {
 
     pub(super) fn is_cluster(&self) -> bool {
         self.owners.is_some()
+    }
+
+    /// The form of payloads that they read. Who may not ask takes it for Redis's.
+    pub(super) fn form(&self) -> io::Result<Form> {
+        let info = self.open(self.seed)?.text(&["INFO", "server"]).unwrap_or_default();
+        Ok(if info.contains("\nvalkey_version:") { Form::Valkey } else { Form::Redis })
     }
 
     /// All of them.

@@ -2,6 +2,7 @@
 
 use crate::rdb::file::reader::{Reader, Record};
 use crate::rdb::file::{VERSION, VERSION_FIELD_DEADLINES, Writer, writer};
+pub use crate::rdb::payload::Form;
 use crate::rdb::{Content, kind, payload};
 use crate::values::Limits;
 use std::collections::HashSet;
@@ -39,12 +40,17 @@ fn damaged(error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
-/// Gives all keys of a snapshot that have not expired at this moment (Unix milliseconds) to `visit`, in the order of the file.
-/// The second is how far the file is read, in bytes.
+/// Gives all keys of a snapshot that have not expired at this moment (Unix milliseconds) to `visit`, in the order of the file,
+/// in a form that their server reads. The second is how far the file is read, in bytes.
 ///
 /// # Errors
 /// Where the file is damaged, and those of `visit`.
-pub fn read(path: &Path, now_ms: u64, mut visit: impl FnMut(Entry, u64) -> io::Result<()>) -> io::Result<LeftOut> {
+pub fn read(
+    path: &Path,
+    now_ms: u64,
+    form: Form,
+    mut visit: impl FnMut(Entry, u64) -> io::Result<()>,
+) -> io::Result<LeftOut> {
     let mut reader = Reader::new(File::open(path)?).map_err(damaged)?;
     let limits = Limits::default();
     let mut left_out = LeftOut::default();
@@ -63,7 +69,7 @@ pub fn read(path: &Path, now_ms: u64, mut visit: impl FnMut(Entry, u64) -> io::R
                     None => left_out.empty += 1,
                     Some(content) => {
                         let (key, deadline) = (record.key.to_vec(), record.deadline);
-                        visit(Entry { database, key, payload: payload_of(&content), deadline }, at)?;
+                        visit(Entry { database, key, payload: payload_of(&content, form), deadline }, at)?;
                     }
                 }
             }
@@ -71,10 +77,10 @@ pub fn read(path: &Path, now_ms: u64, mut visit: impl FnMut(Entry, u64) -> io::R
     }
 }
 
-fn payload_of(content: &Content) -> Vec<u8> {
+fn payload_of(content: &Content, form: Form) -> Vec<u8> {
     match content {
         Content::String(bytes) => payload::of_string(bytes),
-        Content::Collection(value) => payload::of_value(value),
+        Content::Collection(value) => payload::of_value_as(value, form),
     }
 }
 
@@ -117,7 +123,7 @@ impl Export {
             damaged(format!("the payload of the key {} is not known here: {refusal:?}", super::words::shown(key)))
         })?;
         // As it is written here, whoever has given it.
-        let payload = payload_of(&content);
+        let payload = payload_of(&content, Form::Redis);
         let Some((&kind, image)) = payload[..payload.len() - FOOTER_BYTES].split_first() else { return Ok(()) };
         if matches!(kind, kind::HASH_DEADLINES_FROM | kind::HASH_LISTPACK_DEADLINES) {
             self.version = VERSION_FIELD_DEADLINES;
@@ -184,7 +190,7 @@ mod tests {
         assert!(!path.exists());
         assert_eq!((export.keys, export.finish().expect("whole") > 50), (3, true));
         let mut found = Vec::new();
-        let left_out = read(&path, 100, |entry, _| {
+        let left_out = read(&path, 100, Form::Redis, |entry, _| {
             found.push(entry);
             Ok(())
         });

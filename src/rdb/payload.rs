@@ -1,7 +1,7 @@
 //! The payload of DUMP, RESTORE and MIGRATE: one value, the version of the format, and a checksum of both.
 
 use super::value::{read, write};
-use super::{Content, Damaged, Reader, Reading, checksum, length};
+use super::{Content, Damaged, Reader, Reading, checksum, kind, length};
 use crate::values::{Limits, Value};
 
 /// What is written: the version of Redis 7.0, so that it and everything later reads it.
@@ -10,9 +10,19 @@ pub const VERSION: u16 = 10;
 pub(super) const REDIS_MAX: u16 = 16;
 /// The versions of Valkey that are read, from 9 on; before, it had Redis's.
 pub(super) const VALKEY: std::ops::RangeInclusive<u16> = 80..=89;
+/// What is written for Valkey, where it has a form of its own.
+const VALKEY_VERSION: u16 = *VALKEY.start();
 const FOOTER_BYTES: usize = 10;
 /// Beyond, a payload grows while it is written.
 const ROOM_BYTES_MAX: usize = 1 << 20;
+
+/// Whose a payload is. Hashes of which fields have deadlines differ, and neither server reads the other's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Redis,
+    /// 9 or later.
+    Valkey,
+}
 
 /// Why a payload was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,20 +43,33 @@ impl From<Damaged> for Refusal {
 pub fn of_string(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + 16 + FOOTER_BYTES);
     length::write_string_value(&mut out, bytes);
-    finish(out)
+    finish(out, VERSION)
+}
+
+/// The payload of a collection, in Redis's form.
+pub fn of_value(value: &Value) -> Vec<u8> {
+    of_value_as(value, Form::Redis)
 }
 
 /// The payload of a collection.
-pub fn of_value(value: &Value) -> Vec<u8> {
+pub fn of_value_as(value: &Value, form: Form) -> Vec<u8> {
     // About as much as the value takes: more only where it is small, or its numbers are written as text.
     let mut out = Vec::with_capacity((value.memory_bytes() + value.len()).min(ROOM_BYTES_MAX) + 2 * FOOTER_BYTES);
+    match value {
+        Value::Hash(hash) if form == Form::Valkey && hash.first_deadline().is_some() => {
+            out.push(kind::HASH_DEADLINES);
+            write::write_valkey_hash(&mut out, hash);
+            return finish(out, VALKEY_VERSION);
+        }
+        _ => {}
+    }
     out.push(write::kind_of(value));
     write::write(&mut out, value);
-    finish(out)
+    finish(out, VERSION)
 }
 
-fn finish(mut out: Vec<u8>) -> Vec<u8> {
-    out.extend_from_slice(&VERSION.to_le_bytes());
+fn finish(mut out: Vec<u8>, version: u16) -> Vec<u8> {
+    out.extend_from_slice(&version.to_le_bytes());
     out.extend_from_slice(&checksum::of(&out).to_le_bytes());
     out
 }

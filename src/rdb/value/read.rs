@@ -14,7 +14,7 @@ const PACKED_NODE: u64 = 2;
 /// The latest deadline of a field, in Unix milliseconds: Redis keeps them in 48 bits.
 const FIELD_DEADLINE_MAX: u64 = (1 << 48) - 2;
 /// "No deadline", where every field has one.
-const VALKEY_NONE: u64 = u64::MAX;
+pub(super) const VALKEY_NONE: u64 = u64::MAX;
 
 /// What a reader has to know beside the bytes.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,5 @@
 use super::{read, write};
-use crate::rdb::payload::{self, Refusal};
+use crate::rdb::payload::{self, Form, Refusal};
 use crate::rdb::{Content, Damaged, Reader, Reading, checksum, kind, length, listpack};
 use crate::values::list::End;
 use crate::values::stream::{Edit, Fields, Id, put_bytes};
@@ -177,6 +177,24 @@ fn fields_whose_deadline_has_passed_are_left_out() {
     let reading = Reading { by_valkey: true, ..reading(&limits) };
     let content = read::read(kind::HASH_DEADLINES, &mut Reader::new(&valkey), &reading);
     assert_eq!(content.map(|content| text(&content)).as_deref(), Ok("hash a=1"));
+}
+
+#[test]
+fn deadlines_of_fields_come_back_from_the_form_of_each_server() {
+    let limits = Limits::default();
+    let (never, soon, later) = (u64::MAX.to_le_bytes(), 2000u64.to_le_bytes(), 3000u64.to_le_bytes());
+    let bytes = [&b"\x03\x01a\x011"[..], &never, b"\x01b\x012", &soon, b"\x01c\x013", &later].concat();
+    let reading = Reading { by_valkey: true, ..reading(&limits) };
+    let content = read::read(kind::HASH_DEADLINES, &mut Reader::new(&bytes), &reading);
+    let Ok(Content::Collection(hash)) = content else { panic!("it is read") };
+    for (form, kind, version) in
+        [(Form::Redis, kind::HASH_DEADLINES_FROM, 10), (Form::Valkey, kind::HASH_DEADLINES, 80)]
+    {
+        let payload = payload::of_value_as(&hash, form);
+        assert_eq!((payload[0], payload[payload.len() - 10]), (kind, version));
+        let found = payload::read(&payload, &limits, 0).map(|content| text(&content));
+        assert_eq!(found.as_deref(), Ok("hash a=1 b=2@2000 c=3@3000"));
+    }
 }
 
 #[test]

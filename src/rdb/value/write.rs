@@ -1,5 +1,6 @@
 //! Collections to bytes, in forms that Redis 7.0 reads; a hash of which fields have deadlines, in the one of Redis 7.4.
 
+use super::read::VALKEY_NONE;
 use super::stream;
 use crate::base::number::format_double;
 use crate::rdb::listpack::Builder;
@@ -102,6 +103,17 @@ fn write_hash(out: &mut Vec<u8>, hash: &Hash) {
         }
         write_element(out, field);
         write_element(out, value);
+    }
+}
+
+/// Appends a hash as Valkey does where fields have deadlines: behind each its own, in Unix milliseconds, or -1.
+pub fn write_valkey_hash(out: &mut Vec<u8>, hash: &Hash) {
+    length::write(out, hash.len() as u64);
+    for (field, value) in hash.iter() {
+        write_element(out, field);
+        write_element(out, value);
+        let deadline = hash.deadline(field.bytes(&mut Digits::new()));
+        out.extend_from_slice(&deadline.unwrap_or(VALKEY_NONE).to_le_bytes());
     }
 }
 
