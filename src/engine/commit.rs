@@ -80,7 +80,7 @@ impl Keyspace<'_> {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn followed(&mut self, slot: (Slot, Position), key: &[u8], event: Event, encode: impl FnOnce(&mut Vec<u8>)) {
         if self.engine.log.is_listened_to() {
             self.happened_if_new(self.database, key);
@@ -171,7 +171,6 @@ impl Keyspace<'_> {
     }
 
     /// Adds an effect, of a slot or of the node, to the group of the command.
-    #[cold]
     pub(super) fn record(&mut self, slot: Option<(Slot, Position)>, encode: impl FnOnce(&mut Vec<u8>)) {
         let (slot, position) = slot.map_or((None, Position::default()), |(slot, position)| (Some(slot), position));
         let (cause, database) = (self.cause, self.database as u32);

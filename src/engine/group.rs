@@ -10,7 +10,7 @@
 //! effects concern several slots, are numbered in each of them, and their runs have no numbers of their own. Fixed
 //! integers are little endian, varints LEB128, effects in the form of [`super::effect`].
 
-use super::effect::{Cause, put_integer, take, take_integer};
+use super::effect::{Cause, take, take_integer};
 use crate::base::hlc::Stamp;
 use crate::base::identity::{Epoch, Position};
 use crate::base::slot::Slot;
@@ -21,12 +21,24 @@ const NODE: u16 = 0xffff;
 /// A buffer that one large command has made longer than this is not kept.
 const KEPT_BYTES: usize = 64 * 1024;
 
+/// Bytes of a stamp.
+const STAMP_BYTES: usize = size_of::<u64>();
+/// The longest varint.
+const INTEGER_BYTES: usize = 10;
+/// Room for what stands before the effects of a group's first run: length, stamp and the run's header.
+const FRONT_BYTES: usize = 64;
+
 /// A group that is being written: effects encoded one behind the other, and where their runs begin.
-#[derive(Debug, Default)]
+///
+/// Nearly all groups are one run. Their effects are encoded behind room for what stands before them, so such a group is
+/// whole when that is filled in, backwards, and it is copied once.
+#[derive(Debug)]
 pub(super) struct Draft {
-    effects: Vec<u8>,
+    /// The room, and the effects.
+    bytes: Vec<u8>,
     runs: SmallVec<[DraftRun; 2]>,
-    headers: Vec<u8>,
+    /// A group of several runs, put together.
+    composed: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +48,30 @@ struct DraftRun {
     database: u32,
     first: Position,
     count: u64,
-    /// Where its effects begin, and its header ends.
+    /// Where its effects begin.
     effects_at: usize,
-    header_end: usize,
+}
+
+/// A whole group, but for its stamp.
+#[derive(Debug)]
+pub(super) struct Sealed<'a> {
+    group: &'a mut [u8],
+    stamp_at: usize,
+}
+
+impl Sealed<'_> {
+    /// The group with this stamp.
+    #[inline]
+    pub(super) fn stamped(&mut self, stamp: Stamp) -> &[u8] {
+        self.group[self.stamp_at..][..STAMP_BYTES].copy_from_slice(&stamp.bits().to_le_bytes());
+        self.group
+    }
+}
+
+impl Default for Draft {
+    fn default() -> Draft {
+        Draft { bytes: vec![0; FRONT_BYTES], runs: SmallVec::new(), composed: Vec::new() }
+    }
 }
 
 impl Draft {
@@ -64,11 +97,10 @@ impl Draft {
                 database,
                 first: if slot.is_some() { position } else { Position::default() },
                 count: 1,
-                effects_at: self.effects.len(),
-                header_end: 0,
+                effects_at: self.bytes.len(),
             }),
         }
-        encode(&mut self.effects);
+        encode(&mut self.bytes);
     }
 
     /// The slots that it has changed, some of them perhaps several times.
@@ -86,47 +118,81 @@ impl Draft {
         self.runs.iter().any(|run| run.slot.is_none())
     }
 
-    /// Encodes the headers of the runs: what is left to do afterwards is to copy. Gives the length of the group without
-    /// what stands before its first run.
-    pub(super) fn seal(&mut self) -> usize {
-        let ends = self.runs.iter().skip(1).map(|run| run.effects_at).chain([self.effects.len()]);
-        let ends: SmallVec<[usize; 2]> = ends.collect();
-        for (run, end) in self.runs.iter_mut().zip(ends) {
-            let out = &mut self.headers;
-            out.extend_from_slice(&run.slot.map_or(NODE, Slot::number).to_le_bytes());
-            out.push(run.cause.tag());
-            put_integer(out, u64::from(run.database));
-            put_integer(out, u64::from(run.first.epoch.0));
-            put_integer(out, run.first.seq);
-            put_integer(out, run.count);
-            put_integer(out, (end - run.effects_at) as u64);
-            run.header_end = out.len();
-        }
-        self.headers.len() + self.effects.len()
+    /// Makes a group of what was added: what is left to do is to copy it.
+    pub(super) fn seal(&mut self) -> Sealed<'_> {
+        let (bytes, header_at) = match &self.runs[..] {
+            [run] => {
+                let bytes = &mut self.bytes[..];
+                let length = bytes.len() - FRONT_BYTES;
+                let header_at = match bytes.first_chunk_mut() {
+                    Some(front) => run.put_header_before(front, length),
+                    None => 0,
+                };
+                (bytes, header_at)
+            }
+            _ => {
+                self.compose();
+                (&mut self.composed[..], INTEGER_BYTES + STAMP_BYTES)
+            }
+        };
+        let stamp_at = header_at - STAMP_BYTES;
+        let length = (bytes.len() - stamp_at) as u64;
+        let start = put_integer_before(bytes, stamp_at, length);
+        Sealed { group: &mut bytes[start..], stamp_at: stamp_at - start }
     }
 
-    /// Appends the sealed group.
-    #[inline]
-    pub(super) fn write(&self, stamp: Stamp, length: usize, out: &mut Vec<u8>) {
-        put_integer(out, (size_of::<u64>() + length) as u64);
-        out.extend_from_slice(&stamp.bits().to_le_bytes());
-        let (mut header_at, mut runs) = (0, self.runs.iter().peekable());
-        while let Some(run) = runs.next() {
-            let effects_end = runs.peek().map_or(self.effects.len(), |next| next.effects_at);
-            out.extend_from_slice(&self.headers[header_at..run.header_end]);
-            out.extend_from_slice(&self.effects[run.effects_at..effects_end]);
-            header_at = run.header_end;
+    /// Puts the runs one behind the other, behind room for length and stamp.
+    fn compose(&mut self) {
+        let ends = self.runs.iter().skip(1).map(|run| run.effects_at).chain([self.bytes.len()]);
+        self.composed.clear();
+        self.composed.resize(INTEGER_BYTES + STAMP_BYTES, 0);
+        for (run, end) in self.runs.iter().zip(ends) {
+            let mut header = [0; FRONT_BYTES];
+            let header_at = run.put_header_before(&mut header, end - run.effects_at);
+            self.composed.extend_from_slice(&header[header_at..]);
+            self.composed.extend_from_slice(&self.bytes[run.effects_at..end]);
         }
     }
 
     /// Makes it ready for the next command.
     pub(super) fn clear(&mut self) {
         self.runs.clear();
-        for buffer in [&mut self.effects, &mut self.headers] {
-            buffer.clear();
-            buffer.shrink_to(KEPT_BYTES);
+        self.bytes.truncate(FRONT_BYTES);
+        self.composed.clear();
+        for buffer in [&mut self.bytes, &mut self.composed] {
+            if buffer.capacity() > KEPT_BYTES {
+                buffer.shrink_to(KEPT_BYTES);
+            }
         }
     }
+}
+
+impl DraftRun {
+    /// Writes its header so that it ends where `front` does, for effects of this length. Gives where it begins.
+    fn put_header_before(&self, front: &mut [u8; FRONT_BYTES], length: usize) -> usize {
+        let mut at = FRONT_BYTES;
+        for value in [length as u64, self.count, self.first.seq, self.first.epoch.0.into(), self.database.into()] {
+            at = put_integer_before(front, at, value);
+        }
+        front[at - 1] = self.cause.tag();
+        front[at - 3..at - 1].copy_from_slice(&self.slot.map_or(NODE, Slot::number).to_le_bytes());
+        at - 3
+    }
+}
+
+/// Writes LEB128 so that it ends in front of `end`. Gives where it begins.
+#[inline]
+fn put_integer_before(bytes: &mut [u8], end: usize, value: u64) -> usize {
+    if value < 0x80 {
+        bytes[end - 1] = value as u8;
+        return end - 1;
+    }
+    let start = end - (u64::BITS - value.leading_zeros()).div_ceil(7) as usize;
+    for (index, byte) in bytes[start..end].iter_mut().enumerate() {
+        *byte = (value >> (7 * index)) as u8 | 0x80;
+    }
+    bytes[end - 1] &= 0x7f;
+    start
 }
 
 /// A group that is read, borrowed from a chunk.
@@ -222,10 +288,8 @@ mod tests {
         for (slot, seq, database, bytes) in effects {
             draft.add(*slot, at(*seq), Cause::Client, *database, |out| out.extend_from_slice(bytes));
         }
-        let length = draft.seal();
-        let mut out = Vec::new();
-        draft.write(Stamp::at_ms(5), length, &mut out);
-        draft.write(Stamp::at_ms(6), length, &mut out);
+        let mut sealed = draft.seal();
+        let out = [sealed.stamped(Stamp::at_ms(5)).to_vec(), sealed.stamped(Stamp::at_ms(6)).to_vec()].concat();
         let mut rest = &out[..];
         for stamp in [5, 6] {
             let group = Group::read(&mut rest).expect("a group");
@@ -261,13 +325,34 @@ mod tests {
         check(&[], &[]);
     }
 
+    /// Sequence numbers, lengths and databases of all sizes; the longest header fits the room before the effects.
+    #[test]
+    fn headers_of_every_length_read_back() {
+        let long = vec![b'x'; 20_000];
+        for shift in 0..64 {
+            for seq in [1 << shift, (1 << shift) - 1] {
+                for bytes in [&long[..0], &long[..127], &long[..128], &long] {
+                    check(&[(slot(16_383), seq, u32::MAX, bytes)], &[(slot(16_383), seq, u32::MAX, 1, bytes)]);
+                }
+            }
+        }
+        let mut front = [0; FRONT_BYTES];
+        let run = DraftRun {
+            slot: None,
+            cause: Cause::Client,
+            database: u32::MAX,
+            first: Position { epoch: Epoch(u32::MAX), seq: u64::MAX },
+            count: u64::MAX,
+            effects_at: 0,
+        };
+        assert!(run.put_header_before(&mut front, usize::MAX) >= INTEGER_BYTES + STAMP_BYTES);
+    }
+
     #[test]
     fn runs_that_are_cut_or_of_an_unknown_kind_are_malformed() {
         let mut draft = Draft::default();
         draft.add(slot(300), at(70_000), Cause::Expire, 12, |out| out.extend_from_slice(b"effect"));
-        let length = draft.seal();
-        let mut out = Vec::new();
-        draft.write(Stamp::at_ms(5), length, &mut out);
+        let out = draft.seal().stamped(Stamp::at_ms(5)).to_vec();
         let runs = Group::read(&mut &out[..]).expect("a group").runs;
         for cut in 1..runs.len() {
             let group = Group { stamp: Stamp::at_ms(5), runs: &runs[..cut] };

@@ -331,7 +331,7 @@ impl Log {
 
     /// Appends a group; the locks of its shards are held.
     pub(super) fn append(&self, draft: &mut Draft, now_ms: u64) -> Appended {
-        let length = draft.seal();
+        let mut group = draft.seal();
         let mut tail = self.tail.lock();
         let tail = &mut *tail;
         let stamp = tail.clock.stamp(now_ms).or_else(|needed| {
@@ -339,7 +339,7 @@ impl Log {
             tail.clock.marked(needed.mark_ms);
             tail.clock.stamp(now_ms)
         });
-        draft.write(stamp.unwrap_or_default(), length, &mut tail.bytes);
+        tail.bytes.extend_from_slice(group.stamped(stamp.unwrap_or_default()));
         let is_sealed = tail.bytes.len() >= CHUNK_BYTES;
         if is_sealed {
             tail.seal();
@@ -471,15 +471,27 @@ impl Tail {
         while self.sealed.front().is_some_and(|chunk| chunk.end().0 <= from)
             && let Some(chunk) = self.sealed.pop_front()
         {
-            if self.spare.len() < SPARE_MAX
-                && let Ok(Chunk { mut bytes, .. }) = Arc::try_unwrap(chunk)
-                && (CHUNK_BYTES..=2 * CHUNK_BYTES).contains(&bytes.capacity())
-            {
-                bytes.clear();
-                self.spare.push(bytes);
+            if let Some(buffer) = chunk_buffer(chunk) {
+                self.spare(buffer);
             }
         }
     }
+
+    /// Keeps a buffer for the next tail, if it has too few. Gives back one that it has no use for.
+    fn spare(&mut self, buffer: Vec<u8>) -> Option<Vec<u8>> {
+        if self.spare.len() >= SPARE_MAX {
+            return Some(buffer);
+        }
+        self.spare.push(buffer);
+        None
+    }
+}
+
+/// The buffer of a chunk that nobody else holds, if it is one for a tail.
+fn chunk_buffer(chunk: Arc<Chunk>) -> Option<Vec<u8>> {
+    let mut bytes = Arc::try_unwrap(chunk).ok()?.bytes;
+    bytes.clear();
+    (CHUNK_BYTES..=2 * CHUNK_BYTES).contains(&bytes.capacity()).then_some(bytes)
 }
 
 /// Reads the log from where it stood when the reader came.
@@ -528,6 +540,19 @@ impl Reader {
     /// Everything about a change that was seen in a shard before is in it.
     pub fn take(&mut self, bytes_max: usize) -> Result<Vec<Arc<Chunk>>, Lost> {
         self.engine.log.take(self.number, bytes_max)
+    }
+
+    /// Gives back chunks that it has no use for any more: writers go on in their memory, which the processor still has in
+    /// its cache.
+    pub fn give_back(&mut self, chunks: Vec<Arc<Chunk>>) {
+        let buffers: Vec<Vec<u8>> = chunks.into_iter().filter_map(chunk_buffer).collect();
+        if buffers.is_empty() {
+            return;
+        }
+        let mut tail = self.engine.log.tail.lock();
+        let superfluous: Vec<_> = buffers.into_iter().filter_map(|buffer| tail.spare(buffer)).collect();
+        drop(tail);
+        drop(superfluous);
     }
 }
 

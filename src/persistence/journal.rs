@@ -1,11 +1,14 @@
 //! Writing the log to its segments. No thread, no clock: whoever drives it says when to write and when to sync.
 //!
 //! ```text
-//!   chunks ──append──> written ──sync──> kept          what is not kept yet stays in memory
+//!   chunks ──copy──> blocks ──write──> written ──sync──> kept       what is not kept yet stays in memory
 //!                         └── failed: a new segment begins where the log was kept, and all of that is written again
 //! ```
 //! A file whose sync has failed is never written or synced again: the kernel may have dropped what it could not write, and
 //! a later sync that succeeds would say nothing about it.
+//!
+//! What stays in memory is the blocks, not the chunks: writers get the memory of these back while it is still in the
+//! processor's cache, and a second of the log is written where nobody waits for it.
 
 use super::disk::{Disk, File};
 use super::manifest::Names;
@@ -18,8 +21,8 @@ use std::sync::Arc;
 
 /// A segment that has reached this length is followed by another.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-/// Chunks are put into one block up to this length.
-const BLOCK_BYTES: usize = 1024 * 1024;
+/// Chunks are put into one block up to this length: it is copied, summed and written while the processor has it in its cache.
+const BLOCK_BYTES: usize = 256 * 1024;
 
 /// Where a log on disk goes on: behind so many bytes of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub struct Journal {
     /// What counts of the last segment, whether it is open or not: what is kept, or believed to be.
     place: Place,
     /// What is not known to be kept: the end of the log.
-    pending: VecDeque<Arc<Chunk>>,
+    pending: VecDeque<Pending>,
     /// How many of them are written.
     written: usize,
     kept: LogOffset,
@@ -47,9 +50,16 @@ pub struct Journal {
     stamp: Stamp,
     /// Writing or syncing has failed.
     has_failed: bool,
-    buffer: Vec<u8>,
     /// Bytes of the segments that were finished since the snapshot that the log begins with.
     finished_bytes: u64,
+}
+
+/// A block that is not known to be kept.
+#[derive(Debug)]
+struct Pending {
+    /// Room for its header, and its groups.
+    bytes: Vec<u8>,
+    end: LogOffset,
 }
 
 #[derive(Debug)]
@@ -74,7 +84,6 @@ impl Journal {
             kept: from,
             stamp: Stamp::default(),
             has_failed: false,
-            buffer: Vec::new(),
             finished_bytes: 0,
         }
     }
@@ -86,7 +95,7 @@ impl Journal {
 
     /// How far it is taken from the log in memory.
     pub fn taken(&self) -> LogOffset {
-        self.pending.back().map_or(self.kept, |chunk| chunk.end())
+        self.pending.back().map_or(self.kept, |block| block.end)
     }
 
     /// Bytes in memory that are not known to be kept.
@@ -104,12 +113,26 @@ impl Journal {
         self.place.segment
     }
 
-    /// Takes chunks over, which follow on what it has. Nothing is written.
-    pub fn take(&mut self, chunks: impl IntoIterator<Item = Arc<Chunk>>) {
+    /// Takes over what chunks hold, which follow on what it has. Nothing is written.
+    pub fn take(&mut self, chunks: &[Arc<Chunk>]) {
+        let mut bytes: usize = chunks.iter().map(|chunk| chunk.bytes().len()).sum();
         for chunk in chunks {
             debug_assert_eq!(chunk.start(), self.taken(), "the log has no gap");
+            let groups = chunk.bytes();
+            let last = if self.pending.len() > self.written { self.pending.back_mut() } else { None };
+            match last.filter(|block| block.bytes.len() + groups.len() <= BLOCK_BYTES) {
+                Some(block) => block.add(chunk),
+                None => {
+                    let room = bytes.min(BLOCK_BYTES - BLOCK_HEADER_BYTES).max(groups.len());
+                    let mut block =
+                        Pending { bytes: Vec::with_capacity(BLOCK_HEADER_BYTES + room), end: chunk.start() };
+                    block.bytes.resize(BLOCK_HEADER_BYTES, 0);
+                    block.add(chunk);
+                    self.pending.push_back(block);
+                }
+            }
             self.stamp = chunk.stamp();
-            self.pending.push_back(chunk);
+            bytes -= groups.len();
         }
     }
 
@@ -151,8 +174,8 @@ impl Journal {
         if let Some(segment) = &self.segment {
             self.place.bytes = segment.end;
         }
-        if let Some(chunk) = self.written.checked_sub(1).and_then(|last| self.pending.get(last)) {
-            self.kept = chunk.end();
+        if let Some(block) = self.written.checked_sub(1).and_then(|last| self.pending.get(last)) {
+            self.kept = block.end;
         }
         self.pending.drain(..self.written);
         self.written = 0;
@@ -198,24 +221,13 @@ impl Journal {
     }
 
     fn write_block(&mut self) -> io::Result<()> {
-        let Some(segment) = self.segment.as_mut() else { return Ok(()) };
-        let buffer = &mut self.buffer;
-        buffer.clear();
-        buffer.resize(BLOCK_HEADER_BYTES, 0);
-        let mut count = 0;
-        for chunk in self.pending.range(self.written..) {
-            if count > 0 && buffer.len() + chunk.bytes().len() > BLOCK_BYTES {
-                break;
-            }
-            buffer.extend_from_slice(chunk.bytes());
-            count += 1;
-        }
-        segment::seal(buffer, self.place.segment, segment.end, segment.synced);
-        segment.file.write_at(buffer, segment.end)?;
-        segment.end += buffer.len() as u64;
-        self.written += count;
-        // One long group must not be paid for for ever.
-        buffer.shrink_to(2 * BLOCK_BYTES);
+        let (Some(segment), Some(block)) = (&mut self.segment, self.pending.get_mut(self.written)) else {
+            return Ok(());
+        };
+        segment::seal(&mut block.bytes, self.place.segment, segment.end, segment.synced);
+        segment.file.write_at(&block.bytes, segment.end)?;
+        segment.end += block.bytes.len() as u64;
+        self.written += 1;
         Ok(())
     }
 
@@ -244,5 +256,12 @@ impl Journal {
         }
         self.place = Place { segment: number, bytes: end };
         Ok(())
+    }
+}
+
+impl Pending {
+    fn add(&mut self, chunk: &Chunk) {
+        self.bytes.extend_from_slice(chunk.bytes());
+        self.end = chunk.end();
     }
 }

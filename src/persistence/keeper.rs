@@ -362,7 +362,8 @@ impl Thread {
                 Err(lost) => return self.failed(&io::Error::other(lost)),
             };
             let is_done = taken.is_empty();
-            self.journal.take(taken);
+            self.journal.take(&taken);
+            self.reader.give_back(taken);
             let is_due = match self.settings.fsync {
                 _ if is_over => is_done,
                 Fsync::Always => true,
@@ -510,11 +511,11 @@ impl Thread {
             let taken = self.reader.take(TAKEN_BYTES).map_err(io::Error::other)?;
             for chunk in taken {
                 // A chunk begins where a snapshot does.
-                if chunk.start() < moment { self.journal.take([chunk]) } else { behind.push(chunk) }
+                if chunk.start() < moment { self.journal.take(&[chunk]) } else { behind.push(chunk) }
             }
         }
         let first = self.journal.begin_segment();
-        self.journal.take(behind);
+        self.journal.take(&behind);
         first
     }
 

@@ -148,3 +148,26 @@ fn the_log_has_the_order_of_the_locks() {
     let contents = |engine| crate::engine::changes::contents(engine, 0, Slot::all());
     assert_eq!(contents(&again), contents(&engine));
 }
+
+/// Writers go on in the memory of chunks that were given back, unless somebody else still reads them.
+#[test]
+fn what_is_given_back_is_written_again() {
+    let engine = Arc::new(Engine::new(1));
+    let (mut reader, mut other) = (engine.read_log(Behind::Wait(u64::MAX)), engine.read_log(Behind::Wait(u64::MAX)));
+    let fill = |reader: &mut Reader| {
+        (0..3).for_each(|number: u8| set(&engine, b"key", &vec![number; CHUNK_BYTES]));
+        reader.take(usize::MAX).expect("its place")
+    };
+    let places = |chunks: &[Arc<Chunk>]| chunks.iter().map(|chunk| chunk.bytes().as_ptr() as usize).collect::<Vec<_>>();
+    let first = fill(&mut reader);
+    let held = other.take(usize::MAX).expect("its place");
+    let bytes: Vec<u8> = held.iter().flat_map(|chunk| chunk.bytes().to_vec()).collect();
+    reader.give_back(first);
+    let second = fill(&mut reader);
+    assert!(places(&second).iter().all(|place| !places(&held).contains(place)), "it is still read");
+    assert!(held.iter().flat_map(|chunk| chunk.bytes()).eq(&bytes));
+    drop((other, held));
+    let before = places(&second);
+    reader.give_back(second);
+    assert!(places(&fill(&mut reader)).iter().any(|place| before.contains(place)));
+}

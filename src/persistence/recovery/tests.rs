@@ -66,7 +66,7 @@ impl Node {
                 Ok(())
             }
             12..15 => {
-                self.journal.take(self.reader.take(usize::MAX).expect("its place"));
+                self.journal.take(&self.reader.take(usize::MAX).expect("its place"));
                 self.journal.write()
             }
             15..18 => self.journal.sync().map(drop),
@@ -201,7 +201,7 @@ fn small() -> (SimulatedDisk, Names) {
             let mut keys = node.engine.lock_slots([Slot::of_key(b"key")].into_iter(), 0, 0);
             keys.set_string(b"key", &[number; 100], crate::engine::Deadline::Clear);
             drop(keys);
-            node.journal.take(node.reader.take(usize::MAX).expect("its place"));
+            node.journal.take(&node.reader.take(usize::MAX).expect("its place"));
             node.journal.write().and_then(|()| node.journal.sync()).expect("a good disk");
         }
         node.journal.begin_segment().expect("a good disk");
@@ -249,7 +249,7 @@ fn a_full_disk_loses_nothing_that_was_kept() {
     node.disk.fill_up(20_000);
     while node.journal.write().is_ok() {
         node.change();
-        node.journal.take(node.reader.take(usize::MAX).expect("its place"));
+        node.journal.take(&node.reader.take(usize::MAX).expect("its place"));
     }
     assert!(node.journal.resume().is_err(), "it is still full");
     node.disk.fill_up(u64::MAX);
