@@ -81,7 +81,7 @@ lint: ## format and clippy, nothing is changed
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
 docs: ## write the generated pages
-	STARLING_WRITE_DOCS=1 $(CARGO) test --locked --test tidy generated
+	STARLING_WRITE_DOCS=1 $(CARGO) test --locked --test tidy --test command_table generated
 
 verify: lint test bench-instructions ## what CI runs
 

@@ -151,6 +151,52 @@ fn rows_are_those_of_redis() {
     assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// What stands behind the mark in docs/commands.md: every command of the servers in `fixtures/commands.tsv` (written by
+/// `redis-compat-tests/fixtures/commands.py`), and the additions that none of them has.
+fn page() -> String {
+    let mut lines = include_str!("fixtures/commands.tsv").lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    let servers = lines.next().expect("a first line").split_off(2);
+    let mut groups: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    let is_here = |name: &str| table::lookup_full(name.as_bytes()).is_some_and(|it| !it.spec.has(HIDDEN));
+    let mut named = BTreeSet::new();
+    for columns in lines {
+        let name = columns[0];
+        let ours = if is_here(name) { "yes" } else { "no" };
+        named.insert(name);
+        let theirs: String = columns[2..].iter().map(|has| format!(" {has} |").replace("  ", " ")).collect();
+        let row = format!("| {} |{theirs} {ours} |", name.to_uppercase().replace('|', " "));
+        groups.entry(columns[1].to_owned()).or_default().insert(name.to_owned(), row);
+    }
+    for (name, of) in ADDITIONS.iter().filter(|(name, _)| !named.contains(name)) {
+        let of = of.trim_start_matches("of ");
+        let row = format!("| {} |{} yes, of {of} |", name.to_uppercase().replace('|', " "), " |".repeat(servers.len()));
+        groups.entry("of later versions".to_owned()).or_default().insert((*name).to_owned(), row);
+    }
+    let all = groups.values().flat_map(BTreeMap::values);
+    let supported = all.clone().filter(|row| !row.ends_with(" no |")).count();
+    let mut page = format!("{supported} of {} commands and subcommands.\n", all.count());
+    for (group, rows) in groups {
+        page += &format!("\n### {group}\n\n| command | {} | Starling |\n|", servers.join(" | "));
+        page += &" --- |".repeat(servers.len() + 2);
+        rows.into_values().for_each(|row| page += &format!("\n{row}"));
+        page.push('\n');
+    }
+    page
+}
+
+#[test]
+fn generated_page_of_commands_is_current() {
+    const MARK: &str = "<!-- what follows is generated: make docs -->\n\n";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/commands.md");
+    let current = std::fs::read_to_string(path).expect("a readable page");
+    let (written, generated) = current.split_once(MARK).expect("the mark");
+    if std::env::var_os("STARLING_WRITE_DOCS").is_some() {
+        std::fs::write(path, [written, MARK, &page()].concat()).expect("a writable page");
+        return;
+    }
+    assert!(generated == page(), "docs/commands.md is not what the table says: run `make docs`");
+}
+
 #[test]
 fn names_are_in_lower_case_and_found() {
     for command in table::all() {

@@ -189,7 +189,8 @@ def float_sum(_arguments, reference, target, _previous):
 
 
 def encoding(_arguments, reference, target, _previous):
-    if (reference.kind, target.kind, target.value) == ("$", "$", b"listpack") and reference.value in (b"quicklist", b"hashtable"):
+    others = (b"quicklist", b"hashtable", b"listpackex")
+    if (reference.kind, target.kind, target.value) == ("$", "$", b"listpack") and reference.value in others:
         return None
     return "encodings differ"
 

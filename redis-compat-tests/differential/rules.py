@@ -32,7 +32,8 @@ RULES = [
          "Redis adds in the x87 long double of its platform, which no other architecture has: equal to 1 part in 1e15, "
          "and beyond the range of a double Starling answers an error. The key is overwritten afterwards, so the difference does not spread"),
     Rule("encoding", "object|encoding",
-         "Redis 7.2 keeps small lists and sets as listpack, 7.0 as quicklist and hashtable"),
+         "Redis 7.2 keeps small lists and sets as listpack, 7.0 as quicklist and hashtable; Redis 8 keeps hashes as listpackex "
+         "once one of their fields was to have a deadline, here they are while one has"),
     Rule("same_kind", "client|id memory|usage object|refcount",
          "a figure of the implementation: only that it is an integer, or that both answer the same error"),
     Rule("same_kind", "object|idletime",

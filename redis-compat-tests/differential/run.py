@@ -5,6 +5,7 @@
   run.py --commands 1000000       the long form
   run.py --seed 17 --commands 1   replays one episode, for example one that failed
   run.py --target redis           redis-server against itself: checks this suite
+  run.py --reference BIN --only hset,hexpire,...  what came later beside a server that has it
 
 What may differ, and which commands are left out, is listed with reasons in rules.py and nowhere else. The commands
 are those that both servers' COMMAND LIST names. Python 3.9 or newer and redis-server; no packages.
@@ -19,7 +20,7 @@ from collections import Counter
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 from grammar import documented  # noqa: E402
-from harness.process import Server  # noqa: E402
+from harness.process import Server, redis  # noqa: E402
 from harness.wire import Closed, Connection, NotResp  # noqa: E402
 from rules import skip_reason  # noqa: E402
 from runner import Runner, describe  # noqa: E402
@@ -33,6 +34,7 @@ def parse_arguments():
     parser.add_argument("--commands", type=int, default=50_000, help="how many to send (rounded up to whole episodes)")
     parser.add_argument("--seed", type=int, help="of the first episode; the next ones count up from it")
     parser.add_argument("--target", default="starling", help="a short name or a command line with {port} and {dir}")
+    parser.add_argument("--reference", default="redis-server", help="path of the server that is compared with")
     parser.add_argument("--target-port", type=int, help="a target that runs already (its data is deleted)")
     parser.add_argument("--only", default="", help="these commands alone, separated by commas")
     parser.add_argument("--failures", type=int, default=10, help="stop after as many different failures")
@@ -74,7 +76,7 @@ def report(seed, units, failure):
 def main():
     options = parse_arguments()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1_000_000_000)
-    servers = [Server("redis")]
+    servers = [Server(redis(options.reference))]
     try:
         servers[0].wait_ready()
         target_port = options.target_port

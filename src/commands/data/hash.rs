@@ -245,7 +245,9 @@ fn hscan(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Repl
             let name = field.to_vec();
             if options.wants_name(&name) {
                 found.push(name);
-                found.push(value.to_vec());
+                if !options.no_values {
+                    found.push(value.to_vec());
+                }
             }
         })
     });

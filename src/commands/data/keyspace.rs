@@ -189,18 +189,27 @@ pub struct ScanOptions<'a> {
     pub(super) until_slot: Option<u16>,
     pub(super) pattern: Option<&'a [u8]>,
     pub(super) kind: Option<&'a [u8]>,
+    /// Of a hash only the fields.
+    pub(super) no_values: bool,
 }
 
 impl<'a> ScanOptions<'a> {
     pub(super) fn new() -> ScanOptions<'a> {
-        ScanOptions { count: 10, until_slot: None, pattern: None, kind: None }
+        ScanOptions { count: 10, until_slot: None, pattern: None, kind: None, no_values: false }
     }
 
-    /// Reads the words from the argument `first` on; only SCAN itself knows TYPE.
+    /// Reads the words from the argument `first` on; only SCAN itself knows TYPE, only HSCAN NOVALUES.
     pub fn parse(arguments: Arguments<'a>, first: usize) -> Result<ScanOptions<'a>, CommandError> {
         let mut options = ScanOptions::new();
         let mut rest = arguments.from(first);
         while let Some(word) = rest.next() {
+            if is(word, "novalues") {
+                if !is(arguments.at(0), "hscan") {
+                    return Err(CommandError::text("ERR NOVALUES option can only be used in HSCAN"));
+                }
+                options.no_values = true;
+                continue;
+            }
             let value = rest.next().ok_or(CommandError::Syntax)?;
             match word {
                 _ if options.read(word, value)? => {}
