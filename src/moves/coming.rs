@@ -4,7 +4,8 @@
 //!   known stage   of the stream     proposes
 //!   Copying       copied            CopyReady
 //!   Ready         copied            BeginHandoff
-//!   HandingOff    stopped           Handoff: complete; nothing that arrived is touched from here on
+//!   HandingOff    stopped           (it is complete: nothing that arrived is touched from here on)
+//!   HandingOff    complete, kept    Handoff
 //!   Releasing                       (it is done: tell the source)
 //!   none          whatever          (it is off, or was done: whoever follows the topology drops what did not come)
 //! ```
@@ -12,7 +13,8 @@
 //! The stage that is known is the farthest one that was learned, that a proposal came to, or that the source told by
 //! ending its stream. A proposal whose outcome is unknown may be committed at any later time, so it means nothing: the
 //! same is proposed again, each step is refused where it was done already, and meanwhile the stream goes on, because the
-//! source's writers wait while nobody takes their effects. Only the topology ends a move.
+//! source's writers wait while nobody takes their effects. Only the topology ends a move. A node with a log proposes Handoff
+//! when that has everything: where it ends before it learns of the outcome it comes back with what is its own.
 
 use crate::cluster::duties::Stage;
 
@@ -32,6 +34,8 @@ pub enum Event {
     Piece { is_empty: bool, is_copied: bool, is_stopped: bool },
     /// The question brought no piece.
     PullFailed(PullFailure),
+    /// This node's log has everything, where it keeps one.
+    Kept,
     /// What a proposal came to.
     Proposed(Step, Outcome),
     /// Time has passed.
@@ -79,7 +83,8 @@ pub enum Action {
         attempt: u64,
         version: u64,
     },
-    /// Everything is here: the slots may be served as soon as the topology says so.
+    /// Everything is here: the slots may be served as soon as the topology says so. To be kept, and told so, before that is
+    /// proposed: the source drops its own then.
     Complete,
     Propose(Step),
     /// The source should look at this version at once.
@@ -104,8 +109,10 @@ pub struct Coming {
     propose_at_us: u64,
     /// Proposals without effect, in a row.
     failures: u32,
-    /// Handoff was proposed.
+    /// Everything is here.
     is_complete: bool,
+    /// It is in the log too: Handoff may be proposed.
+    is_kept: bool,
     is_told: bool,
     is_over: bool,
 }
@@ -137,6 +144,7 @@ impl Coming {
             propose_at_us: 0,
             failures: 0,
             is_complete: false,
+            is_kept: false,
             is_told: false,
             is_over: false,
         }
@@ -164,6 +172,7 @@ impl Coming {
                 pull.at_us = if is_empty { now_us + idle_us } else { now_us };
             }
             Event::PullFailed(failure) if self.pull.is_asking => self.pull_failed(failure, now_us, &mut actions),
+            Event::Kept => self.is_kept = self.is_complete,
             Event::Proposed(step, outcome) => self.proposed(step, outcome, now_us, &mut actions),
             Event::Piece { .. } | Event::PullFailed(_) | Event::Tick => {}
         }
@@ -212,7 +221,7 @@ impl Coming {
         self.pull.at_us = now_us + pause_us(self.pull.failures);
         self.pull.failures += 1;
         if failure == PullFailure::Broken {
-            // Only before Handoff was proposed: nothing is asked afterwards.
+            // Only before it is complete: nothing is asked afterwards.
             self.begin_attempt(actions);
         }
     }
@@ -266,10 +275,10 @@ impl Coming {
             // What an earlier move of these slots may have left.
             self.begin_attempt(actions);
         }
+        if self.stage == Stage::HandingOff && self.pull.is_stopped && !std::mem::replace(&mut self.is_complete, true) {
+            actions.push(Action::Complete);
+        }
         if let Some(step) = self.step().filter(|_| now_us >= self.propose_at_us) {
-            if step == Step::Handoff && !std::mem::replace(&mut self.is_complete, true) {
-                actions.push(Action::Complete);
-            }
             self.proposing = Some(step);
             actions.push(Action::Propose(step));
         }
@@ -286,11 +295,11 @@ impl Coming {
 
     /// What is to be proposed next, where it is not under way already.
     fn step(&self) -> Option<Step> {
-        let Pull { is_copied, is_stopped, .. } = self.pull;
+        let is_copied = self.pull.is_copied;
         let step = match self.stage {
             Stage::Copying if is_copied => Step::CopyReady,
             Stage::Ready if is_copied => Step::BeginHandoff,
-            Stage::HandingOff if is_stopped => Step::Handoff,
+            Stage::HandingOff if self.is_kept => Step::Handoff,
             _ => return None,
         };
         (self.learned >= self.awaited && self.proposing != Some(step)).then_some(step)

@@ -115,8 +115,10 @@ impl Ownership {
             }
             goes_on
         });
-        // Only a life that has registered can prove that what it copied is still there.
-        for (number, one) in coming.into_iter().filter(|_| incarnation.is_some()) {
+        // Only a life that has registered can prove that what it copied is still there. What a version says that does not know
+        // this life may be over, and brought what is here.
+        let current = is_current(topology, self.node, incarnation);
+        for (number, one) in coming.into_iter().filter(|_| current) {
             if one.stage == Stage::Copying && !self.copying.contains_key(&number) {
                 self.copying.insert(number, one.slots.clone());
                 let epochs = one.slots.slots().map(|slot| (slot, topology.slot(slot).epoch)).collect();
@@ -145,7 +147,8 @@ impl Ownership {
             let mine = record.primary == Some(self.node);
             if mine && current {
                 self.take(slot, record, arrivals, &mut followed.actions);
-            } else if self.held[slot.index()].take_if(|_| !mine).is_some() {
+            } else if current && self.held[slot.index()].take().is_some() {
+                // A version that does not know this life may be older than what the former one has left.
                 followed.dropped.push(slot);
             }
             let state = match record.phase {

@@ -62,6 +62,8 @@ enum Finished {
     /// The source's answer, encoded.
     Pull(Result<Vec<u8>, String>),
     Proposal(Step, Result<Proposal, ProposeError>),
+    /// The log has everything.
+    Keeping,
 }
 
 impl Target {
@@ -114,20 +116,20 @@ impl Target {
                 let (shared, source) = (Arc::clone(&self.shared), self.one.from);
                 self.tasks.spawn(async move { Finished::Pull(request(&shared, source, asked).await) });
             }
-            Action::Complete => self.shared.arrivals.lock().add(self.one.begun, &self.epochs),
+            Action::Complete => {
+                let (engine, end) = (Arc::clone(&self.shared.engine), self.say_epochs());
+                self.shared.arrivals.lock().add(self.one.begun, &self.epochs);
+                self.tasks.spawn(async move {
+                    engine.log.until_kept(end).await;
+                    Finished::Keeping
+                });
+            }
             Action::Propose(step) => {
                 let (consensus, change) = (Arc::clone(&self.shared.consensus), self.change(step));
-                let kept = (step == Step::Handoff).then(|| self.keep());
                 if self.proposed.is_none_or(|(before, _)| before != step) {
                     self.proposed = Some((step, Instant::now()));
                 }
-                let engine = Arc::clone(&self.shared.engine);
-                self.tasks.spawn(async move {
-                    if let Some(kept) = kept {
-                        engine.log.until_kept(kept).await;
-                    }
-                    Finished::Proposal(step, consensus.propose(change).await)
-                });
+                self.tasks.spawn(async move { Finished::Proposal(step, consensus.propose(change).await) });
             }
             Action::Tell { version } => self.tell(version),
             Action::End => return true,
@@ -136,8 +138,8 @@ impl Target {
     }
 
     /// What has arrived is this node's as soon as the hand-off is agreed, also where the node ends before it learns that: its
-    /// log says in advance to which epoch the keys belong, and where that log has to be kept to before anything is proposed.
-    fn keep(&self) -> LogOffset {
+    /// log says in advance to which epoch the keys belong. Gives where it has to be kept to before anything is proposed.
+    fn say_epochs(&self) -> LogOffset {
         for (slot, before) in &self.epochs {
             let epoch = Epoch(before.0.saturating_add(1));
             self.shared.engine.set_position(*slot, Position { epoch, seq: 0 });
@@ -169,6 +171,7 @@ impl Target {
     fn take(&mut self, finished: Finished) -> Event {
         match finished {
             Finished::Proposal(step, outcome) => Event::Proposed(step, self.outcome(step, outcome)),
+            Finished::Keeping => Event::Kept,
             Finished::Pull(Ok(encoded)) => match postcard::from_bytes(&encoded) {
                 Ok(answer) => self.take_answer(answer),
                 Err(_) => self.lost("a malformed answer"),

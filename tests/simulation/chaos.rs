@@ -8,7 +8,7 @@ use rand::RngExt;
 pub(crate) fn strike(world: &mut World) -> u64 {
     let node = world.random.random_range(0..NODES);
     let other = world.random.random_range(0..NODES);
-    match world.random.random_range(0..17) {
+    match world.random.random_range(0..18) {
         0 | 1 => down(world, node),
         2 | 3 => up(world, node),
         4 => {
@@ -31,6 +31,7 @@ pub(crate) fn strike(world: &mut World) -> u64 {
         13 => forget(world, node),
         14 => elsewhere(world, node),
         15 => lose(world, node),
+        16 => blackout(world),
         _ => weather(world),
     }
     world.random.random_range(200_000..4_000_000)
@@ -84,6 +85,16 @@ fn elsewhere(world: &mut World, node: usize) {
         world.crash(node);
         world.move_away(node);
         world.start_node(node);
+    }
+}
+
+/// Seldom: the power fails, and all nodes start again.
+fn blackout(world: &mut World) {
+    if world.random.random_bool(0.3) {
+        world.trace.line(world.now_us, format_args!("the power fails"));
+        let up: Vec<usize> = (0..NODES).filter(|node| world.nodes[*node].process.is_some()).collect();
+        up.iter().for_each(|node| world.crash(*node));
+        up.iter().for_each(|node| world.start_node(*node));
     }
 }
 

@@ -48,11 +48,16 @@ impl World {
             false => process.registration.on(event, &process.keeper.topology, now_us),
         };
         let known = process.registration.incarnation();
-        let node = process.registration.node().clone();
+        let (node, returns) = (process.registration.node().clone(), process.returns);
         for action in actions {
             match action {
                 registration::Action::Register => {
-                    self.propose(number, TopologyChange::RegisterNode { node: node.clone() }, Purpose::Register);
+                    let node = node.clone();
+                    let change = match returns {
+                        true => TopologyChange::ReturnNode { node },
+                        false => TopologyChange::RegisterNode { node },
+                    };
+                    self.propose(number, change, Purpose::Register);
                 }
                 registration::Action::DeclareDown(change) => self.propose(number, change, Purpose::Nothing),
             }
@@ -125,7 +130,13 @@ impl World {
                 self.send(number, source, Message::Ask { number: question, begun, question: asked });
                 self.after(ANSWER_LIMIT_US, Happening::Unanswered { node: number, life, begun, question });
             }
-            Action::Complete => keeper.arrivals.add(begun, &target.epochs),
+            Action::Complete => {
+                let end = keeper.complete(begun);
+                match keeper.log.as_ref().is_none_or(|log| log.is_kept(end)) {
+                    true => self.after(0, Happening::Kept { node: number, life, begun }),
+                    false => keeper.keeping.push((begun, end)),
+                }
+            }
             Action::Propose(step) => {
                 let (slots, to) = (target.one.slots.clone(), target.one.to);
                 let change = match step {
@@ -246,7 +257,8 @@ impl World {
             Next::End(drained) => {
                 self.trace.line(now_us, format_args!("node {number} ends: {drained:?}"));
                 let (node, incarnation) = (process.keeper.own, process.registration.incarnation());
-                let (agreed, acknowledged) = (&self.agreed.clone(), &self.acknowledged.clone());
+                let has_slots = self.executed.keys().map(|slot| (*slot, self.acknowledged(*slot).to_vec()));
+                let (agreed, acknowledged) = (&self.agreed.clone(), &has_slots.collect());
                 self.observe(Observation::Drained { node, incarnation, drained: &drained, agreed, acknowledged });
                 self.leave(number);
             }
@@ -321,14 +333,25 @@ impl World {
         };
         self.written += 1;
         let (node, epoch) = (process.keeper.own, process.keeper.topology.slot(slot).epoch);
-        let content = process.keeper.content(slot);
-        let before = content.clone();
-        content.push(self.written);
-        let acknowledged = self.acknowledged.entry(slot).or_default();
-        let expected = acknowledged.clone();
-        acknowledged.push(self.written);
+        let before = process.keeper.held(slot).to_vec();
+        process.keeper.write(slot, self.written);
+        let executed = self.executed.entry(slot).or_default();
+        if executed.get(before.len()..).is_some_and(|rest| rest.iter().all(|write| self.doubtful.contains(write))) {
+            executed.truncate(before.len());
+        }
+        let expected = executed.clone();
+        executed.push(self.written);
         let (found, expected) = (before.as_slice(), expected.as_slice());
         self.observe(Observation::Executed { node, slot, epoch, found, expected });
+        // Those that are there are there to stay.
+        self.doubtful.retain(|write| !before.contains(write));
+    }
+
+    /// The writes of a slot that must be there, without those that may be lost.
+    fn acknowledged(&self, slot: Slot) -> &[u64] {
+        let executed = self.executed.get(&slot).map_or(&[][..], Vec::as_slice);
+        let last = executed.iter().rposition(|write| !self.doubtful.contains(write));
+        &executed[..last.map_or(0, |last| last + 1)]
     }
 
     /// At the end: every slot is served by its owner, by nobody else, and has there what clients were acknowledged.
@@ -340,9 +363,11 @@ impl World {
                 .filter(|keeper| keeper.serves(slot))
                 .collect();
             let owner = self.agreed.slot(slot).primary;
-            let expected = self.acknowledged.get(&slot).map_or(&[][..], Vec::as_slice);
+            let executed = self.executed.get(&slot).map_or(&[][..], Vec::as_slice);
+            let expected = self.acknowledged(slot);
+            let is_whole = |held: &[u64]| executed.starts_with(held) && held.starts_with(expected);
             match servers.as_slice() {
-                [one] if Some(one.own) == owner && one.held(slot) == expected => {}
+                [one] if Some(one.own) == owner && is_whole(one.held(slot)) => {}
                 others => {
                     let held: Vec<_> = others.iter().map(|keeper| (keeper.own, keeper.held(slot))).collect();
                     self.fail(&format!(
@@ -353,7 +378,7 @@ impl World {
         }
     }
 
-    /// What a crashed node held is lost with one copy, and known to be: its slots begin anew.
+    /// What a crashed node without a log held is lost with one copy, and known to be: its slots begin anew.
     pub(crate) fn forget_lost_writes(&mut self, before: &Topology, change: &TopologyChange, applied: &Applied) {
         let lost = match (change, applied) {
             (TopologyChange::RegisterNode { node }, Applied::Registered(_)) => {
@@ -366,6 +391,6 @@ impl World {
             (TopologyChange::Revive { slots, .. }, Applied::Done) => slots.clone(),
             _ => return,
         };
-        self.acknowledged.retain(|slot, _| !lost.contains(*slot));
+        self.executed.retain(|slot, _| !lost.contains(*slot));
     }
 }

@@ -3,6 +3,7 @@
 //! The content of a slot is the list of writes it has seen, so that a lost or doubled one shows. There is one content per
 //! slot, whoever it belongs to, as in the engine: what a move brings lies where what is served lies.
 
+use crate::log::{Change, Keys, Log};
 use starling::base::identity::{Epoch, Incarnation, NodeId};
 use starling::base::slot::{SLOT_COUNT, Slot};
 use starling::base::slot_ranges::SlotRanges;
@@ -23,6 +24,8 @@ const PIECE_SLOTS: usize = 48;
 pub(crate) struct Record {
     slot: Slot,
     write: u64,
+    /// Of the slot, at its source.
+    epoch: Option<Epoch>,
 }
 
 /// What a target asks a source.
@@ -77,23 +80,35 @@ pub(crate) struct Keeper {
     going: Going,
     streams: BTreeMap<u64, Stream>,
     states: Vec<SlotState>,
-    contents: BTreeMap<Slot, Vec<u64>>,
+    keys: Keys,
+    /// `None`: it keeps none.
+    pub(crate) log: Option<Log>,
+    /// Moves to here that are complete, and where the log has to be kept to before that may be proposed.
+    pub(crate) keeping: Vec<(u64, u64)>,
 }
 
 impl Keeper {
+    /// A node that has nothing, and no log.
     pub(crate) fn new(own: NodeId, topology: Topology) -> Keeper {
+        Keeper::returned(own, topology, Keys::default(), None)
+    }
+
+    /// A node with what its log has kept.
+    pub(crate) fn returned(own: NodeId, topology: Topology, keys: Keys, log: Option<Log>) -> Keeper {
         Keeper {
             own,
             topology,
             coming: BTreeMap::new(),
             releasing: Vec::new(),
             owned: 0,
-            ownership: Ownership::new(own, vec![None; SLOT_COUNT]),
+            ownership: Ownership::new(own, keys.epochs()),
             arrivals: Arrivals::default(),
             going: Going::default(),
             streams: BTreeMap::new(),
             states: vec![SlotState::Elsewhere; SLOT_COUNT],
-            contents: BTreeMap::new(),
+            keys,
+            log,
+            keeping: Vec::new(),
         }
     }
 
@@ -111,8 +126,11 @@ impl Keeper {
             self.ownership.follow(&topology, incarnation, &moves, &mut self.arrivals);
         for action in actions {
             match action {
-                Action::BeginAnew(slot) => drop(self.contents.remove(&slot)),
-                Action::Set { slot, state, .. } => self.states[slot.index()] = state,
+                Action::BeginAnew(slot) => self.clear_slot(slot),
+                Action::Set { slot, state, epoch } => {
+                    self.states[slot.index()] = state;
+                    self.set_epoch(slot, epoch);
+                }
             }
         }
         for over in self.going.follow(&topology, self.own, incarnation, &moves) {
@@ -122,7 +140,7 @@ impl Keeper {
             self.coming.remove(&number);
         }
         for slot in dropped {
-            self.contents.remove(&slot);
+            self.clear_slot(slot);
         }
         for (one, epochs) in begun {
             let core = Coming::new(one.begun);
@@ -140,24 +158,56 @@ impl Keeper {
     }
 
     /// What is here of a slot.
-    pub(crate) fn content(&mut self, slot: Slot) -> &mut Vec<u64> {
-        self.contents.entry(slot).or_default()
+    pub(crate) fn held(&self, slot: Slot) -> &[u64] {
+        self.keys.of(slot)
     }
 
-    /// What is here of a slot, for whoever looks.
-    pub(crate) fn held(&self, slot: Slot) -> &[u64] {
-        self.contents.get(&slot).map_or(&[], Vec::as_slice)
+    /// A client's write.
+    pub(crate) fn write(&mut self, slot: Slot, write: u64) {
+        self.change(Change::Executed { slot, write });
     }
 
     /// Drops what is here of these slots.
     pub(crate) fn clear(&mut self, slots: &SlotRanges) {
-        self.contents.retain(|slot, _| !slots.contains(*slot));
+        slots.slots().for_each(|slot| self.clear_slot(slot));
     }
 
     /// Takes in records of a stream, in order.
     pub(crate) fn apply(&mut self, records: &[Record]) {
-        for record in records {
-            self.content(record.slot).push(record.write);
+        for Record { slot, write, epoch } in records {
+            self.change(Change::Copied { slot: *slot, write: *write });
+            // As in the engine: a change comes with the position that it has at its source.
+            epoch.iter().for_each(|epoch| self.set_epoch(*slot, *epoch));
+        }
+    }
+
+    /// Everything has arrived: says in advance to which epoch it will belong, as `moves::target` does. Gives where the log
+    /// has to be kept to.
+    pub(crate) fn complete(&mut self, begun: u64) -> u64 {
+        let epochs = self.coming.get(&begun).map_or_else(Vec::new, |target| target.epochs.clone());
+        self.arrivals.add(begun, &epochs);
+        for (slot, before) in epochs {
+            self.set_epoch(slot, Epoch(before.0 + 1));
+        }
+        self.log.as_ref().map_or(0, Log::end)
+    }
+
+    fn clear_slot(&mut self, slot: Slot) {
+        if !self.held(slot).is_empty() {
+            self.change(Change::Cleared { slot });
+        }
+    }
+
+    fn set_epoch(&mut self, slot: Slot, epoch: Epoch) {
+        if self.keys.epoch(slot) != Some(epoch) {
+            self.change(Change::Epoch { slot, epoch });
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        self.keys.change(change);
+        if let Some(log) = &mut self.log {
+            log.add(change);
         }
     }
 
@@ -202,8 +252,8 @@ impl Keeper {
         }
         let mut records = Vec::new();
         for (slot, published) in &mut stream.published {
-            let writes = self.contents.get(slot).map_or(&[][..], Vec::as_slice);
-            records.extend(writes[*published..].iter().map(|write| Record { slot: *slot, write: *write }));
+            let (writes, epoch) = (self.keys.of(*slot), self.keys.epoch(*slot));
+            records.extend(writes[*published..].iter().map(|write| Record { slot: *slot, write: *write, epoch }));
             *published = writes.len();
         }
         stream.last.clone_from(&records);

@@ -10,6 +10,7 @@ mod consensus;
 mod duty;
 mod invariants;
 mod keeper;
+mod log;
 mod network;
 mod node;
 mod scripted;

@@ -2,6 +2,7 @@
 
 use crate::agreement::{Leading, Purpose};
 use crate::keeper::Keeper;
+use crate::log::{Keys, Log};
 use crate::network::address_of;
 use starling::base::hlc::{HybridClock, Stamp};
 use starling::base::identity::{ClusterId, Incarnation, NodeId};
@@ -29,6 +30,8 @@ pub(crate) struct Disk {
     pub(crate) mark_ms: u64,
     /// How much of what was agreed it has applied; only voters keep it.
     pub(crate) agreed: u64,
+    /// What the log of its keys has, where it has kept one.
+    pub(crate) log: Option<Keys>,
     /// Its raft log is gone and the rest is not: the node does not start.
     pub(crate) lacks_raft_log: bool,
 }
@@ -45,6 +48,8 @@ pub(crate) struct Process {
     pub(crate) leading: Leading,
     /// What it has proposed and not given up yet.
     pub(crate) proposals: BTreeMap<u64, Purpose>,
+    /// It has come back with what its log had.
+    pub(crate) returns: bool,
     /// It was told to stop, and gives its slots away.
     pub(crate) draining: Option<Draining>,
     /// When its next timer fires; an earlier wake in the queue is out of date.
@@ -61,6 +66,8 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) disk: Disk,
     pub(crate) process: Option<Process>,
+    /// It keeps a log, or will from its next start on.
+    pub(crate) keeps_log: bool,
     /// How many lives it has had.
     pub(crate) lives: u64,
     /// Its wall clock is off by this much, in ms.
@@ -84,6 +91,7 @@ impl Node {
             address: address_of(number),
             disk: Disk::default(),
             process: None,
+            keeps_log: false,
             lives: 0,
             clock_offset_ms: 0,
             paused_until_us: 0,
@@ -124,14 +132,19 @@ impl Node {
             seeds: seeds.iter().map(|&seed| address_of(seed)).collect(),
             random_seed,
         };
+        let found = self.disk.log.take_if(|_| self.keeps_log);
+        let returns = found.is_some();
+        let keys = found.unwrap_or_default();
+        let log = self.keeps_log.then(|| Log::after(keys.clone()));
         self.process = Some(Process {
             life: self.lives,
             membership: Membership::new(options, now_us),
             hybrid_clock: HybridClock::restore(self.disk.mark_ms),
-            keeper: Keeper::new(self.id(), topology),
+            keeper: Keeper::returned(self.id(), topology, keys, log),
             registration: Registration::new(description(self.id(), self.address, self.disk.start_ms)),
             leading: Leading::default(),
             proposals: BTreeMap::new(),
+            returns,
             draining: None,
             wake_us: u64::MAX,
             marking: false,

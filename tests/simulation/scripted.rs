@@ -1,6 +1,7 @@
 //! Small courses of events, written down: each once lost keys, or moved them for nothing.
 
 use crate::keeper::{Keeper, Question, Reply};
+use crate::log::Log;
 use crate::network::address_of;
 use crate::node::{description, node_id};
 use starling::base::identity::{ClusterId, Incarnation, NodeId};
@@ -40,6 +41,8 @@ struct Pair {
     withheld: Option<Step>,
     /// Nothing reaches the source.
     is_cut: bool,
+    /// A sync of the target's log does not end.
+    is_disk_slow: bool,
 }
 
 impl Pair {
@@ -55,6 +58,7 @@ impl Pair {
             given_up: Vec::new(),
             withheld: None,
             is_cut: false,
+            is_disk_slow: false,
         };
         pair.agree(TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
         pair.agree(TopologyChange::RegisterNode { node: description(id(SOURCE), address_of(SOURCE), 1) });
@@ -62,7 +66,7 @@ impl Pair {
         pair.agree(TopologyChange::Revive { slots: Slot::all().collect(), to: id(SOURCE) });
         pair.source_learns();
         for slot in moving().slots() {
-            pair.source.content(slot).extend(WRITES);
+            WRITES.into_iter().for_each(|write| pair.source.write(slot, write));
         }
         let (from, to) = (id(SOURCE), id(TARGET));
         let decided_by = pair.log.len() as u64;
@@ -144,8 +148,14 @@ impl Pair {
                 })
             }
             Action::Complete => {
-                self.target.arrivals.add(begun, &target.epochs);
-                None
+                let end = self.target.complete(begun);
+                if self.is_disk_slow {
+                    return None;
+                }
+                if let Some(log) = &mut self.target.log {
+                    log.keep(end);
+                }
+                Some(Event::Kept)
             }
             Action::Propose(step) => {
                 let (slots, to, incarnation) = (moving(), id(TARGET), incarnation(TARGET));
@@ -176,31 +186,67 @@ impl Pair {
     }
 
     /// Everything has come, and Handoff was proposed and given up.
-    fn until_hand_off_is_unknown() -> Pair {
-        let mut pair = Pair::new();
-        pair.withheld = Some(Step::Handoff);
-        pair.source_learns();
-        pair.target_learns();
+    fn until_hand_off_is_unknown(mut self) -> Pair {
+        self.run_to_hand_off();
+        assert!(!self.given_up.is_empty(), "the hand-off was proposed");
+        self
+    }
+
+    /// Until Handoff is proposed, which is given up, or for long.
+    fn run_to_hand_off(&mut self) {
+        self.withheld = Some(Step::Handoff);
+        self.source_learns();
+        self.target_learns();
         for _ in 0..50 {
-            if pair.given_up.is_empty() {
-                pair.now_us += 1_000_000;
-                pair.drive(Event::Tick);
+            if self.given_up.is_empty() {
+                self.now_us += 1_000_000;
+                self.drive(Event::Tick);
             }
         }
-        assert!(!pair.given_up.is_empty(), "the hand-off was proposed");
-        pair
+    }
+
+    /// The hand-off is called off, its source is given up, and all slots begin anew on the target.
+    fn source_is_forgotten(&mut self) {
+        let (node, to, begun) = (id(SOURCE), id(TARGET), self.begun);
+        let incarnation = incarnation(SOURCE);
+        self.agree(TopologyChange::AbortHandoff { slots: moving(), to, begun });
+        self.agree(TopologyChange::SetMemberState { node, incarnation, state: NodeState::Down });
+        self.agree(TopologyChange::MarkDead { slots: Slot::all().collect(), node, incarnation });
+        self.agree(TopologyChange::ForgetNode { node, incarnation, decided_by: u64::MAX });
+        self.agree(TopologyChange::Revive { slots: Slot::all().collect(), to });
+    }
+
+    /// The target has a log from here on.
+    fn with_log(mut self) -> Pair {
+        self.target.log = Some(Log::default());
+        self
+    }
+
+    /// The target crashes, and is there again with what its log has kept; it knows nothing yet.
+    fn target_returns(&mut self) {
+        let log = self.target.log.take().expect("it has a log");
+        let (kept, _) = log.crash(0);
+        let log = Some(Log::after(kept.clone()));
+        self.target = Keeper::returned(id(TARGET), Topology::default(), kept, log);
+        let description = description(id(TARGET), address_of(TARGET), 3);
+        let index = self.agree(TopologyChange::ReturnNode { node: description });
+        let news = self.news(&self.target);
+        self.target.learn(&news);
+        let incarnation = self.target.topology.nodes[&id(TARGET)].incarnation;
+        assert_eq!(self.target.topology.version, index);
+        self.target.follow(Some(incarnation));
     }
 
     /// What the target has of the slots, and whether it serves them.
     fn at_target(&mut self) -> Vec<(bool, Vec<u64>)> {
         let slots: Vec<Slot> = moving().slots().collect();
-        slots.into_iter().map(|slot| (self.target.serves(slot), self.target.content(slot).clone())).collect()
+        slots.into_iter().map(|slot| (self.target.serves(slot), self.target.held(slot).to_vec())).collect()
     }
 }
 
 #[test]
 fn a_hand_off_that_commits_after_it_was_given_up_has_everything() {
-    let mut pair = Pair::until_hand_off_is_unknown();
+    let mut pair = Pair::new().until_hand_off_is_unknown();
     // Nobody answers the target meanwhile, so that it could not copy once more.
     pair.is_cut = true;
     pair.wait();
@@ -212,15 +258,9 @@ fn a_hand_off_that_commits_after_it_was_given_up_has_everything() {
 
 #[test]
 fn what_an_abandoned_move_brought_is_not_taken_for_a_slot_that_begins_anew() {
-    let mut pair = Pair::until_hand_off_is_unknown();
-    // The target stands still and learns all of it at once: the epoch is the one that its hand-off would have made.
-    let (node, to, begun) = (id(SOURCE), id(TARGET), pair.begun);
-    let incarnation = incarnation(SOURCE);
-    pair.agree(TopologyChange::AbortHandoff { slots: moving(), to, begun });
-    pair.agree(TopologyChange::SetMemberState { node, incarnation, state: NodeState::Down });
-    pair.agree(TopologyChange::MarkDead { slots: Slot::all().collect(), node, incarnation });
-    pair.agree(TopologyChange::ForgetNode { node, incarnation, decided_by: u64::MAX });
-    pair.agree(TopologyChange::Revive { slots: Slot::all().collect(), to });
+    let mut pair = Pair::new().until_hand_off_is_unknown();
+    // The target stands still and learns all of it at once.
+    pair.source_is_forgotten();
     pair.target_learns();
     assert_eq!(pair.at_target(), vec![(true, Vec::new()); 4]);
 }
@@ -294,4 +334,76 @@ fn a_member_that_leaves_and_is_believed_dead_for_a_while_gives_its_slots_away() 
     let member = &topology.nodes[&node];
     assert!(member.state == NodeState::Active && member.leaving, "{member:?}");
     assert!(moved, "its slots move");
+}
+
+#[test]
+fn a_target_that_returns_has_what_its_hand_off_brought() {
+    let mut pair = Pair::new().with_log().until_hand_off_is_unknown();
+    let late = pair.given_up[0].clone();
+    pair.agree(late);
+    pair.target_returns();
+    assert_eq!(pair.at_target(), vec![(true, WRITES.to_vec()); 4]);
+}
+
+#[test]
+fn a_hand_off_waits_for_the_log_of_its_target() {
+    let mut pair = Pair::new().with_log();
+    pair.is_disk_slow = true;
+    pair.run_to_hand_off();
+    assert_eq!(pair.given_up, [], "the source would drop the only keys that survive a crash");
+    pair.drive(Event::Kept);
+    assert_eq!(pair.given_up.len(), 1);
+}
+
+/// It was started without its log in between: what happened to its slots then is lost, and so is what was before.
+#[test]
+fn what_a_log_has_of_an_epoch_before_is_not_taken_for_the_slots() {
+    let mut pair = Pair::new().with_log().until_hand_off_is_unknown();
+    let late = pair.given_up[0].clone();
+    pair.agree(late);
+    pair.agree(TopologyChange::RegisterNode { node: description(id(TARGET), address_of(TARGET), 2) });
+    pair.target_returns();
+    assert_eq!(pair.at_target(), vec![(true, Vec::new()); 4]);
+}
+
+/// Its log says in advance to which epoch belongs what a move brings: the hand-off is called off, and the slot begins anew.
+#[test]
+fn what_an_abandoned_move_left_in_a_log_is_not_taken_for_a_slot_that_begins_anew() {
+    let mut pair = Pair::new().with_log().until_hand_off_is_unknown();
+    pair.source_is_forgotten();
+    pair.target_returns();
+    assert_eq!(pair.at_target(), vec![(true, Vec::new()); 4]);
+}
+
+#[test]
+fn a_source_that_returns_goes_on_with_its_slots_and_calls_its_moves_off() {
+    let mut pair = Pair::new().with_log().until_hand_off_is_unknown();
+    pair.agree(TopologyChange::ReturnNode { node: description(id(SOURCE), address_of(SOURCE), 2) });
+    let late = pair.given_up[0].clone();
+    pair.agree(late);
+    pair.target_returns();
+    assert!(pair.at_target().iter().all(|(serves, has)| !serves && has.is_empty()), "it is the source's");
+}
+
+/// As a seed of the simulation did: whoever is asked first may lag behind what the former life knew.
+#[test]
+fn a_node_that_returns_drops_nothing_by_a_topology_that_is_older_than_its_keys() {
+    // Whether it has heard meanwhile that it is registered.
+    for incarnation in [None, Some(Incarnation(3))] {
+        let mut pair = Pair::new().with_log().until_hand_off_is_unknown();
+        let late = pair.given_up[0].clone();
+        pair.agree(late);
+        let (kept, _) = pair.target.log.take().expect("it has a log").crash(0);
+        pair.target = Keeper::returned(id(TARGET), Topology::default(), kept, Some(Log::default()));
+        pair.is_cut = true;
+        let older = pair.news(&pair.target)[..pair.begun as usize].to_vec();
+        pair.target.learn(&older);
+        pair.target.follow(incarnation);
+        pair.drive(Event::Tick);
+        pair.agree(TopologyChange::ReturnNode { node: description(id(TARGET), address_of(TARGET), 2) });
+        let news = pair.news(&pair.target);
+        pair.target.learn(&news);
+        pair.target.follow(Some(Incarnation(3)));
+        assert_eq!(pair.at_target(), vec![(true, WRITES.to_vec()); 4], "{incarnation:?}");
+    }
 }

@@ -6,6 +6,7 @@
 use crate::consensus::{Consensus, is_majority};
 use crate::duty::Message;
 use crate::invariants::{Invariants, Observation};
+use crate::log::Log;
 use crate::network::{Faults, Network, address_of};
 use crate::node::{CLUSTER, Disk, Node, OTHER_CLUSTER, number_of};
 use crate::trace::Trace;
@@ -92,6 +93,17 @@ pub(crate) enum Happening {
         life: u64,
         begun: u64,
     },
+    /// A sync of a node's log is done.
+    Synced {
+        node: usize,
+        life: u64,
+    },
+    /// A move to a node is complete, and in its log.
+    Kept {
+        node: usize,
+        life: u64,
+        begun: u64,
+    },
     /// The source of a move has not answered.
     Unanswered {
         node: usize,
@@ -140,8 +152,11 @@ pub(crate) struct World {
     pub(crate) to_forget: Option<usize>,
     /// Who was on disks that are lost: they never come back.
     pub(crate) lost: BTreeSet<NodeId>,
-    /// The acknowledged writes of each slot that must still be there.
-    pub(crate) acknowledged: BTreeMap<Slot, Vec<u64>>,
+    /// The writes of each slot that were executed and must still be there, but for some of `doubtful` at the end.
+    pub(crate) executed: BTreeMap<Slot, Vec<u64>>,
+    /// Writes that no client was acknowledged before the node that executed them crashed, and that its log had not. Whether
+    /// they are there is shown by who serves their slot next: they may have moved with it.
+    pub(crate) doubtful: BTreeSet<u64>,
     /// How many writes were executed.
     pub(crate) written: u64,
     invariants: Invariants,
@@ -198,7 +213,8 @@ impl World {
             questions: 0,
             to_forget: None,
             lost: BTreeSet::new(),
-            acknowledged: BTreeMap::new(),
+            executed: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
             written: 0,
             invariants: Invariants::new(),
             recorded: Vec::new(),
@@ -210,6 +226,11 @@ impl World {
 
     /// Nodes one after another come up, knowing a few addresses; the stranger knows all.
     pub(crate) fn start(&mut self) {
+        // No node keeps a log, all do, or some.
+        let share = [0.0, 1.0, 0.5][self.random.random_range(0..3)];
+        for node in &mut self.nodes {
+            node.keeps_log = self.random.random_bool(share);
+        }
         for node in 0..NODES {
             self.start_node(node);
             self.after(0, Happening::Stamp { node });
@@ -255,10 +276,13 @@ impl World {
         self.nodes[number].address = address;
     }
 
-    /// The process ends without a word.
+    /// The process ends without a word. Of what its log had not kept some is there all the same.
     pub(crate) fn crash(&mut self, number: usize) {
-        self.trace.line(self.now_us, format_args!("node {number} crashes"));
-        self.nodes[number].process = None;
+        let log = self.nodes[number].process.as_ref().and_then(|process| process.keeper.log.as_ref());
+        let unkept = log.map_or(0, Log::unkept);
+        let survive = self.random.random_range(0..=unkept);
+        self.trace.line(self.now_us, format_args!("node {number} crashes, {survive} of {unkept} changes survive"));
+        self.end_process(number, survive);
     }
 
     /// Whether the cluster outlives it that this node loses what it voted by.
@@ -289,7 +313,8 @@ impl World {
     pub(crate) fn leave(&mut self, number: usize) {
         self.trace.line(self.now_us, format_args!("node {number} leaves"));
         self.step(number, Input::Leave, None);
-        self.nodes[number].process = None;
+        // Its log is synced before it ends.
+        self.end_process(number, u64::MAX);
     }
 
     /// Datagrams of any time before come again, from wherever they came, to whomever.
@@ -366,6 +391,13 @@ impl World {
     }
 
     fn happen(&mut self, happening: Happening) {
+        self.act(happening);
+        for number in 0..NODES {
+            self.begin_sync(number);
+        }
+    }
+
+    fn act(&mut self, happening: Happening) {
         if let Some(node) = self.acting_node(&happening) {
             let paused_until_us = self.nodes[node].paused_until_us;
             if paused_until_us > self.now_us {
@@ -392,6 +424,8 @@ impl World {
             }
             Happening::Outcome { node, life, proposal, outcome } => self.on_outcome(node, life, proposal, outcome),
             Happening::Tick { node, life, begun } => self.on_tick(node, life, begun),
+            Happening::Synced { node, life } => self.on_synced(node, life),
+            Happening::Kept { node, life, begun } => self.on_kept(node, life, begun),
             Happening::Unanswered { node, life, begun, question } => self.on_unanswered(node, life, begun, question),
             Happening::Look { node } => self.look(node),
             Happening::Pull { node } => self.on_pull(node),
@@ -536,6 +570,8 @@ impl World {
             | Happening::Duty { node }
             | Happening::Outcome { node, .. }
             | Happening::Tick { node, .. }
+            | Happening::Synced { node, .. }
+            | Happening::Kept { node, .. }
             | Happening::Unanswered { node, .. }
             | Happening::Look { node }
             | Happening::Pull { node } => Some(*node),

@@ -345,10 +345,11 @@ impl Topology {
         Ok(Applied::Registered(incarnation))
     }
 
-    /// The slots are this node's, empty, in a new epoch.
+    /// The slots are this node's, empty, in a new epoch. Not in the next one: a hand-off that was called off may have left
+    /// keys in the log of its target that say they are of that.
     fn begin_anew(&mut self, slots: &SlotRanges, node: NodeId) {
         for slot in slots.slots() {
-            let epoch = Epoch(self.slot(slot).epoch.0.saturating_add(1));
+            let epoch = Epoch(self.slot(slot).epoch.0.saturating_add(2));
             self.set_record(
                 slot,
                 SlotRecord { primary: Some(node), epoch, phase: Phase::Normal, moved: None, changed: 0 },

@@ -42,7 +42,10 @@ impl Target {
         assert_eq!(begin, [Action::Propose(Step::BeginHandoff)]);
         target.on(Event::Proposed(Step::BeginHandoff, Outcome::Done { version: 9 }));
         assert_eq!(target.wake(), [Action::Ask { is_begin: false, attempt: 1, version: 9 }]);
-        assert_eq!(target.on(piece(true, true)), [Action::Complete, Action::Propose(Step::Handoff)]);
+        assert_eq!(target.on(piece(true, true)), [Action::Complete]);
+        assert_eq!(target.on(learned(9, Stage::HandingOff)), [], "not before the log has everything");
+        assert_eq!(target.coming.wake_at_us(), None);
+        assert_eq!(target.on(Event::Kept), [Action::Propose(Step::Handoff)]);
         target
     }
 }
