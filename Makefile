@@ -37,7 +37,7 @@ sim: ## the simulation: SEED= to replay one run, RUNS= for more of them
 sim-long: ## the same with optimization: RUNS=10000 seeds, unless told otherwise
 	RUNS=$${RUNS:-10000} $(CARGO) test --locked --release --test simulation clusters_survive -- --nocapture
 
-fuzz: ## payloads, compressed strings, patterns and numbers that nobody wrote on purpose: RUNS=1000000 of each; SEED= again
+fuzz: ## files, payloads, compressed strings, patterns and numbers that nobody wrote on purpose: RUNS=1000000 of each; SEED= again
 	RUNS=$${RUNS:-1000000} $(CARGO) test --locked --release --test fuzz -- --nocapture
 
 sim-planted: ## plants mistakes in a copy of the sources; the simulation must find each

@@ -37,7 +37,7 @@ pub use group::{Group, Run};
 pub use keyspace::{Admission, Deadline, Keyspace, Wanted, WrongKind};
 pub use lock::Wait;
 pub use portion::Elements;
-pub use strings::Increment;
+pub use strings::{Increment, STRING_BYTES_MAX};
 
 use crate::base::clock;
 use crate::base::slot::Slot;

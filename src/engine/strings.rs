@@ -8,6 +8,9 @@ use smallvec::SmallVec;
 use std::cell::Cell;
 use std::convert::Infallible;
 
+/// The longest string, in bytes, as in Redis (`proto-max-bulk-len`).
+pub const STRING_BYTES_MAX: usize = 512 * 1024 * 1024;
+
 /// A number that a key is changed by, and what comes of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Increment {

@@ -7,7 +7,7 @@ use super::event;
 use super::group::{Group, Run};
 use super::keyspace::{Deadline, Keyspace, WrongKind};
 use super::shard::SlotState;
-use super::{Engine, Increment};
+use super::{Engine, Increment, STRING_BYTES_MAX};
 use crate::base::identity::{Epoch, Position};
 use crate::base::slot::Slot;
 use crate::values::Value;
@@ -226,6 +226,10 @@ impl Keyspace<'_> {
             }
             Effect::SetRange { key, offset, bytes } => {
                 let offset = usize::try_from(offset).map_err(|_| ApplyError::Malformed)?;
+                // What is in front of it would be made, whatever it takes.
+                if offset.saturating_add(bytes.len()) > STRING_BYTES_MAX {
+                    return Err(ApplyError::Malformed);
+                }
                 self.set_range(key, offset, bytes)?;
             }
             Effect::SetDeadline { key, deadline } => {

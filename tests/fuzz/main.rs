@@ -1,7 +1,9 @@
-//! Bytes that nobody has written on purpose: payloads of DUMP, compressed strings, glob patterns, numbers. Each target makes its
-//! input from a seed, and says what must hold of any.
+//! Bytes that nobody has written on purpose: files, payloads of DUMP, compressed strings, glob patterns, numbers. Each target
+//! makes its input from a seed, and says what must hold of any.
 //!
 //! `RUNS=1000000` does more of them (`make fuzz`), `SEED=7` does one again: a failure prints its own.
+
+mod files;
 
 use starling::base::{glob, number};
 use starling::rdb::{Content, checksum, kind, length, lzf, payload};
@@ -64,7 +66,7 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
-fn fuzz(target: fn(&mut Random)) {
+fn fuzz(target: impl Fn(&mut Random)) {
     let seeds = match variable("SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..variable("RUNS").unwrap_or(RUNS),

@@ -11,7 +11,7 @@ use crate::commands::spec::{
 };
 use crate::engine::entry::{Entry, StringRef};
 use crate::engine::event;
-use crate::engine::{Deadline, Increment, Keyspace};
+use crate::engine::{Deadline, Increment, Keyspace, STRING_BYTES_MAX};
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use condition::Condition;
@@ -70,8 +70,6 @@ pub const COMMANDS: &[CommandSpec] = &[
     data("substr", Exactly(4), READONLY, STRING, keys::READ, getrange),
 ];
 
-/// The longest string, in bytes (`proto-max-bulk-len`).
-const STRING_BYTES_MAX: usize = 512 * 1024 * 1024;
 const TOO_LONG: CommandError = CommandError::text("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
 
 fn get(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {

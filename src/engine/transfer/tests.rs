@@ -64,10 +64,11 @@ fn a_group_that_does_not_follow_is_refused_as_a_whole() {
 fn bytes_that_are_no_effect_of_the_slot_are_refused() {
     let engine = Engine::new(1);
     let slot = Slot::of_key(b"{tag}");
-    let (mut foreign, mut renamed) = (Vec::new(), Vec::new());
+    let (mut foreign, mut renamed, mut endless) = (Vec::new(), Vec::new(), Vec::new());
     encode::delete(&mut foreign, b"other");
     encode::rename(&mut renamed, b"{tag}", b"other");
-    for bytes in [&b""[..], b"\xff\x00", &foreign, &renamed] {
+    encode::set_range(&mut endless, b"{tag}", 1 << 40, b"x");
+    for bytes in [&b""[..], b"\xff\x00", &foreign, &renamed, &endless] {
         let position = Position { epoch: Epoch(1), seq: 1 };
         assert_eq!(engine.apply(slot, [bytes].into_iter(), position), Err(ApplyError::Malformed), "{bytes:?}");
     }
