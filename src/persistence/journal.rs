@@ -7,6 +7,9 @@
 //! A file whose sync has failed is never written or synced again: the kernel may have dropped what it could not write, and
 //! a later sync that succeeds would say nothing about it.
 //!
+//! An append makes the file longer, and a sync has to write that down as well. Where syncs are small and many, zeros are
+//! written ahead of them ([`Journal::prepare`]): a sync of what is written over these takes two thirds of the time.
+//!
 //! What stays in memory is the blocks, not the chunks: writers get the memory of these back while it is still in the
 //! processor's cache, and a second of the log is written where nobody waits for it.
 
@@ -23,6 +26,12 @@ use std::sync::Arc;
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Chunks are put into one block up to this length: it is copied, summed and written while the processor has it in its cache.
 const BLOCK_BYTES: usize = 256 * 1024;
+
+/// Zeros are written ahead in pieces of this length,
+const AHEAD_BYTES: u64 = 1024 * 1024;
+/// when there are fewer left than this: a sync that takes as much along has better things to wait for.
+const AHEAD_MIN_BYTES: u64 = 256 * 1024;
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Where a log on disk goes on: behind so many bytes of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +77,10 @@ struct Open {
     end: u64,
     /// How much of it has been synced.
     synced: u64,
+    /// How many bytes the last sync has taken along.
+    taken_along: u64,
+    /// Up to here it has been written, if only with zeros.
+    ahead: u64,
 }
 
 impl Journal {
@@ -169,6 +182,22 @@ impl Journal {
         Ok(self.kept)
     }
 
+    /// Writes zeros where small syncs will write next, if there are few left: to be called when nobody waits.
+    pub fn prepare(&mut self) {
+        let Some(segment) = self.segment.as_mut().filter(|_| !self.has_failed) else { return };
+        let is_useful = segment.taken_along < AHEAD_MIN_BYTES && segment.end < SEGMENT_BYTES;
+        if !is_useful || segment.ahead >= segment.end + AHEAD_MIN_BYTES {
+            return;
+        }
+        let from = segment.ahead.max(segment.end);
+        let mut places = (from..from + AHEAD_BYTES).step_by(ZEROS.len());
+        segment.ahead = match places.try_for_each(|place| segment.file.write_at(&ZEROS, place)) {
+            Ok(()) => from + AHEAD_BYTES,
+            // There may be no room for so much. The log goes on as if it had not been tried, and tries no more in this segment.
+            Err(_) => u64::MAX,
+        };
+    }
+
     /// Lets go of what was written, as if it were kept: for who has asked for no more than that.
     pub fn believe(&mut self) {
         if let Some(segment) = &self.segment {
@@ -236,6 +265,7 @@ impl Journal {
             && segment.synced < segment.end
         {
             segment.file.sync()?;
+            segment.taken_along = segment.end - segment.synced;
             segment.synced = segment.end;
         }
         self.believe();
@@ -251,7 +281,7 @@ impl Journal {
         file.sync()?;
         self.disk.sync()?;
         let end = HEADER_BYTES as u64;
-        if let Some(finished) = self.segment.replace(Open { file, end, synced: end }) {
+        if let Some(finished) = self.segment.replace(Open { file, end, synced: end, taken_along: 0, ahead: end }) {
             self.finished_bytes += finished.end;
         }
         self.place = Place { segment: number, bytes: end };

@@ -6,6 +6,8 @@
 //!   everysec      within 10 ms          each second, and every 32 MB      leave at once
 //!   no            within 10 ms          when a segment ends               leave at once
 //! ```
+//! With `always` zeros are written ahead of the log, when the replies have left, so that the next syncs are shorter.
+//!
 //! Where a write or a sync fails, changes are refused (-MISCONF) from then on, and what was not kept is written again to a
 //! new segment, once a second, until that works: then everything goes on, and nothing is lost. Replies that wait for it are
 //! replaced by errors after a while, for nobody can say whether what they tell of will be kept.
@@ -381,6 +383,9 @@ impl Thread {
                 self.journal.believe();
             }
             self.pass();
+            if self.settings.fsync == Fsync::Always && !is_over {
+                self.journal.prepare();
+            }
             if is_done {
                 return;
             }

@@ -71,7 +71,10 @@ impl Node {
             }
             15..18 => self.journal.sync().map(drop),
             18 => self.journal.begin_segment().map(drop),
-            _ => Ok(()),
+            _ => {
+                self.journal.prepare();
+                Ok(())
+            }
         };
         if outcome.is_err() {
             assert!(
@@ -258,4 +261,25 @@ fn a_full_disk_loses_nothing_that_was_kept() {
     let (groups, kept) = node.groups();
     assert_eq!(kept, groups.len());
     node.restart(true);
+}
+
+/// Zeros that were written ahead are no part of the log and no torn tail; where there is no room for them, it goes on.
+#[test]
+fn zeros_written_ahead_do_not_count() {
+    let mut node = Node::new(3);
+    for room in [u64::MAX, 10] {
+        node.disk.fill_up(room);
+        node.journal.prepare();
+        node.disk.fill_up(u64::MAX);
+        node.change();
+        node.journal.take(&node.reader.take(usize::MAX).expect("its place"));
+        node.journal.write().and_then(|()| node.journal.sync()).expect("a good disk");
+        let file = node.disk.open(&node.names.segment(node.journal.segment_number())).expect("it is there");
+        let is_longer = file.length().expect("a length") > node.journal.bytes();
+        assert_eq!(is_longer, room > 10);
+        let found = read(&node.disk, &node.names, Owner::default(), 1, |_, _, _| Ok(())).expect("a log");
+        assert_eq!((found.torn, found.groups), (None, node.groups().0.len() as u64));
+        node.restart(true);
+        node.journal.begin_segment().expect("a good disk");
+    }
 }
