@@ -52,7 +52,12 @@ struct Loader {
     file: Option<String>,
     /// Values that stop the start unless a later directive takes them back, by parameter.
     refused: BTreeMap<usize, LoadError>,
+    /// Why a node of a cluster would not start with the rules of `save` that were set last, where there are some.
+    rules: Option<LoadError>,
 }
+
+const NO_RULES: &str = "Nodes of a cluster load no snapshots, and take none by rules: 'appendonly yes' keeps what they have, \
+    and 'save \"\"' takes rules back";
 
 /// Loads the configuration of a node from its command line (without the program's name) and the environment.
 pub fn load(arguments: &[String], variables: impl Iterator<Item = (String, String)>) -> Result<Loaded, LoadError> {
@@ -61,6 +66,7 @@ pub fn load(arguments: &[String], variables: impl Iterator<Item = (String, Strin
         without_effect: Vec::new(),
         file: None,
         refused: BTreeMap::new(),
+        rules: None,
     };
     let mut rest = arguments;
     if let Some(file) = rest.first().filter(|argument| !argument.starts_with("--")) {
@@ -93,7 +99,15 @@ pub fn load(arguments: &[String], variables: impl Iterator<Item = (String, Strin
     if let Some((_, refused)) = loader.refused.pop_first() {
         return Err(refused);
     }
-    let config = Config::from_texts(loader.texts, loader.file);
+    let mut config = Config::from_texts(loader.texts.clone(), loader.file.clone());
+    if config.cluster_enabled {
+        if let Some(rules) = loader.rules {
+            return Err(rules);
+        }
+        // Those that a standalone server has by default.
+        find(b"save").and_then(|index| loader.texts.get_mut(index)).into_iter().for_each(String::clear);
+        config = Config::from_texts(loader.texts, loader.file);
+    }
     Ok(Loaded { config, without_effect: loader.without_effect, unknown_variables })
 }
 
@@ -250,6 +264,9 @@ impl Loader {
             Some((_, _, reason)) => drop(self.refused.insert(index, fail((*reason).to_owned()))),
             None => drop(self.refused.remove(&index)),
         }
+        if parameter.name == "save" {
+            self.rules = (!text.is_empty()).then(|| fail(NO_RULES.to_owned()));
+        }
         let is_other = parameter.effect == Effect::Acts || text == parameter.default;
         if !is_other || (parameter.name == "log-format" && text == "logfmt") {
             self.name_once(parameter.name);
@@ -317,6 +334,21 @@ mod tests {
         assert_eq!(service.unknown_variables, ["STARLING_NONSENSE"]);
         assert_eq!(service.without_effect, ["hide-user-data-from-log"]);
         assert_eq!(loaded(&[], &[("STARLING_PORT", "7000")]).expect("a configuration").config.port, 7000);
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_has_no_rules_for_snapshots() {
+        let rules = |arguments: &[&str]| loaded(arguments, &[]).map(|loaded| loaded.config.save.len());
+        assert_eq!(rules(&[]).expect("a configuration"), 3);
+        for arguments in
+            [&["--cluster"][..], &["--cluster", "--save", ""], &["--cluster", "--save", "60 1", "--save", ""]]
+        {
+            assert_eq!(rules(arguments).expect("a configuration"), 0, "{arguments:?}");
+        }
+        for arguments in [["--cluster", "--save", "60 1"], ["--save", "3600 1 300 100 60 10000", "--cluster"]] {
+            let error = rules(&arguments).expect_err("rules without effect").to_string();
+            assert!(error.contains(NO_RULES), "{error}");
+        }
     }
 
     #[test]

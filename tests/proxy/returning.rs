@@ -210,6 +210,8 @@ fn the_last_node_keeps_its_keys_where_it_has_a_log() {
     let mut node = Mover::new(&way);
     until("it serves all slots", || node.knows("cluster_slots_ok:16384"));
     node.client().check("SET key value", "+OK");
+    let refused = node.client().ask("CONFIG SET appendonly no");
+    assert!(refused.ends_with("a node of a cluster begins and ends its log at its start only\r\n"), "{refused}");
     node.ask_to_end();
     assert_eq!(node.until_ended(), 0);
     node.start_again(&way);

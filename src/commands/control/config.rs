@@ -127,7 +127,11 @@ fn save_alone(before: &Config, config: &Config) -> Result<(), ConfigError> {
 fn keep_log(services: &Arc<Services>, config: &Config) -> Result<(), ConfigError> {
     append_log::configure(services, config).map_err(|error| {
         tracing::warn!(%error, "no log is kept on disk");
-        let reason = "Unable to turn on AOF. Check server logs.".to_owned();
+        let reason = match services.cluster {
+            // Nothing has failed: it is not done there.
+            Some(_) => error.to_string(),
+            None => "Unable to turn on AOF. Check server logs.".to_owned(),
+        };
         ConfigError::Invalid { name: "appendonly".to_owned(), reason }
     })
 }
