@@ -3,6 +3,7 @@
 
   run.py                       30 rounds with appendfsync always, 6 with everysec, against target/release/starling
   run.py --rounds 500          the long form
+  run.py --faults 500          only rounds with a disk that fails and forgets; 4 of them are part of the usual run
   run.py --cluster 20          rounds in which all three nodes of a cluster are killed at once (4 by default)
   run.py --seed 17             the same moments again (what the load has done by then differs)
 
@@ -14,7 +15,7 @@ is made shorter all the time. After each kill the server is started again on wha
   everysec   the same but for what was acknowledged in the last two seconds
 
 A server that is stopped by SIGTERM must have everything, whatever appendfsync says. In a cluster requests go through a proxy
-listener, and every slot must be served again with its keys.
+listener, and every slot must be served again with its keys. Rounds with a disk that fails: faults.py.
 """
 import argparse
 import os
@@ -27,22 +28,13 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE)]
 from harness.process import COMMANDS, Server, free_port  # noqa: E402
-from harness.wire import Closed, Connection, encode, parse, plain  # noqa: E402
+from harness.wire import Closed, Connection, encode  # noqa: E402
+from crashes import load  # noqa: E402
+from crashes.faults import fault_rounds  # noqa: E402
+from crashes.load import PIPELINE, READERS, STEP_REPLIES, WRITERS, Reader, look, settle, step  # noqa: E402
 
-WRITERS = 6
-READERS = 2
-PIPELINE = 8
-# A list is cut from its front to about this length, so that it can be looked at after each round.
-LIST_LENGTH = 400
-
-
-# Whether all keys of a writer are in one slot, as transactions of a cluster need it.
-in_one_slot = False
-
-
-def key(kind, w):
-    """A key of a writer."""
-    return (b"%b:{%d}" if in_one_slot else b"%b:%d") % (kind, w)
+# The rounds with a disk that fails that are part of the usual run.
+FAULT_ROUNDS = 4
 
 
 class Writer(threading.Thread):
@@ -54,27 +46,16 @@ class Writer(threading.Thread):
         self.history = []
         self.error = None
 
-    def request(self, value):
-        w, text = self.number, b"%d" % value
-        out = [encode([b"SET", key(b"s", w), text]), encode([b"INCR", key(b"c", w)])]
-        out += [encode([b"RPUSH", key(b"l", w), text])]
-        out += [encode([b"MULTI"]), encode([b"SET", key(b"t1", w), text]), encode([b"HSET", key(b"t2", w), b"f", text])]
-        out += [encode([b"ZADD", key(b"t3", w), text, b"m"]), encode([b"EXEC"])]
-        out += [encode([b"LTRIM", key(b"l", w), -LIST_LENGTH, -1])]
-        return b"".join(out), 9
-
     def run(self):
         try:
             connection = Connection(self.port)
             while True:
-                request, replies = b"", 0
+                request = b""
                 for _ in range(PIPELINE):
                     self.sent += 1
-                    data, count = self.request(self.sent)
-                    request += data
-                    replies += count
+                    request += step(self.number, self.sent)
                 connection.send(request)
-                for reply in connection.receive(replies):
+                for reply in connection.receive(PIPELINE * STEP_REPLIES):
                     if reply.startswith(b"-"):
                         self.error = reply
                         return
@@ -82,45 +63,6 @@ class Writer(threading.Thread):
                 self.history.append((time.monotonic(), self.acknowledged))
         except (Closed, OSError):
             pass
-
-
-class Reader(threading.Thread):
-    """Remembers the greatest number that it has seen of each writer."""
-
-    def __init__(self, port):
-        super().__init__(daemon=True)
-        self.port, self.seen = port, [0] * WRITERS
-
-    def run(self):
-        try:
-            connection = Connection(self.port)
-            while True:
-                connection.send(b"".join(encode([b"GET", key(b"s", w)]) for w in range(WRITERS)))
-                for w, reply in enumerate(connection.receive(WRITERS)):
-                    value = plain(parse(reply)[0])
-                    if isinstance(value, bytes):
-                        self.seen[w] = max(self.seen[w], int(value))
-        except (Closed, OSError):
-            pass
-
-
-def integer(value):
-    return int(value) if value is not None else 0
-
-
-def look(port, w):
-    """What the server has of a writer's keys."""
-    connection = Connection(port)
-    values = {
-        "s": integer(connection.call("GET", key(b"s", w))),
-        "c": integer(connection.call("GET", key(b"c", w))),
-        "t1": integer(connection.call("GET", key(b"t1", w))),
-        "t2": integer(connection.call("HGET", key(b"t2", w), "f")),
-        "t3": integer(connection.call("ZSCORE", key(b"t3", w), "m")),
-        "l": [int(element) for element in connection.call("LRANGE", key(b"l", w), 0, -1)],
-    }
-    connection.close()
-    return values
 
 
 def check(w, writer, values, lost_after, seen):
@@ -146,23 +88,11 @@ def check(w, writer, values, lost_after, seen):
     return wrong
 
 
-def settle(port, w, value):
-    """All keys of a writer go on from one number."""
-    connection = Connection(port)
-    connection.call("SET", key(b"s", w), value)
-    connection.call("SET", key(b"c", w), value)
-    connection.call("DEL", key(b"l", w))
-    connection.call("RPUSH", key(b"l", w), value)
-    for command in (("MULTI",), ("SET", key(b"t1", w), value), ("HSET", key(b"t2", w), "f", value), ("ZADD", key(b"t3", w), value, "m"), ("EXEC",)):
-        connection.call(*command)
-    connection.close()
-
-
-def rounds(binary, fsync, count, generator, end):
+def rounds(binary, fsync, count, generator, end, ports):
     """Runs so many rounds; returns what was wrong, and how many writes were acknowledged."""
     extra = ["--appendonly", "yes", "--appendfsync", fsync, "--save", "", "--auto-aof-rewrite-min-size", "300kb"]
     wrong, total, ready = [], 0, []
-    with Server(binary, extra) as server:
+    with Server(binary, extra, port=free_port(*ports)) as server:
         server.wait_ready()
         for number in range(count):
             for w in range(WRITERS):
@@ -204,13 +134,13 @@ def rounds(binary, fsync, count, generator, end):
 class Cluster:
     """Three nodes with logs, of which the first has the port that is asked."""
 
-    def __init__(self, binary):
+    def __init__(self, binary, ports):
         self.nodes = []
         for number in range(3):
-            proxy = free_port()
+            proxy = free_port(*ports)
             extra = ["--cluster-enabled", "yes", "--proxy-port", str(proxy), "--appendonly", "yes", "--appendfsync", "always"]
             extra += ["--join", "127.0.0.1:%d" % self.nodes[0][0].port] if number else ["--cluster"]
-            self.nodes.append((Server(binary, extra), proxy))
+            self.nodes.append((Server(binary, extra, port=free_port(*ports)), proxy))
         self.port = self.nodes[0][1]
 
     def until_served(self, keys, limit=60):
@@ -240,12 +170,11 @@ class Cluster:
             server.close()
 
 
-def cluster_rounds(binary, count, generator, filler):
+def cluster_rounds(binary, count, generator, filler, ports):
     """Kills all nodes of a cluster at once, so many times."""
-    global in_one_slot
-    in_one_slot = True
+    load.in_one_slot = True
     wrong, total, served = [], 0, []
-    with Cluster(binary) as cluster:
+    with Cluster(binary, ports) as cluster:
         cluster.until_served(0)
         wait_balanced(cluster)
         fill(cluster.port, filler)
@@ -307,25 +236,37 @@ def fill(port, count):
     connection.close()
 
 
+def port_range(text):
+    low, high = map(int, text.split("-"))
+    return low, high
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", default=COMMANDS["starling"].split()[0], help="path of the binary")
     parser.add_argument("--rounds", type=int, default=30, help="rounds with appendfsync always")
     parser.add_argument("--cluster", type=int, default=4, help="rounds with a cluster of three nodes")
     parser.add_argument("--keys", type=int, default=20000, help="keys of that cluster besides those of the load")
+    parser.add_argument("--faults", type=int, nargs="?", const=30, help="only rounds with a disk that fails, so many (30)")
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--ports", type=port_range, default=(11000, 45000), help="LOW-HIGH: client ports; 10000 more are used too")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     print("seed %d" % seed)
     generator = random.Random(seed)
     binary = options.server + " --port {port} --dir {dir} --bind 127.0.0.1"
-    few = max(options.rounds // 5, 3)
-    wrong = rounds(binary, "always", options.rounds, generator, signal.SIGKILL)
-    wrong += rounds(binary, "everysec", few, generator, signal.SIGKILL)
-    for fsync in ("everysec", "no"):
-        wrong += rounds(binary, fsync, 3, generator, signal.SIGTERM)
-    if options.cluster:
-        wrong += cluster_rounds(binary, options.cluster, generator, options.keys)
+    ports = (10000,) + options.ports
+    if options.faults is None:
+        few = max(options.rounds // 5, 3)
+        wrong = rounds(binary, "always", options.rounds, generator, signal.SIGKILL, ports)
+        wrong += rounds(binary, "everysec", few, generator, signal.SIGKILL, ports)
+        for fsync in ("everysec", "no"):
+            wrong += rounds(binary, fsync, 3, generator, signal.SIGTERM, ports)
+        wrong += fault_rounds(binary, FAULT_ROUNDS, generator, ports)
+        if options.cluster:
+            wrong += cluster_rounds(binary, options.cluster, generator, options.keys, ports)
+    else:
+        wrong = fault_rounds(binary, options.faults, generator, ports)
     for line in wrong:
         print("WRONG: %s" % line)
     return 1 if wrong else 0

@@ -20,7 +20,6 @@ import argparse
 import collections
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +28,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE)]
+from harness.preload import library  # noqa: E402
 from harness.process import Server, free_port, starling  # noqa: E402
 from harness.routing import Routed  # noqa: E402
 from harness.topology import Cluster, call, primaries  # noqa: E402
@@ -217,17 +217,11 @@ def trial(name, number, options):
 
 def slow_disk(directory):
     """The environment of a server whose fsync takes FSYNC_MS; empty, and said, where it cannot be made."""
-    library = os.path.join(directory, "slow_disk.so")
-    compiler = shutil.which("cc")
-    if not compiler:
-        print("no C compiler: the disk is as fast as it is")
+    path = library(os.path.join(HERE, "slow_disk.c"), directory)
+    if not path:
+        print("the disk is as fast as it is")
         return {}
-    words = [compiler, "-shared", "-fPIC", "-O1", "-o", library, os.path.join(HERE, "slow_disk.c")]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
-    if done.returncode:
-        print("slow_disk.c does not compile, the disk is as fast as it is: %s" % done.stderr[-400:])
-        return {}
-    return {"LD_PRELOAD": library, "SLOW_DISK_MS": str(FSYNC_MS), "SLOW_DISK_WHILE": os.path.join(directory, "slow")}
+    return {"LD_PRELOAD": path, "SLOW_DISK_MS": str(FSYNC_MS), "SLOW_DISK_WHILE": os.path.join(directory, "slow")}
 
 
 def set_slow(options, slow):
