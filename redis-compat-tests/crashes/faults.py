@@ -2,8 +2,8 @@
 
 In each round writes, syncs, openings and renamings fail at rates of their own, or nothing does; then the process is killed,
 while they fail or when the server serves again. Mostly it is the machine that goes down: any part of what was not synced is
-lost. The next start finds what is left, at times on a disk that still fails: then it may refuse to start, and say that it
-was the disk. With appendfsync always, whatever fails:
+lost. The log is made shorter all the time. The next start finds what is left, at times on a disk that still fails: then it
+may refuse to start, and say that it was the disk. With appendfsync always, whatever fails:
 
   every acknowledged write is there, and every one that a reader has seen; nothing that was refused is there, nor what was
   not sent; a list is in order, a transaction whole; what was answered by INDOUBT is there when a later write of the same
@@ -31,6 +31,7 @@ TRIMMED = 8
 REFUSED = (b"-MISCONF", b"-EXECABORT")
 # A server whose disk has been mended tries it again each second.
 SERVES_AGAIN_SECONDS = 20
+REWRITE_SECONDS = 0.05
 # Longer than replies wait for a disk.
 LONG_SECONDS = 12
 
@@ -71,7 +72,7 @@ class Writer(threading.Thread):
         self.done = {kind: [] for kind in "sclt"}
         self.refused = {kind: set() for kind in "sclt"}
         self.doubtful = []
-        self.acknowledged = self.doubts = 0
+        self.answers = self.doubts = 0
         self.error = None
 
     def run(self):
@@ -95,7 +96,7 @@ class Writer(threading.Thread):
         """One reply to a step. Whether it refuses."""
         kind = REPLIES.get(place)
         if not reply.startswith(b"-"):
-            self.acknowledged += 1
+            self.answers += 1
             if kind:
                 # What one client did before is in front of it in the log.
                 for earlier, number in self.doubtful:
@@ -117,6 +118,23 @@ class Writer(threading.Thread):
         elif not (reply.startswith(b"-UNKEPT") and place == TRIMMED):
             self.error = reply
         return False
+
+
+class Rewriter(threading.Thread):
+    """Has the log made shorter again and again: it may be refused, and fail."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.port = port
+
+    def run(self):
+        try:
+            connection = Connection(self.port)
+            while True:
+                connection.call("BGREWRITEAOF")
+                time.sleep(REWRITE_SECONDS)
+        except (Closed, OSError):
+            pass
 
 
 def check(writer, values, seen):
@@ -178,7 +196,7 @@ class Rounds:
         self.disk = Disk(log, record, random.Random(generator.randrange(1 << 32)))
         self.plan = Plan(generator, self.long_share)
         environment = {"LD_PRELOAD": preload, "FAULTY_DISK_DIRECTORY": log, "FAULTY_DISK_RECORD": record, "FAULTY_DISK_WHILE": self.switch}
-        extra = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--auto-aof-rewrite-min-size", "300kb"]
+        extra = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
         self.server = Server(binary, extra, port=free_port(*ports), directory=directory, environment=dict(environment, **self.plan.environment()))
         self.seen = collections.Counter()
         self.served_again = 0
@@ -223,7 +241,8 @@ class Rounds:
             eventually(lambda: settle(port, w, starts[w]), "writes after a start on a disk that fails no more")
         writers = [Writer(w, port, starts[w]) for w in range(WRITERS)]
         readers = [Reader(port) for _ in range(READERS)]
-        for thread in writers + readers:
+        threads = writers + readers + [Rewriter(port)]
+        for thread in threads:
             thread.start()
         time.sleep(plan.before)
         self.fail(bool(plan.rates))
@@ -242,10 +261,10 @@ class Rounds:
         self.server.send_signal(signal.SIGKILL)
         self.server.process.wait(30)
         self.fail(False)
-        for thread in writers + readers:
+        for thread in threads:
             thread.join(40)
         for writer in writers:
-            self.seen["acknowledged"] += writer.acknowledged
+            self.seen["answers"] += writer.answers
             self.seen["refused"] += sum(len(values) for values in writer.refused.values())
             self.seen["doubts"] += writer.doubts
         return writers, readers
@@ -304,8 +323,8 @@ def fault_rounds(binary, count, generator, ports):
     finally:
         rounds.server.close()
     seen, disk = rounds.seen, rounds.disk
-    print("faults   SIGKILL %4d rounds, %d commands acknowledged, %d writes refused, %d replies in doubt, %d rewritings, %d torn tails" % (
-        seen["rounds"], seen["acknowledged"], seen["refused"], seen["doubts"], seen["rewritings"], seen["torn tails"]))
+    print("faults   SIGKILL %4d rounds, %d replies without an error, %d writes refused, %d replies in doubt, %d rewritings, %d torn tails" % (
+        seen["rounds"], seen["answers"], seen["refused"], seen["doubts"], seen["rewritings"], seen["torn tails"]))
     print("         made to fail: %s" % ", ".join("%d %s" % (number, name) for name, number in sorted(disk.faults.items())))
     print("         power lost %d times, and %d bytes that were not synced; %d starts refused; served again %d times, in %.2f s at most" % (
         seen["power losses"], disk.lost_bytes, seen["refused starts"], seen["served again"], rounds.served_again), flush=True)
