@@ -33,9 +33,14 @@ pub type Slots = SmallVec<[Slot; 4]>;
 #[derive(Debug, Default)]
 pub struct Keys {
     pub slots: Slots,
-    /// The table hash of the first argument, where that is the only key.
-    pub first_hash: Option<u64>,
+    /// The table hashes of the first of them.
+    pub hashes: SmallVec<[u64; 1]>,
+    /// Where the first stands among the arguments.
+    first: usize,
 }
+
+/// So many keys of a request are fetched into the cache together.
+const HASHES_MAX: usize = 32;
 
 /// The keys of a request; `None` where it does not say what they are.
 #[inline(always)]
@@ -44,24 +49,36 @@ pub fn keys_of(command: &Command, arguments: Arguments<'_>) -> Option<Keys> {
         && let Some(key) = arguments.get(1)
     {
         let slots = Slots::from_slice(&[Slot::of_key(key)]);
-        return Some(Keys { slots, first_hash: Some(table_hash(key)) });
+        return Some(Keys { slots, hashes: SmallVec::from_buf([table_hash(key)]), first: 1 });
     }
-    slots_of(command, arguments).map(|slots| Keys { slots, first_hash: None })
+    let mut keys = Keys::default();
+    let is_known = visit_keys(command, arguments, |index, key| {
+        if keys.slots.is_empty() {
+            keys.first = index;
+        }
+        if keys.hashes.len() < HASHES_MAX {
+            keys.hashes.push(table_hash(key));
+        }
+        keys.slots.push(Slot::of_key(key));
+    });
+    is_known.then_some(keys)
 }
 
 /// The slots of the keys of a request, in the order of the keys; `None` where the request does not say what they are.
 pub fn slots_of(command: &Command, arguments: Arguments<'_>) -> Option<Slots> {
     let mut slots = Slots::new();
-    command
-        .spec
-        .visit_keys(arguments, |index, spec| {
-            // What is no key names a slot by its hash tag, if it names one (the cursor of CLUSTERSCAN).
-            let argument = arguments.at(index);
-            if !spec.effects.contains("not_key") || argument.contains(&b'{') {
-                slots.push(Slot::of_key(argument));
-            }
-        })
-        .then_some(slots)
+    visit_keys(command, arguments, |_, key| slots.push(Slot::of_key(key))).then_some(slots)
+}
+
+/// Visits the keys of a request and their places among the arguments. False where it does not say what they are.
+fn visit_keys<'a>(command: &Command, arguments: Arguments<'a>, mut visit: impl FnMut(usize, &'a [u8])) -> bool {
+    command.spec.visit_keys(arguments, |index, spec| {
+        // What is no key names a slot by its hash tag, if it names one (the cursor of CLUSTERSCAN).
+        let argument = arguments.at(index);
+        if !spec.effects.contains("not_key") || argument.contains(&b'{') {
+            visit(index, argument);
+        }
+    })
 }
 
 /// What came of an attempt to execute.
@@ -139,6 +156,9 @@ pub fn execute_data(
     reply: &mut ReplyWriter<'_>,
 ) -> Executed {
     let slots = &keys.slots[..];
+    if slots.len() > 1 {
+        fetch(keys, database, services);
+    }
     // Counted before it is asked whether there is room, so that no word of it is missed.
     let rooms = services.engine.log.rooms();
     let Some(mut keyspace) = lock(command, arguments, slots, database, services, now_ms, wait) else {
@@ -155,8 +175,8 @@ pub fn execute_data(
         Admission::Elsewhere => return Executed::Elsewhere,
     }
     keyspace.keep_access(keeps_access);
-    if let ([slot], Some(hash)) = (slots, keys.first_hash) {
-        keyspace.hint(arguments.at(1), *slot, hash);
+    if let ([slot], [hash]) = (slots, &keys.hashes[..]) {
+        keyspace.hint(arguments.at(keys.first), *slot, *hash);
     }
     match run_data(command, arguments, &mut keyspace, reply) {
         Ok(()) => match keyspace.take_wanted() {
@@ -169,6 +189,13 @@ pub fn execute_data(
         },
         Err(error) => Executed::Failed(error),
     }
+}
+
+/// Fetches the places of several keys into the processor's cache, so that the waits for them overlap.
+fn fetch(keys: &Keys, database: usize, services: &Services) {
+    let places: SmallVec<[(Slot, u64); HASHES_MAX]> =
+        keys.slots.iter().copied().zip(keys.hashes.iter().copied()).collect();
+    services.engine.prefetch(&places, database);
 }
 
 /// The request comes again when readers of the log have caught up. It has no other end: its client may leave.

@@ -65,7 +65,8 @@ impl Prepared {
     /// Slot and table hash of its one key.
     pub fn key(&self) -> Option<(Slot, u64)> {
         let keys = self.keys.as_ref()?;
-        Some((*keys.slots.first()?, keys.first_hash?))
+        let ([slot], [hash]) = (&keys.slots[..], &keys.hashes[..]) else { return None };
+        Some((*slot, *hash))
     }
 }
 
