@@ -24,13 +24,15 @@
 #include <time.h>
 #include <unistd.h>
 
+// Words of a query, and places of it that differ from request to request.
+enum { WORDS_MAX = 4096 };
 typedef struct {
     int off, kind;
 } Slot; // kind 0 rand, 1 seq, 2 data
 typedef struct {
     char *b;
     int len;
-    Slot sl[64];
+    Slot sl[WORDS_MAX];
     int ns;
     int w;
     int isget;
@@ -116,10 +118,15 @@ static void add_tmpl(const char *spec) {
         exit(2);
     }
     c++;
-    char *words[128] = {0};
+    char *words[WORDS_MAX] = {0};
     int nw = 0;
-    for (char *p = strtok(c, " "); p; p = strtok(NULL, " "))
+    for (char *p = strtok(c, " "); p; p = strtok(NULL, " ")) {
+        if (nw == WORDS_MAX) {
+            fprintf(stderr, "-q has more than %d words\n", WORDS_MAX);
+            exit(2);
+        }
         words[nw++] = p;
+    }
     t->b = malloc(4096 + (dsz + 64) * nw);
     t->isget = !strncasecmp(words[0], "get", 3);
     char *o = t->b;
