@@ -6,13 +6,13 @@ use super::keeper::{Keeper, Settings, clean};
 use super::loading::{self, Loaded};
 use super::manifest::{Manifest, Names};
 use super::recovery::{self, Broken, Found};
-use super::segment::Owner;
+use super::segment::{HEADER_BYTES, Header, Owner};
 use crate::base::identity::Position;
 use crate::base::slot::Slot;
 use crate::engine::Engine;
 use crate::engine::log::{Behind, Reader};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Whoever holds it has the directory to itself.
@@ -46,18 +46,8 @@ impl LogDirectory {
     /// # Errors
     /// Also where another server has it open, and where its manifest makes no sense.
     pub fn open(path: &Path, appendfilename: &str, owner: Owner) -> io::Result<LogDirectory> {
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        let disk = Directory::provide(path).map_err(named)?;
-        let mut options = std::fs::OpenOptions::new();
-        let lock = options.write(true).create(true).truncate(false).open(path.join(LOCK)).map_err(named)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                let text = format!("{}: another server keeps its log in this directory", path.display());
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
-            }
-            Err(std::fs::TryLockError::Error(error)) => return Err(named(error)),
-        }
+        let disk = Directory::provide(path).map_err(|error| named(path, &error))?;
+        let lock = lock(path)?;
         let names = Names::new(appendfilename);
         let manifest = Manifest::read(&disk, &names)?;
         Ok(LogDirectory { disk: Arc::new(disk), names, owner, manifest, lock })
@@ -119,6 +109,70 @@ impl LogDirectory {
             && engine.statistics().databases.iter().all(|(keys, _)| *keys == 0);
         Following { directory: self, engine: Arc::clone(engine), reader, is_fresh }
     }
+}
+
+/// Takes a directory that is there for this process alone, for as long as the file is open.
+fn lock(path: &Path) -> io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    let lock = options.write(true).create(true).truncate(false).open(path.join(LOCK));
+    let lock = lock.map_err(|error| named(path, &error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let text = format!("{}: another server keeps its log in this directory", path.display());
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, text))
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(named(path, &error)),
+    }
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Gives the directory another name where it has a log of this owner, which runs without one from here on: what the log
+/// misses of that would be taken for what the owner has, when it comes back to it. Returns the name. The directory is as it
+/// was where it is not there, where nothing in it is of this owner, and where another server keeps its log there.
+///
+/// # Errors
+/// Where it cannot be renamed, and that be made to survive a crash.
+pub fn set_aside(path: &Path, appendfilename: &str, owner: Owner) -> io::Result<Option<PathBuf>> {
+    let names = Names::new(appendfilename);
+    let disk = match Directory::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|error| named(path, &error))?,
+    };
+    // Its owner would have the lock of its identity, and does not run: whoever has this one is somebody else.
+    let _lock = match lock(path) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Ok(None),
+        other => other?,
+    };
+    if !has_segment_of(owner, &disk, &names).map_err(|error| named(path, &error))? {
+        return Ok(None);
+    }
+    let mut aside = PathBuf::new();
+    for number in 1.. {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".set-aside-{number}"));
+        aside = name.into();
+        if !aside.try_exists()? {
+            break;
+        }
+    }
+    disk.move_to(&aside).map_err(|error| named(path, &error))?;
+    Ok(Some(aside))
+}
+
+/// Whether there is a segment with a header that can be read, and says that it is the owner's.
+fn has_segment_of(owner: Owner, disk: &Directory, names: &Names) -> io::Result<bool> {
+    for name in disk.names()?.iter().filter(|name| names.segment_number(name).is_some()) {
+        let mut bytes = vec![0; HEADER_BYTES];
+        let length = disk.open(name)?.read_at(&mut bytes, 0)?;
+        if Header::decode(&bytes[..length]).is_ok_and(|header| header.owner == owner) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A directory whose log is read, and not written yet.

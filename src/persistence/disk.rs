@@ -7,7 +7,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One directory, without those in it. Names are without a path.
 pub trait Disk: Send + Sync + Debug {
@@ -60,14 +60,22 @@ impl Directory {
         match std::fs::create_dir(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Err(_) => {}
-            // It survives a crash only when the one above has been synced.
-            Ok(()) => {
-                let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-                std::fs::File::open(above.unwrap_or_else(|| ".".as_ref()))?.sync_all()?;
-            }
+            Ok(()) => sync_above(&path)?,
         }
         Directory::open(path)
     }
+
+    /// Gives the directory itself another name beside its own, which must be free, and makes that survive a crash.
+    pub fn move_to(&self, path: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, path)?;
+        sync_above(path)
+    }
+}
+
+/// The name of a directory survives a crash only when the one above has been synced.
+fn sync_above(path: &Path) -> io::Result<()> {
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    std::fs::File::open(above.unwrap_or_else(|| ".".as_ref()))?.sync_all()
 }
 
 impl Disk for Directory {

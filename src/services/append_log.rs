@@ -5,7 +5,7 @@ use crate::base::clock;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::log::LogOffset;
-use crate::persistence::directory::{Following, LogDirectory, Recovered};
+use crate::persistence::directory::{self, Following, LogDirectory, Recovered};
 use crate::persistence::keeper::{Figures, Fsync, Growth, Keeper, NotRewritten, Settings};
 use crate::persistence::loading::Progress;
 use crate::persistence::saving;
@@ -95,9 +95,18 @@ pub struct Returned {
 }
 
 impl Returned {
-    /// Reads the log of this node, where it keeps one, into the empty engine.
+    /// Reads the log of this node, where it keeps one, into the empty engine. Where it keeps none, a log of a former life is
+    /// set aside: it says nothing of what happens now, and must not count in a later life.
     pub fn read(engine: &Arc<Engine>, config: &Config, owner: Owner) -> io::Result<Option<Returned>> {
         if !config.appendonly {
+            let path = Path::new(&config.appenddirname);
+            if let Some(aside) = directory::set_aside(path, &config.appendfilename, owner)? {
+                let (path, aside) = (path.display(), aside.display());
+                tracing::warn!(
+                    "This node runs without a log ('appendonly no'): the one in {path} does not count any more, and is \
+                     {aside} from now on"
+                );
+            }
             return Ok(None);
         }
         let directory = open(config, owner)?;

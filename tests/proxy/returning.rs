@@ -217,3 +217,42 @@ fn the_last_node_keeps_its_keys_where_it_has_a_log() {
     node.start_again(&way);
     until("its key is there", || node.client().ask("GET key") == "$5\r\nvalue\r\n");
 }
+
+/// The names in a folder that begin with this.
+fn names(folder: &std::path::Path, beginning: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder").flatten();
+    let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.retain(|name| name.starts_with(beginning));
+    names.sort();
+    names
+}
+
+/// What happens without the log is not in it: it must not count when the node keeps one again.
+#[test]
+fn a_node_that_starts_without_its_log_sets_it_aside() {
+    let with_log = ["--cluster", "--appendonly", "yes"];
+    let mut node = Mover::new(&with_log);
+    let is_served = |node: &Mover| until("it serves all slots", || node.knows("cluster_slots_ok:16384"));
+    is_served(&node);
+    node.client().check("SET key old", "+OK");
+    node.ask_to_end();
+    assert_eq!(node.until_ended(), 0);
+    let folder = node.folder.path().to_owned();
+    assert_eq!(names(&folder, "appendonlydir"), ["appendonlydir"]);
+    for _ in 0..2 {
+        node.start_again(&["--cluster"]);
+        is_served(&node);
+        assert_eq!(node.client().ask("GET key"), "$-1\r\n");
+        node.kill();
+        assert_eq!(names(&folder, "appendonlydir"), ["appendonlydir.set-aside-1"]);
+    }
+    let aside = folder.join("appendonlydir.set-aside-1");
+    assert_eq!(names(&aside, "appendonly.aof.segments"), ["appendonly.aof.segments"], "it is all there");
+    node.start_again(&with_log);
+    is_served(&node);
+    assert_eq!(node.client().ask("GET key"), "$-1\r\n");
+    node.client().check("SET key new", "+OK");
+    node.kill();
+    node.start_again(&["--cluster"]);
+    assert_eq!(names(&folder, "appendonlydir"), ["appendonlydir.set-aside-1", "appendonlydir.set-aside-2"]);
+}

@@ -4,7 +4,7 @@ use crate::engine::Deadline;
 use crate::engine::changes::{DATABASES, contents, group, perform, positions};
 use crate::engine::log::Behind;
 use crate::engine::log::gate::{self, Gate};
-use crate::persistence::directory::LogDirectory;
+use crate::persistence::directory::{LogDirectory, set_aside};
 use crate::persistence::disk::simulated::SimulatedDisk;
 use crate::persistence::journal::Place;
 use crate::persistence::segment::Owner;
@@ -168,4 +168,26 @@ fn a_disk_that_fails_for_a_while_loses_nothing() {
     disk.fail_one_in(1);
     set(&engine, b"c", b"3");
     assert!(!keeper.finish(), "it says that not all could be kept");
+}
+
+/// Only the log of the owner is set aside, and only where nobody keeps it.
+#[test]
+fn a_log_is_set_aside_for_its_owner_only() {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = place.path().join("appendonlydir");
+    let set_aside = |owner| set_aside(&path, "appendonly.aof", owner).expect("it can be renamed");
+    assert_eq!(set_aside(Owner::default()), None, "there is none");
+    let engine = Arc::new(Engine::new(DATABASES));
+    let keeper = open(place.path()).follow(&engine).keep(None, settings(Fsync::Always)).expect("it is kept");
+    set(&engine, b"a", b"1");
+    assert_eq!(set_aside(Owner::default()), None, "somebody keeps it");
+    drop(keeper);
+    assert_eq!(set_aside(Owner { cluster: 1, node: 2 }), None, "it is another's");
+    let aside = set_aside(Owner::default()).expect("it is the owner's");
+    assert_eq!((aside.exists(), path.exists()), (true, false));
+    assert_eq!(set_aside(Owner::default()), None, "there is none any more");
+    assert_eq!(positions(&recovered(place.path())), positions(&Engine::new(DATABASES)), "it does not count");
+    let again = LogDirectory::open(&aside, "appendonly.aof", Owner::default()).expect("it is as it was");
+    let found = again.recover(&Engine::new(DATABASES), true, Default::default(), &Default::default()).expect("a log");
+    assert_eq!(found.map(|recovered| recovered.found.groups), Some(1));
 }
