@@ -12,18 +12,20 @@
 //! new segment, once a second, until that works: then everything goes on, and nothing is lost. Replies that wait for it are
 //! replaced by errors after a while, for nobody can say whether what they tell of will be kept.
 //!
-//! The log is made shorter (BGREWRITEAOF, or when it has grown) by a snapshot: all is written that was before its moment, a
-//! segment begins there, and when the snapshot's file is whole the manifest names it and that segment; the files before
-//! them are removed.
+//! The log is made shorter (BGREWRITEAOF, or when it has grown) by a snapshot: see `rewriting`.
+
+mod rewriting;
+
+pub use rewriting::clean;
 
 use super::disk::Disk;
 use super::journal::Journal;
 use super::manifest::{Manifest, Names};
-use super::saving::{self, Progress, Saved};
+use super::saving::{self, Saved};
 use crate::engine::Engine;
-use crate::engine::log::{Chunk, LogOffset, Reader};
-use crate::engine::snapshot::Snapshot;
+use crate::engine::log::{LogOffset, Reader};
 use parking_lot::{Condvar, Mutex};
+use rewriting::Rewriting;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -192,13 +194,10 @@ impl Keeper {
             last_sync: now,
             failed_since: None,
             retry_at: now,
-            is_rewriting: false,
-            is_scheduled: !has_begun,
-            rewriting: Arc::default(),
-            rewritten_bytes: 0,
+            rewriting: Rewriting::new(!has_begun),
         };
         thread.base_bytes = thread.length_of_base();
-        thread.rewritten_bytes = thread.base_bytes + thread.journal.bytes();
+        thread.rewriting.log_bytes = thread.base_bytes + thread.journal.bytes();
         thread.apply_fsync();
         engine.log.set_kept(true);
         let thread = std::thread::Builder::new().name("log-keeper".into()).spawn(move || thread.run())?;
@@ -295,12 +294,7 @@ struct Thread {
     last_sync: Instant,
     failed_since: Option<Instant>,
     retry_at: Instant,
-    is_rewriting: bool,
-    is_scheduled: bool,
-    /// How far the last one is.
-    rewriting: Arc<Progress>,
-    /// Bytes of the log when it was last made shorter.
-    rewritten_bytes: u64,
+    rewriting: Rewriting,
     /// Keeps others out of the directory.
     _lock: std::fs::File,
 }
@@ -325,7 +319,7 @@ impl Thread {
                 Some(since) => self.try_again(since),
             }
             if self.failed_since.is_none() && !is_over {
-                self.rewrite_if_grown();
+                self.rewrite_if_due();
             }
             self.show();
             if is_over {
@@ -340,7 +334,7 @@ impl Thread {
 
     /// Nobody keeps the log from here on: nobody waits for it either.
     fn end(self) {
-        self.rewriting.is_given_up.store(true, Ordering::Relaxed);
+        self.rewriting.give_up();
         if self.failed_since.is_some() {
             let bytes = self.journal.pending_bytes();
             tracing::error!("{bytes} bytes of the log could not be written: what they tell of is lost");
@@ -454,12 +448,12 @@ impl Thread {
             Order::Rewrite(answer) => {
                 let outcome = self.rewrite();
                 if outcome == Err(NotRewritten::Scheduled) {
-                    self.is_scheduled = true;
+                    self.rewriting.is_scheduled = true;
                 }
                 // Who has asked may have gone.
                 let _ = answer.send(outcome);
             }
-            Order::Schedule => self.is_scheduled = true,
+            Order::Schedule => self.rewriting.is_scheduled = true,
             Order::Rewritten { manifest, saved, superfluous_bytes } => {
                 self.rewritten(manifest, saved, superfluous_bytes)
             }
@@ -474,116 +468,6 @@ impl Thread {
         self.engine.set_gated(true);
     }
 
-    fn rewrite_if_grown(&mut self) {
-        let Growth { percentage, bytes_min } = self.settings.growth;
-        let bytes = self.base_bytes + self.journal.bytes();
-        let grown = bytes.saturating_sub(self.rewritten_bytes) as u128 * 100;
-        let has_grown = percentage > 0
-            && bytes >= bytes_min
-            && grown >= u128::from(percentage) * u128::from(self.rewritten_bytes.max(1));
-        if self.is_rewriting || !self.is_scheduled && !has_grown {
-            return;
-        }
-        if !self.is_scheduled {
-            tracing::info!("The log has grown to {bytes} bytes: it is made shorter");
-        }
-        if self.rewrite() == Ok(()) {
-            self.is_scheduled = false;
-        }
-    }
-
-    /// Begins to make the log shorter: all before the snapshot's moment is in segments that will be superfluous then.
-    fn rewrite(&mut self) -> Result<(), NotRewritten> {
-        if self.is_rewriting {
-            return Err(NotRewritten::Runs);
-        }
-        if self.failed_since.is_some() {
-            return Err(NotRewritten::Failed);
-        }
-        let snapshot = self.engine.begin_snapshot().map_err(|_| NotRewritten::Scheduled)?;
-        let begun = self.begin_segment_at(snapshot.offset()).and_then(|first| self.save(first, snapshot));
-        if let Err(error) = begun {
-            self.failed(&error);
-            return Err(NotRewritten::Failed);
-        }
-        Ok(())
-    }
-
-    /// What the log had before this moment is in segments before the one that begins now.
-    fn begin_segment_at(&mut self, moment: LogOffset) -> io::Result<u32> {
-        let mut behind: Vec<Arc<Chunk>> = Vec::new();
-        while self.journal.taken() < moment && behind.is_empty() {
-            let taken = self.reader.take(TAKEN_BYTES).map_err(io::Error::other)?;
-            for chunk in taken {
-                // A chunk begins where a snapshot does.
-                if chunk.start() < moment { self.journal.take(&[chunk]) } else { behind.push(chunk) }
-            }
-        }
-        let first = self.journal.begin_segment();
-        self.journal.take(&behind);
-        first
-    }
-
-    fn save(&mut self, first: u32, mut snapshot: Snapshot) -> io::Result<()> {
-        let manifest = Manifest { base: self.next_base()?, first };
-        let superfluous_bytes = self.journal.finished_bytes();
-        let (engine, disk, orders) = (Arc::clone(&self.engine), Arc::clone(&self.disk), self.orders.clone());
-        let (name, bell) = (self.names.base(manifest.base), Arc::clone(&self.bell));
-        let progress = Arc::new(Progress::default());
-        self.rewriting = Arc::clone(&progress);
-        let options = saving::Options { is_base: true, ..(self.settings.saving)() };
-        let save = move || {
-            let saved = saving::save(&engine, &mut snapshot, &*disk, &name, &options, &progress);
-            drop(snapshot);
-            let _ = orders.send(Order::Rewritten { manifest, saved, superfluous_bytes });
-            bell.notify_one();
-        };
-        std::thread::Builder::new().name("log-rewriter".into()).spawn(save)?;
-        self.is_rewriting = true;
-        let mut figures = self.shared.figures.lock();
-        figures.rewriting_since = Some(Instant::now());
-        Ok(())
-    }
-
-    fn next_base(&self) -> io::Result<u32> {
-        let there = self.disk.names()?.iter().filter_map(|name| self.names.base_number(name)).max();
-        Ok(there.unwrap_or(0).max(self.manifest.base) + 1)
-    }
-
-    /// The snapshot's file is whole, or will never be.
-    fn rewritten(&mut self, manifest: Manifest, saved: io::Result<Saved>, superfluous_bytes: u64) {
-        self.is_rewriting = false;
-        let outcome = saved.and_then(|saved| {
-            manifest.write(&*self.disk, &self.names)?;
-            Ok(saved)
-        });
-        let mut figures = self.shared.figures.lock();
-        figures.last_rewriting = figures.rewriting_since.take().map(|since| since.elapsed());
-        figures.last_rewriting_failed = outcome.is_err();
-        match outcome {
-            Ok(saved) => {
-                figures.rewritings += 1;
-                figures.failed_in_a_row = 0;
-                figures.has_begun = true;
-                drop(figures);
-                tracing::info!("The log was made shorter: it begins with {} keys in {} bytes", saved.keys, saved.bytes);
-                self.manifest = manifest;
-                self.base_bytes = saved.bytes;
-                self.journal.forget(superfluous_bytes);
-                self.rewritten_bytes = self.base_bytes + self.journal.bytes();
-                clean(&*self.disk, &self.names, manifest);
-            }
-            Err(error) => {
-                figures.failed_in_a_row += 1;
-                drop(figures);
-                // The log is as long as before, and as good. It is not tried again before it has grown as much once more.
-                self.rewritten_bytes = self.base_bytes + self.journal.bytes();
-                tracing::error!("The log could not be made shorter, and stays as it is: {error}");
-            }
-        }
-        self.shared.changed.notify_all();
-    }
-
     fn length_of_base(&self) -> u64 {
         let length = self.disk.open(&self.names.base(self.manifest.base)).and_then(|file| file.length());
         length.unwrap_or(0)
@@ -592,24 +476,9 @@ impl Thread {
     fn show(&self) {
         let mut figures = self.shared.figures.lock();
         figures.bytes = self.base_bytes + self.journal.bytes();
-        figures.base_bytes = self.rewritten_bytes;
+        figures.base_bytes = self.rewriting.log_bytes;
         figures.pending_bytes = self.engine.log.end().0 - self.journal.kept().0;
-        figures.is_rewriting_scheduled = self.is_scheduled;
-    }
-}
-
-/// Removes files of the log that its manifest has no use for: what a rewriting has made superfluous, or has left half done.
-pub fn clean(disk: &dyn Disk, names: &Names, manifest: Manifest) {
-    let is_superfluous = |name: &String| {
-        names.base_number(name).is_some_and(|number| number != manifest.base)
-            || names.segment_number(name).is_some_and(|number| number < manifest.first)
-            || name.starts_with("temp-")
-    };
-    // A file that stays is in nobody's way, but for its bytes: the next time takes it along.
-    let removed =
-        disk.names().map(|list| list.iter().filter(|name| is_superfluous(name)).try_for_each(|name| disk.remove(name)));
-    if let Err(error) = removed.flatten() {
-        tracing::warn!("A file of the log that is of no use any more could not be removed: {error}");
+        figures.is_rewriting_scheduled = self.rewriting.is_scheduled;
     }
 }
 

@@ -29,6 +29,8 @@ struct State {
     fails_one_in: u32,
     /// Bytes that may still be written.
     room: u64,
+    /// No file with a name that begins so can be made.
+    refused: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -54,6 +56,7 @@ impl SimulatedDisk {
             files: Vec::new(),
             fails_one_in: 0,
             room: u64::MAX,
+            refused: None,
         };
         SimulatedDisk { state: Arc::new(Mutex::new(state)) }
     }
@@ -66,6 +69,11 @@ impl SimulatedDisk {
     /// From here on so many bytes can be written.
     pub(crate) fn fill_up(&self, room: u64) {
         self.state.lock().room = room;
+    }
+
+    /// From here on no file can be made with a name that begins so; `None`: all can.
+    pub(crate) fn refuse(&self, beginning: Option<&'static str>) {
+        self.state.lock().refused = beginning;
     }
 
     /// The machine loses power and comes back: each page that was not synced is there or not, and so is each change of the
@@ -129,6 +137,9 @@ impl Disk for SimulatedDisk {
     fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
         let mut state = self.state.lock();
         state.attempt()?;
+        if state.refused.is_some_and(|beginning| name.starts_with(beginning)) {
+            return Err(io::Error::from_raw_os_error(28));
+        }
         state.files.push(Contents::default());
         let number = state.files.len() - 1;
         state.names.insert(name.to_owned(), number);

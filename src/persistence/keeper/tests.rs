@@ -132,23 +132,48 @@ fn two_servers_do_not_share_a_directory() {
     open(place.path());
 }
 
+/// A keeper of an empty engine's log on a simulated disk.
+fn keep(engine: &Arc<Engine>, disk: &SimulatedDisk, settings: Settings) -> Keeper {
+    let names = Names::new("appendonly.aof");
+    let reader = engine.read_log(Behind::Wait(u64::MAX));
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let journal = Journal::new(Arc::clone(&shared), names.clone(), Owner::default(), Place::default(), reader.begin());
+    let lock = tempfile::tempfile().expect("a file");
+    let manifest = Manifest { base: 0, first: 1 };
+    let keeper = Keeper::start(engine, shared, names, journal, reader, manifest, settings, true, lock);
+    keeper.expect("a thread")
+}
+
+/// No room for the snapshot, while the log itself is kept: the log is as good as before, INFO says that it failed, and it is
+/// made shorter when there is room, though it has not grown.
+#[test]
+fn a_rewriting_that_failed_is_tried_again() {
+    let disk = SimulatedDisk::new(1);
+    let engine = Arc::new(Engine::new(DATABASES));
+    let keeper = keep(&engine, &disk, settings(Fsync::Always));
+    set(&engine, b"a", b"1");
+    disk.refuse(Some("temp-"));
+    keeper.rewrite().blocking_recv().expect("an answer").expect("it begins");
+    eventually("it is tried again", || keeper.figures().failed_in_a_row >= 2);
+    let figures = keeper.figures();
+    assert!(figures.last_rewriting_failed && figures.failure.is_none(), "{figures:?}");
+    set(&engine, b"b", b"2");
+    eventually("changes are kept", || *keeper.kept().borrow() == engine.log.end());
+    disk.refuse(None);
+    eventually("it is shorter", || keeper.figures().rewritings == 1);
+    let figures = keeper.figures();
+    assert_eq!((figures.last_rewriting_failed, figures.failed_in_a_row), (false, 0));
+}
+
 /// A disk that fails for a while: changes are refused meanwhile, and all that were made before are kept in the end.
 #[test]
 fn a_disk_that_fails_for_a_while_loses_nothing() {
     let disk = SimulatedDisk::new(1);
     let engine = Arc::new(Engine::new(DATABASES));
-    let names = Names::new("appendonly.aof");
-    let reader = engine.read_log(Behind::Wait(u64::MAX));
-    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let journal = Journal::new(Arc::clone(&shared), names.clone(), Owner::default(), Place::default(), reader.begin());
     let refused = Arc::new(Mutex::new(None));
     let told = Arc::clone(&refused);
     let broken = Box::new(move |error: Option<&str>| *told.lock() = error.map(str::to_owned));
-    let settings = Settings { broken, ..settings(Fsync::Always) };
-    let lock = tempfile::tempfile().expect("a file");
-    let manifest = Manifest { base: 0, first: 1 };
-    let keeper = Keeper::start(&engine, shared, names.clone(), journal, reader, manifest, settings, true, lock);
-    let keeper = keeper.expect("a thread");
+    let keeper = keep(&engine, &disk, Settings { broken, ..settings(Fsync::Always) });
     set(&engine, b"a", b"1");
     eventually("it is kept", || *keeper.kept().borrow() == engine.log.end());
     disk.fail_one_in(1);
@@ -163,6 +188,7 @@ fn a_disk_that_fails_for_a_while_loses_nothing() {
     disk.crash();
     let again = Engine::new(DATABASES);
     let replay = |group: crate::engine::Group<'_>, _: &str, _| again.replay(group).map_err(|error| error.to_string());
+    let names = Names::new("appendonly.aof");
     crate::persistence::recovery::read(&disk, &names, Owner::default(), 1, replay).expect("a log");
     same(&again, &engine);
     disk.fail_one_in(1);
