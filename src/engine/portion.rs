@@ -75,14 +75,14 @@ impl Portion {
             Value::Set(set) => set.scan(position.ok()?, count, |member| elements.put(member)).map(u64::from),
             Value::Hash(hash) => {
                 let is_timed = hash.first_deadline().is_some();
-                let put = |field: Element<'_>, value: Element<'_>| {
+                let put = |field: Element<'_>, value: Element<'_>, deadline: Option<u64>| {
                     if is_timed {
-                        elements.deadlines.push(hash.deadline(field.bytes(&mut Digits::new())));
+                        elements.deadlines.push(deadline);
                     }
                     elements.put(field);
                     elements.put(value);
                 };
-                hash.scan(position.ok()?, count, put).map(u64::from)
+                hash.scan_timed(position.ok()?, count, put).map(u64::from)
             }
             Value::SortedSet(sorted) => {
                 let put = |member: Element<'_>, score: f64| {

@@ -70,10 +70,9 @@ fn write_elements(
 
 fn write_hash(out: &mut impl Write, key: &[u8], hash: &Hash) -> io::Result<()> {
     write_elements(out, b"HSET", key, hash.iter().flat_map(|(field, value)| [bytes(field), bytes(value)]))?;
-    for (field, _) in hash.iter() {
-        let field = bytes(field);
-        if let Some(deadline) = hash.deadline(&field) {
-            write_line(out, [b"HPEXPIREAT", key, text(deadline).as_bytes(), b"FIELDS", b"1", &field])?;
+    for (field, _, deadline) in hash.iter_timed() {
+        if let Some(deadline) = deadline {
+            write_line(out, [b"HPEXPIREAT", key, text(deadline).as_bytes(), b"FIELDS", b"1", &bytes(field)])?;
         }
     }
     Ok(())

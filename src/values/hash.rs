@@ -1,22 +1,27 @@
-//! The hash: fields and values in turn in one packed sequence while small, a table of pairs when large; beside either, while
-//! fields have deadlines, those.
+//! The hash: fields and values in turn in one packed sequence while small, a table of pairs when large. While fields have
+//! deadlines, a list of these stands beside the sequence (`timed`); in a table they are in the pairs, and in order beside
+//! it (`order`).
 
-mod deadlines;
+mod iter;
+mod order;
+mod pair;
+mod table;
+mod timed;
 mod view;
 
+pub use iter::{Iter, IterTimed};
 pub use view::View;
 
-use deadlines::Deadlines;
+use order::DEADLINE_MAX_MS;
+use pair::Pair;
+use table::Table;
+use timed::{NEVER, Timed};
 
 use super::element::Element;
-use super::hashing::{below, table_hash};
+use super::hashing::below;
 use super::limits::Limits;
-use super::packed::{self, Needle, Packed, size_class};
+use super::packed::{Needle, Packed};
 use super::sampling;
-use super::segments::Segments;
-
-/// Field lengths from here on take four bytes, marked by the top bit of the first.
-const FIELD_LONG: usize = 0x80;
 
 /// A Redis hash.
 #[derive(Debug, Default, Clone)]
@@ -34,7 +39,7 @@ enum Shape {
 #[derive(Debug, Clone)]
 enum Large {
     Table(Table),
-    Timed(Box<Timed>),
+    Timed(Timed),
 }
 
 /// A look at any shape.
@@ -49,34 +54,6 @@ enum FormMut<'a> {
     Packed(&'a mut Packed<false>),
     Table(&'a mut Table),
     Timed(&'a mut Timed),
-}
-
-/// A hash of which some fields have deadlines: the pairs are in one of the other shapes.
-#[derive(Debug, Default, Clone)]
-struct Timed {
-    pairs: Hash,
-    deadlines: Deadlines,
-}
-
-#[derive(Debug, Default, Clone)]
-struct Table {
-    pairs: Segments<Pair>,
-    /// Allocations of all pairs.
-    bytes: usize,
-}
-
-/// A field and its value in one allocation: length of the field, field, value.
-#[derive(Clone)]
-struct Pair(Box<[u8]>);
-
-/// Fields and values of a hash.
-pub struct Iter<'a> {
-    shape: IterShape<'a>,
-}
-
-enum IterShape<'a> {
-    Packed(packed::Iter<'a, false>),
-    Table(Box<dyn Iterator<Item = &'a Pair> + 'a>),
 }
 
 /// What `Hash::set` did.
@@ -142,8 +119,7 @@ impl Hash {
         match self.form() {
             Form::Packed(_) => "listpack",
             Form::Table(_) => "hashtable",
-            Form::Timed(timed) if matches!(timed.pairs.shape, Shape::Packed(_)) => "listpackex",
-            Form::Timed(_) => "hashtable",
+            Form::Timed(_) => "listpackex",
         }
     }
 
@@ -152,8 +128,8 @@ impl Hash {
     pub fn memory_bytes(&self) -> usize {
         match self.form() {
             Form::Packed(packed) => packed.allocation_bytes(),
-            Form::Table(table) => size_of::<Large>() + table.bytes + table.pairs.allocation_bytes(),
-            Form::Timed(timed) => timed.memory_bytes(),
+            Form::Table(table) => size_of::<Large>() + table.memory_bytes(),
+            Form::Timed(timed) => size_of::<Large>() + timed.memory_bytes(),
         }
     }
 
@@ -161,22 +137,21 @@ impl Hash {
     pub fn allocation_count(&self) -> usize {
         match self.form() {
             Form::Packed(_) => 1,
-            Form::Table(table) => table.pairs.len(),
-            Form::Timed(timed) => timed.pairs.allocation_count() + timed.deadlines.allocation_count(),
+            Form::Table(table) => table.allocation_count(),
+            Form::Timed(_) => 3,
         }
     }
 
     /// The value of a field (HGET).
     #[inline]
     pub fn get(&self, field: &[u8]) -> Option<Element<'_>> {
-        match self.form() {
-            Form::Packed(packed) => {
-                let offset = packed.find(0, &Needle::new(field), 2)?;
-                Some(packed.get(packed.next(offset)))
-            }
-            Form::Table(table) => table.find(field).map(|pair| Element::Bytes(pair.value())),
-            Form::Timed(timed) => timed.get(field),
-        }
+        let packed = match self.form() {
+            Form::Packed(packed) => packed,
+            Form::Table(table) => return table.find(field).map(|pair| Element::Bytes(pair.value())),
+            Form::Timed(timed) => &timed.pairs,
+        };
+        let offset = packed.find(0, &Needle::new(field), 2)?;
+        Some(packed.get(packed.next(offset)))
     }
 
     /// Whether a field exists (HEXISTS).
@@ -192,8 +167,7 @@ impl Hash {
     /// The same at a moment, in Unix milliseconds: a field that has expired by then counts as added.
     pub fn set_at(&mut self, field: &[u8], value: &[u8], limits: &Limits, now_ms: u64) -> Stored {
         if let Shape::Packed(packed) = &self.shape
-            && (field.len().max(value.len()) > limits.hash_max_listpack_value
-                || !packed.has_room(field.len().saturating_add(value.len())))
+            && is_too_large(packed, field, value, limits)
         {
             self.become_table();
         }
@@ -209,12 +183,8 @@ impl Hash {
                     Stored::Added
                 }
             },
-            FormMut::Table(table) => table.set(field, value),
-            FormMut::Timed(timed) => {
-                let stored = timed.set_at(field, value, limits, now_ms);
-                self.set_deadline(field, None);
-                stored
-            }
+            FormMut::Table(table) => table.set(field, value, now_ms),
+            FormMut::Timed(_) => return self.set_timed(field, value, limits, now_ms),
         };
         if stored == Stored::Added
             && let Shape::Packed(packed) = &self.shape
@@ -225,6 +195,24 @@ impl Hash {
         stored
     }
 
+    /// The same for a packed hash in which fields have deadlines.
+    #[cold]
+    #[inline(never)]
+    fn set_timed(&mut self, field: &[u8], value: &[u8], limits: &Limits, now_ms: u64) -> Stored {
+        if let FormMut::Timed(timed) = self.form_mut()
+            && !is_too_large(&timed.pairs, field, value, limits)
+        {
+            let stored = timed.set(field, value, now_ms);
+            if stored == Stored::Added && timed.len() > limits.hash_max_listpack_entries {
+                self.become_table();
+            }
+            self.drop_timed();
+            return stored;
+        }
+        self.become_table();
+        self.set_at(field, value, limits, now_ms)
+    }
+
     /// Removes a field, and its deadline (HDEL); whether it existed.
     pub fn remove(&mut self, field: &[u8]) -> bool {
         match self.form_mut() {
@@ -232,13 +220,10 @@ impl Hash {
                 let found = packed.find(0, &Needle::new(field), 2);
                 found.inspect(|offset| packed.remove(*offset, 2)).is_some()
             }
-            FormMut::Table(table) => {
-                let removed = table.pairs.remove(table_hash(field), |pair| pair.field() == field, Pair::hash);
-                removed.inspect(|pair| table.bytes -= size_class(pair.0.len())).is_some()
-            }
+            FormMut::Table(table) => table.remove(field),
             FormMut::Timed(timed) => {
                 let is_removed = timed.remove(field);
-                self.set_deadline(field, None);
+                self.drop_timed();
                 is_removed
             }
         }
@@ -246,25 +231,50 @@ impl Hash {
 
     /// All fields and values: in order of insertion while packed, in no useful order later.
     pub fn iter(&self) -> Iter<'_> {
-        let shape = match self.form() {
-            Form::Packed(packed) => IterShape::Packed(packed.iter()),
-            Form::Table(table) => IterShape::Table(Box::new(table.pairs.iter())),
-            Form::Timed(timed) => return timed.pairs.iter(),
-        };
-        Iter { shape }
+        match self.form() {
+            Form::Packed(packed) => Iter::packed(packed),
+            Form::Table(table) => Iter::table(table),
+            Form::Timed(timed) => Iter::packed(&timed.pairs),
+        }
     }
 
-    /// Visits a part of the hash in hash order, as [`Segments::scan`]; all of it while packed.
+    /// The same with their deadlines, in Unix milliseconds.
+    pub fn iter_timed(&self) -> IterTimed<'_> {
+        match self.form() {
+            Form::Packed(packed) => IterTimed::packed(packed, &[]),
+            Form::Table(table) => IterTimed::table(table),
+            Form::Timed(timed) => IterTimed::packed(&timed.pairs, timed.deadlines()),
+        }
+    }
+
+    /// Visits a part of the hash in hash order, as [`Segments::scan`](super::Segments::scan); all of it while packed.
     pub fn scan(&self, position: u32, count: usize, mut visit: impl FnMut(Element<'_>, Element<'_>)) -> Option<u32> {
         match self.form() {
-            Form::Packed(_) => {
+            Form::Packed(_) | Form::Timed(_) => {
                 self.iter().for_each(|(field, value)| visit(field, value));
                 None
             }
             Form::Table(table) => table.pairs.scan(position, count, Pair::hash, |pair| {
                 visit(Element::Bytes(pair.field()), Element::Bytes(pair.value()));
             }),
-            Form::Timed(timed) => timed.pairs.scan(position, count, visit),
+        }
+    }
+
+    /// The same with deadlines, in Unix milliseconds.
+    pub fn scan_timed(
+        &self,
+        position: u32,
+        count: usize,
+        mut visit: impl FnMut(Element<'_>, Element<'_>, Option<u64>),
+    ) -> Option<u32> {
+        match self.form() {
+            Form::Packed(_) | Form::Timed(_) => {
+                self.iter_timed().for_each(|(field, value, deadline)| visit(field, value, deadline));
+                None
+            }
+            Form::Table(table) => table.pairs.scan(position, count, Pair::hash, |pair| {
+                visit(Element::Bytes(pair.field()), Element::Bytes(pair.value()), pair.deadline());
+            }),
         }
     }
 
@@ -272,9 +282,8 @@ impl Hash {
     pub fn random(&self, random: u64) -> Option<(Element<'_>, Element<'_>)> {
         match self.form() {
             Form::Packed(_) if self.is_empty() => None,
-            Form::Packed(_) => self.iter().nth(below(random, self.len())),
+            Form::Packed(_) | Form::Timed(_) => self.iter().nth(below(random, self.len())),
             Form::Table(table) => table.pairs.random(random).map(Pair::elements),
-            Form::Timed(timed) => timed.pairs.random(random),
         }
     }
 
@@ -286,13 +295,14 @@ impl Hash {
         mut visit: impl FnMut(Element<'_>, Element<'_>),
     ) {
         match self.form() {
-            Form::Packed(_) => sampling::choose(self.iter(), self.len(), count, random, |(field, value)| {
-                visit(field, value);
-            }),
+            Form::Packed(_) | Form::Timed(_) => {
+                sampling::choose(self.iter(), self.len(), count, random, |(field, value)| {
+                    visit(field, value);
+                })
+            }
             Form::Table(table) => sampling::choose_from_table(&table.pairs, count, random, |pair| {
                 visit(Element::Bytes(pair.field()), Element::Bytes(pair.value()));
             }),
-            Form::Timed(timed) => timed.pairs.random_distinct(count, random, visit),
         }
     }
 
@@ -304,14 +314,13 @@ impl Hash {
         mut visit: impl FnMut(Element<'_>, Element<'_>),
     ) {
         match self.form() {
-            Form::Packed(_) => {
+            Form::Packed(_) | Form::Timed(_) => {
                 let all: Vec<_> = self.iter().collect();
                 sampling::repeat(&all, count, random, |(field, value)| visit(field, value));
             }
             Form::Table(table) => (0..count).filter_map(|_| table.pairs.random(random())).for_each(|pair| {
                 visit(Element::Bytes(pair.field()), Element::Bytes(pair.value()));
             }),
-            Form::Timed(timed) => timed.pairs.random_repeated(count, random, visit),
         }
     }
 
@@ -323,195 +332,103 @@ impl Hash {
         View::new(self, now_ms)
     }
 
-    #[inline]
-    fn deadlines(&self) -> Option<&Deadlines> {
-        if let Form::Timed(timed) = self.form() { Some(&timed.deadlines) } else { None }
-    }
-
     /// When a field expires, in Unix milliseconds (HPEXPIRETIME).
     #[inline]
     pub fn deadline(&self, field: &[u8]) -> Option<u64> {
-        self.deadlines()?.get(field)
+        match self.form() {
+            Form::Packed(_) => None,
+            Form::Table(table) => table.order.as_ref().and_then(|_| table.find(field)?.deadline()),
+            Form::Timed(timed) => Some(timed.deadline(field)).filter(|deadline| *deadline != NEVER),
+        }
     }
 
     /// When the first field expires; `None`: none ever does.
     #[inline]
     pub fn first_deadline(&self) -> Option<u64> {
-        self.deadlines()?.first()
+        match self.form() {
+            Form::Packed(_) => None,
+            Form::Table(table) => table.first_deadline(),
+            Form::Timed(timed) => Some(timed.first()),
+        }
     }
 
-    /// Sets or clears the deadline of a field, in Unix milliseconds (HPEXPIREAT, HPERSIST). False where there is no such
-    /// field.
+    /// Sets or clears the deadline of a field, in Unix milliseconds (HPEXPIREAT, HPERSIST): one after the year 10889
+    /// becomes that. False where there is no such field.
     pub fn set_deadline(&mut self, field: &[u8], deadline: Option<u64>) -> bool {
-        if deadline.is_some() && !self.contains(field) {
-            return false;
-        }
-        if deadline.is_some() && self.deadlines().is_none() {
-            let pairs = std::mem::take(self);
-            self.shape =
-                Shape::Large(Box::new(Large::Timed(Box::new(Timed { pairs, deadlines: Deadlines::default() }))));
-        }
-        if let FormMut::Timed(timed) = self.form_mut() {
-            match deadline {
-                Some(deadline) => timed.deadlines.set(field, deadline),
-                None => drop(timed.deadlines.remove(field)),
+        let deadline = deadline.map(|deadline| deadline.min(DEADLINE_MAX_MS));
+        if let Shape::Packed(packed) = &mut self.shape {
+            let exists = packed.find(0, &Needle::new(field), 2).is_some();
+            if deadline.is_none() || !exists {
+                return exists;
             }
-            // A hash without any does not pay for them.
-            if timed.deadlines.is_empty() {
-                *self = std::mem::take(&mut timed.pairs);
-            }
+            let pairs = std::mem::take(packed);
+            self.shape = Shape::Large(Box::new(Large::Timed(Timed::new(pairs))));
         }
-        deadline.is_some() || self.contains(field)
+        let exists = match self.form_mut() {
+            FormMut::Packed(_) => false,
+            FormMut::Table(table) => table.set_deadline(field, deadline),
+            FormMut::Timed(timed) => timed.set_deadline(field, deadline.unwrap_or(NEVER)),
+        };
+        if deadline.is_none() {
+            self.drop_timed();
+        }
+        exists
     }
 
     /// Removes fields whose deadline has passed at this moment, the first so many of them. Gives their names.
     pub fn remove_due(&mut self, now_ms: u64, count: usize) -> Vec<Box<[u8]>> {
-        let Some(deadlines) = self.deadlines() else { return Vec::new() };
-        let due: Vec<Box<[u8]>> = deadlines.due(now_ms).take(count).map(Box::from).collect();
-        for field in &due {
-            self.remove(field);
+        match self.form_mut() {
+            FormMut::Packed(_) => Vec::new(),
+            FormMut::Table(table) => (0..count).map_while(|_| table.remove_first_due(now_ms)).collect(),
+            FormMut::Timed(_) => {
+                let timed = self.iter_timed().filter_map(|(field, _, deadline)| Some((deadline?, field)));
+                let mut due: Vec<(u64, Element<'_>)> = timed.filter(|(deadline, _)| *deadline <= now_ms).collect();
+                due.sort_by_key(|(deadline, _)| *deadline);
+                let due: Vec<Box<[u8]>> = due.iter().take(count).map(|(_, field)| field.to_vec().into()).collect();
+                for field in &due {
+                    self.remove(field);
+                }
+                due
+            }
         }
-        due
+    }
+
+    /// How many fields' deadlines have passed.
+    fn due_count(&self, now_ms: u64) -> usize {
+        match self.form() {
+            Form::Packed(_) => 0,
+            Form::Table(table) => table.order.as_ref().map_or(0, |order| order.due_count(now_ms)),
+            Form::Timed(timed) => timed.deadlines().iter().filter(|deadline| **deadline <= now_ms).count(),
+        }
+    }
+
+    /// A packed hash without any deadline does not pay for them.
+    fn drop_timed(&mut self) {
+        if let FormMut::Timed(timed) = self.form_mut()
+            && timed.first() == NEVER
+        {
+            self.shape = Shape::Packed(std::mem::take(&mut timed.pairs));
+        }
     }
 
     fn become_table(&mut self) {
         let mut table = Table::default();
-        for (field, value) in self.iter() {
-            let pair = Pair::new(&field.to_vec(), &value.to_vec());
-            table.insert_unique(pair);
+        for (field, value, deadline) in self.iter_timed() {
+            let field = field.to_vec();
+            table.insert_unique(Pair::new(&field, &value.to_vec()));
+            if deadline.is_some() {
+                table.set_deadline(&field, deadline);
+            }
         }
         self.shape = Shape::Large(Box::new(Large::Table(table)));
     }
 }
 
-/// Calls of their own, so that they cost hashes without deadlines nothing.
-impl Timed {
-    #[cold]
-    #[inline(never)]
-    fn len(&self) -> usize {
-        self.pairs.len()
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn memory_bytes(&self) -> usize {
-        size_of::<Large>() + size_of::<Self>() + self.pairs.memory_bytes() + self.deadlines.memory_bytes()
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn get(&self, field: &[u8]) -> Option<Element<'_>> {
-        self.pairs.get(field)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn set_at(&mut self, field: &[u8], value: &[u8], limits: &Limits, now_ms: u64) -> Stored {
-        let is_past = self.deadlines.get(field).is_some_and(|deadline| deadline <= now_ms);
-        let stored = self.pairs.set(field, value, limits);
-        if is_past { Stored::Added } else { stored }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn remove(&mut self, field: &[u8]) -> bool {
-        self.pairs.remove(field)
-    }
-}
-
-impl Table {
-    #[inline]
-    fn find(&self, field: &[u8]) -> Option<&Pair> {
-        self.pairs.find(table_hash(field), |pair| pair.field() == field)
-    }
-
-    fn set(&mut self, field: &[u8], value: &[u8]) -> Stored {
-        if let Some(pair) = self.pairs.find_mut(table_hash(field), |pair| pair.field() == field) {
-            let old = pair.value_mut();
-            if old.len() == value.len() {
-                old.copy_from_slice(value);
-            } else {
-                self.bytes -= size_class(pair.0.len());
-                *pair = Pair::new(field, value);
-                self.bytes += size_class(pair.0.len());
-            }
-            return Stored::Replaced;
-        }
-        self.insert_unique(Pair::new(field, value));
-        Stored::Added
-    }
-
-    fn insert_unique(&mut self, pair: Pair) {
-        self.bytes += size_class(pair.0.len());
-        self.pairs.insert_unique(pair.hash(), pair, Pair::hash);
-    }
-}
-
-impl Pair {
-    fn new(field: &[u8], value: &[u8]) -> Self {
-        let long = field.len() >= FIELD_LONG;
-        let mut bytes = Vec::with_capacity(if long { 4 } else { 1 } + field.len() + value.len());
-        if long {
-            bytes.extend_from_slice(&(field.len() as u32 | 0x8000_0000).to_be_bytes());
-        } else {
-            bytes.push(field.len() as u8);
-        }
-        bytes.extend_from_slice(field);
-        bytes.extend_from_slice(value);
-        Self(bytes.into_boxed_slice())
-    }
-
-    /// Where the field begins and where it ends.
-    #[inline]
-    fn bounds(&self) -> (usize, usize) {
-        match self.0.as_ref() {
-            [first, ..] if usize::from(*first) < FIELD_LONG => (1, 1 + usize::from(*first)),
-            [a, b, c, d, ..] => (4, 4 + (u32::from_be_bytes([*a, *b, *c, *d]) & 0x7fff_ffff) as usize),
-            _ => (0, 0),
-        }
-    }
-
-    #[inline]
-    fn field(&self) -> &[u8] {
-        let (start, end) = self.bounds();
-        &self.0[start..end]
-    }
-
-    #[inline]
-    fn value(&self) -> &[u8] {
-        &self.0[self.bounds().1..]
-    }
-
-    fn value_mut(&mut self) -> &mut [u8] {
-        let (_, end) = self.bounds();
-        &mut self.0[end..]
-    }
-
-    fn elements(&self) -> (Element<'_>, Element<'_>) {
-        (Element::Bytes(self.field()), Element::Bytes(self.value()))
-    }
-
-    fn hash(&self) -> u64 {
-        table_hash(self.field())
-    }
-}
-
-impl std::fmt::Debug for Pair {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}={}", self.field().escape_ascii(), self.value().escape_ascii())
-    }
-}
-
-impl<'a> Iterator for Iter<'a> {
-    type Item = (Element<'a>, Element<'a>);
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        match &mut self.shape {
-            IterShape::Packed(elements) => Some((elements.next()?, elements.next()?)),
-            IterShape::Table(pairs) => pairs.next().map(Pair::elements),
-        }
-    }
+/// Whether a field and its value, because of their size, keep a hash from being packed.
+#[inline]
+fn is_too_large(packed: &Packed<false>, field: &[u8], value: &[u8], limits: &Limits) -> bool {
+    field.len().max(value.len()) > limits.hash_max_listpack_value
+        || !packed.has_room(field.len().saturating_add(value.len()))
 }
 
 #[cfg(test)]

@@ -34,11 +34,10 @@ impl Value {
             Self::Hash(hash) => {
                 let is_timed = hash.first_deadline().is_some();
                 out.push(if is_timed { TIMED_HASH } else { HASH });
-                for (field, value) in hash.iter() {
+                for (field, value, deadline) in hash.iter_timed() {
                     put(out, field);
                     put(out, value);
                     if is_timed {
-                        let deadline = hash.deadline(field.bytes(&mut Digits::new()));
                         put_number(out, deadline.map_or(0, |deadline| deadline.saturating_add(1)));
                     }
                 }

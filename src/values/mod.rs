@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   List       packed -> deque of packed chunks
-//!   Hash       packed -> Segments of pairs; beside either, deadlines of fields
+//!   Hash       packed -> Segments of pairs; either with deadlines of fields, while there are some
 //!   Set        intset -> packed -> Segments of members
 //!   SortedSet  packed -> Segments of handles + slots + rank tree
 //!   Stream     a tree of packed nodes; groups

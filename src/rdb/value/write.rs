@@ -96,9 +96,8 @@ fn write_hash(out: &mut Vec<u8>, hash: &Hash) {
     let first = hash.first_deadline();
     out.extend_from_slice(first.map(u64::to_le_bytes).as_ref().map_or(&[], |bytes| bytes));
     length::write(out, hash.len() as u64);
-    for (field, value) in hash.iter() {
+    for (field, value, deadline) in hash.iter_timed() {
         if let Some(first) = first {
-            let deadline = hash.deadline(field.bytes(&mut Digits::new()));
             length::write(out, deadline.map_or(0, |deadline| deadline.saturating_sub(first).saturating_add(1)));
         }
         write_element(out, field);
@@ -109,10 +108,9 @@ fn write_hash(out: &mut Vec<u8>, hash: &Hash) {
 /// Appends a hash as Valkey does where fields have deadlines: behind each its own, in Unix milliseconds, or -1.
 pub fn write_valkey_hash(out: &mut Vec<u8>, hash: &Hash) {
     length::write(out, hash.len() as u64);
-    for (field, value) in hash.iter() {
+    for (field, value, deadline) in hash.iter_timed() {
         write_element(out, field);
         write_element(out, value);
-        let deadline = hash.deadline(field.bytes(&mut Digits::new()));
         out.extend_from_slice(&deadline.unwrap_or(VALKEY_NONE).to_le_bytes());
     }
 }

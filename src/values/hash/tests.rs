@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::values::hashing::mix;
+use crate::values::packed::size_class;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -15,7 +16,9 @@ fn collect(hash: &Hash) -> Model {
 
 fn check_shape(hash: &Hash) {
     if let Form::Table(table) = hash.form() {
-        assert_eq!(table.bytes, table.pairs.iter().map(|pair| size_class(pair.0.len())).sum::<usize>());
+        let deadlines = table.pairs.iter().filter_map(|pair| pair.deadline());
+        assert_eq!(table.order.as_ref().map_or(0, |order| order.due_count(u64::MAX)), deadlines.count());
+        assert_eq!(table.bytes, table.pairs.iter().map(|pair| size_class(pair.byte_len())).sum::<usize>());
     }
 }
 

@@ -24,7 +24,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-type Timed = BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>;
+/// Whether it keeps what only deadlines need.
+fn is_timed(hash: &Hash) -> bool {
+    match hash.form() {
+        Form::Packed(_) => false,
+        Form::Table(table) => table.order.is_some(),
+        Form::Timed(_) => true,
+    }
+}
+
+type Clocked = BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
@@ -36,7 +45,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let limits = Limits { hash_max_listpack_entries: entries, ..Limits::default() };
-        let (mut hash, mut model, mut now, mut random) = (Hash::new(), Timed::new(), 1000u64, seed);
+        let (mut hash, mut model, mut now, mut random) = (Hash::new(), Clocked::new(), 1000u64, seed);
         for step in steps {
             match step {
                 Step::Set(field, value) => {
@@ -56,15 +65,17 @@ proptest! {
                     due.retain(|(deadline, _)| *deadline <= now);
                     due.sort();
                     due.truncate(count);
-                    due.iter().for_each(|(_, field)| drop(model.remove(field)));
+                    // Those whose deadline passed first, any of them where they passed together.
                     let removed = hash.remove_due(now, count);
-                    prop_assert!(removed.iter().map(|field| &**field).eq(due.iter().map(|(_, field)| &field[..])));
+                    let of_removed = removed.iter().map(|field| model.remove(&**field).and_then(|(_, deadline)| deadline));
+                    prop_assert!(of_removed.eq(due.iter().map(|(deadline, _)| Some(*deadline))));
                 }
             }
             let first = model.values().filter_map(|(_, deadline)| *deadline).min();
             prop_assert_eq!(hash.first_deadline(), first);
             // What never expires pays nothing.
-            prop_assert_eq!(matches!(hash.form(), Form::Timed(_)), first.is_some());
+            prop_assert_eq!(is_timed(&hash), first.is_some());
+            check_shape(&hash);
             prop_assert_eq!(hash.len(), model.len());
         }
         let live: Model = model
@@ -100,7 +111,7 @@ proptest! {
         prop_assert_eq!((repeated, strangers), (if live.is_empty() { 0 } else { 7 }, 0));
         // Whatever has been through it, without deadlines and fields it is as new.
         model.keys().for_each(|field| assert!(hash.remove(field)));
-        prop_assert!(hash.is_empty() && !matches!(hash.form(), Form::Timed(_)));
+        prop_assert!(hash.is_empty() && !is_timed(&hash));
     }
 }
 
@@ -120,4 +131,21 @@ fn encodings_have_the_names_of_redis() {
     assert_eq!((hash.encoding(), hash.deadline(b"a")), ("hashtable", Some(5)));
     assert!(hash.set_deadline(b"a", None));
     assert_eq!((hash.encoding(), hash.deadline(b"a")), ("hashtable", None));
+}
+
+#[test]
+fn deadlines_take_8_bytes_of_a_packed_field_and_no_more_than_24_of_a_large_one() {
+    let limits = Limits::default();
+    for (count, allowed) in [(10, 8 * 10 + size_of::<Large>()), (1000, 24 * 1000)] {
+        let mut hash = Hash::new();
+        for number in 0..count {
+            hash.set(format!("field{number}").as_bytes(), b"abcdefgh", &limits);
+        }
+        let plain = hash.memory_bytes();
+        for number in 0..count {
+            assert!(hash.set_deadline(format!("field{number}").as_bytes(), Some(1_800_000_000_000)));
+        }
+        let added = hash.memory_bytes() - plain;
+        assert!(added <= allowed, "{added} bytes of {count} fields");
+    }
 }
