@@ -91,6 +91,7 @@ pub struct Config {
     /// The file of snapshots, in that directory.
     pub dbfilename: String,
     pub rdbchecksum: bool,
+    pub rdbcompression: bool,
     /// What changes is written to a log, in a directory of that directory.
     pub appendonly: bool,
     pub appenddirname: String,
@@ -252,6 +253,7 @@ impl Config {
             dir: text("dir").to_owned(),
             dbfilename: text("dbfilename").to_owned(),
             rdbchecksum: yes("rdbchecksum"),
+            rdbcompression: yes("rdbcompression"),
             appendonly: yes("appendonly"),
             appenddirname: text("appenddirname").to_owned(),
             appendfilename: text("appendfilename").to_owned(),

@@ -305,7 +305,7 @@ pub const PARAMETERS: &[Parameter] = &[
         .hidden(),
     acts("rdb-save-incremental-fsync", Kind::Bool, "yes", Change::Anytime),
     acts("rdbchecksum", Kind::Bool, "yes", Change::Never),
-    advisory("rdbcompression", Kind::Bool, "yes", Change::Anytime),
+    acts("rdbcompression", Kind::Bool, "yes", Change::Anytime),
     missing(
         REPLICATION,
         "repl-backlog-size",

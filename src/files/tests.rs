@@ -6,6 +6,7 @@ use crate::persistence::keeper::{Fsync, Growth, Settings};
 use crate::persistence::segment::Owner;
 use crate::rdb::file::{Writer, writer};
 use crate::rdb::kind;
+use crate::rdb::length::Compression;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use std::path::{Path, PathBuf};
@@ -20,11 +21,11 @@ const SET_AT: usize = 39;
 
 fn snapshot() -> Vec<u8> {
     let mut records = Vec::new();
-    writer::auxiliary(&mut records, "redis-ver", b"7.0.15");
+    writer::auxiliary(&mut records, "redis-ver", b"7.0.15", Compression::default());
     writer::database(&mut records, 3);
-    writer::key(&mut records, kind::STRING, b"text", Some(2_000_000_000_000), None);
+    writer::key(&mut records, kind::STRING, b"text", Some(2_000_000_000_000), None, Compression::default());
     crate::rdb::length::write_string(&mut records, b"two words");
-    writer::key(&mut records, kind::LIST, b"list", None, None);
+    writer::key(&mut records, kind::LIST, b"list", None, None, Compression::default());
     crate::rdb::length::write(&mut records, 2);
     crate::rdb::length::write_string(&mut records, b"a");
     crate::rdb::length::write_string(&mut records, b"b");

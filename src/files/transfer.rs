@@ -2,6 +2,7 @@
 
 use crate::rdb::file::reader::{Reader, Record};
 use crate::rdb::file::{VERSION, VERSION_FIELD_DEADLINES, Writer, writer};
+use crate::rdb::length::Compression;
 pub use crate::rdb::payload::Form;
 use crate::rdb::{Content, kind, payload};
 use crate::values::Limits;
@@ -103,7 +104,12 @@ impl Export {
     pub fn begin(path: &Path) -> io::Result<Export> {
         let mut writer = Writer::new(BufWriter::new(File::create(part_of(path))?), true)?;
         let mut records = Vec::new();
-        writer::auxiliary(&mut records, "starling-export", env!("CARGO_PKG_VERSION").as_bytes());
+        writer::auxiliary(
+            &mut records,
+            "starling-export",
+            env!("CARGO_PKG_VERSION").as_bytes(),
+            Compression::default(),
+        );
         writer.put(&records)?;
         let (seen, hashers) = (HashSet::new(), (RandomState::new(), RandomState::new()));
         let (path, version) = (path.to_owned(), VERSION);
@@ -133,7 +139,7 @@ impl Export {
             writer::database(&mut self.records, usize::try_from(database).unwrap_or_default());
             self.database = Some(database);
         }
-        writer::key(&mut self.records, kind, key, deadline, None);
+        writer::key(&mut self.records, kind, key, deadline, None, Compression::default());
         self.records.extend_from_slice(image);
         self.keys += 1;
         self.writer.put(&self.records)

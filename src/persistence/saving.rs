@@ -13,6 +13,7 @@ use crate::base::slot::Slot;
 use crate::engine::Engine;
 use crate::engine::snapshot::Snapshot;
 use crate::rdb::file::{VERSION, Writer, writer};
+pub use crate::rdb::length::Compression;
 use encoder::Encoder;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +40,8 @@ pub struct Options {
     /// It is the beginning of a log of commands, in Redis's sense.
     pub is_base: bool,
     pub with_checksum: bool,
+    /// Of all strings, but for those that are written in parts: these are never compressed.
+    pub compression: Compression,
     /// Keys say when they were last accessed. Where accesses are counted, they always say how often.
     pub with_idle: bool,
     /// It is synced while it is written.
@@ -108,7 +111,7 @@ fn write(
     progress.total.store(statistics.databases.iter().map(|(keys, _)| keys).sum(), Ordering::Relaxed);
     let out = Appending { file, at: 0, synced: 0, syncs_often: options.syncs_often };
     let mut file = Writer::new(out, options.with_checksum)?;
-    let mut encoder = Encoder::new(engine, statistics.databases, options.with_idle);
+    let mut encoder = Encoder::new(engine, statistics.databases, options);
     describe(&mut encoder.out, snapshot, options);
     let (mut failed, mut has_more) = (Ok(()), true);
     while has_more {
@@ -158,17 +161,17 @@ fn wait(microseconds: u64, progress: &Progress) -> io::Result<()> {
 /// What is said about a file as a whole.
 fn describe(out: &mut Vec<u8>, snapshot: &Snapshot, options: &Options) {
     let now_ms = clock::unix_us() / 1000;
-    writer::auxiliary(out, "redis-ver", options.redis_version.as_bytes());
-    writer::auxiliary(out, "redis-bits", usize::BITS.to_string().as_bytes());
-    writer::auxiliary(out, "ctime", (now_ms / 1000).to_string().as_bytes());
-    writer::auxiliary(out, "used-mem", options.used_memory.to_string().as_bytes());
-    writer::auxiliary(out, "aof-base", if options.is_base { b"1" } else { b"0" });
-    writer::auxiliary(out, "starling-time-ms", now_ms.to_string().as_bytes());
+    writer::auxiliary(out, "redis-ver", options.redis_version.as_bytes(), options.compression);
+    writer::auxiliary(out, "redis-bits", usize::BITS.to_string().as_bytes(), options.compression);
+    writer::auxiliary(out, "ctime", (now_ms / 1000).to_string().as_bytes(), options.compression);
+    writer::auxiliary(out, "used-mem", options.used_memory.to_string().as_bytes(), options.compression);
+    writer::auxiliary(out, "aof-base", if options.is_base { b"1" } else { b"0" }, options.compression);
+    writer::auxiliary(out, "starling-time-ms", now_ms.to_string().as_bytes(), options.compression);
     for (name, value) in &options.fields {
-        writer::auxiliary(out, name, value.as_bytes());
+        writer::auxiliary(out, name, value.as_bytes(), options.compression);
     }
     let positions: Vec<_> = Slot::all().map(|slot| snapshot.slot_position(slot)).collect();
-    writer::auxiliary(out, POSITIONS, &positions::encode(&positions));
+    writer::auxiliary(out, POSITIONS, &positions::encode(&positions), options.compression);
 }
 
 /// A file that is written from its beginning on.

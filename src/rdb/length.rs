@@ -52,8 +52,21 @@ pub fn write(out: &mut Vec<u8>, length: u64) {
 /// Shorter strings are not compressed, as in Redis.
 const COMPRESSED_FROM: usize = 21;
 
+/// Whether strings are compressed: the parameter `rdbcompression`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    #[default]
+    WhereSmaller,
+    None,
+}
+
 /// Appends a string: the canonical form of an integer of up to 32 bits as the integer, and compressed what is smaller so.
 pub fn write_string(out: &mut Vec<u8>, bytes: &[u8]) {
+    write_string_as(out, bytes, Compression::default());
+}
+
+/// The same, and compressed only where that is wanted.
+pub fn write_string_as(out: &mut Vec<u8>, bytes: &[u8], compression: Compression) {
     // "-2147483648" has eleven.
     let integer = if bytes.len() <= 11 { parse_i64(bytes) } else { None };
     match integer {
@@ -66,7 +79,7 @@ pub fn write_string(out: &mut Vec<u8>, bytes: &[u8]) {
             out.push(FORM | 2);
             out.extend_from_slice(&(integer as i32).to_le_bytes());
         }
-        _ => match Some(bytes).filter(|bytes| bytes.len() >= COMPRESSED_FROM).and_then(lzf::compress) {
+        _ => match Some(bytes).filter(|bytes| is_compressed(bytes, compression)).and_then(lzf::compress) {
             Some(compressed) => {
                 out.push(FORM | 3);
                 write(out, compressed.len() as u64);
@@ -79,6 +92,10 @@ pub fn write_string(out: &mut Vec<u8>, bytes: &[u8]) {
             }
         },
     }
+}
+
+fn is_compressed(bytes: &[u8], compression: Compression) -> bool {
+    compression == Compression::WhereSmaller && bytes.len() >= COMPRESSED_FROM
 }
 
 /// A string of a key: its kind, and itself.

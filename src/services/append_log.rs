@@ -224,6 +224,7 @@ fn saving_options(services: &Services) -> saving::Options {
         used_memory: super::memory::counted_bytes(services),
         is_base: true,
         with_checksum: config.rdbchecksum,
+        compression: super::snapshots::compression(&config),
         with_idle: config.maxmemory_policy.ends_with("lru"),
         syncs_often: config.aof_rewrite_incremental_fsync,
         ..saving::Options::default()

@@ -12,7 +12,7 @@ use super::pause::Paused;
 use crate::base::clock;
 use crate::config::Config;
 use crate::persistence::disk::Directory;
-use crate::persistence::saving::{self, Options, Progress};
+use crate::persistence::saving::{self, Compression, Options, Progress};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
@@ -192,6 +192,7 @@ fn take(services: &Services, progress: &Progress, is_in_background: bool) -> io:
         used_memory: super::memory::counted_bytes(services),
         is_base: false,
         with_checksum: config.rdbchecksum,
+        compression: compression(&config),
         with_idle: config.maxmemory_policy.ends_with("lru"),
         syncs_often: config.rdb_save_incremental_fsync,
         // Nobody waits for it, then.
@@ -200,6 +201,11 @@ fn take(services: &Services, progress: &Progress, is_in_background: bool) -> io:
     };
     saving::save(&services.engine, &mut snapshot, &disk, &config.dbfilename, &options, progress)?;
     Ok(changes)
+}
+
+/// What `rdbcompression` says.
+pub fn compression(config: &Config) -> Compression {
+    if config.rdbcompression { Compression::WhereSmaller } else { Compression::None }
 }
 
 /// Notes how a snapshot ended, and tells who waits.

@@ -202,3 +202,34 @@ fn a_relative_directory_is_one_of_the_start() {
     assert_eq!(server.client().ask("SAVE"), "+OK");
     assert!(directory.path().join("dump.rdb").exists());
 }
+
+/// What `rdbcompression` says of strings, keys and collections: their bytes are in the file, or are not.
+#[test]
+fn strings_are_compressed_unless_the_configuration_says_no() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = start(directory.path(), &["--save", ""]);
+    let mut client = server.client();
+    let long = |letter: &str| letter.repeat(100);
+    let values = [long("k"), long("s"), long("l"), long("h"), long("m")];
+    let [key, string, element, field, member] = &values;
+    for request in [
+        format!("SET {key} {string}"),
+        format!("RPUSH list {element}"),
+        format!("HSET hash {field} v"),
+        format!("SADD set {member}"),
+        format!("XADD stream 1-1 f {string}"),
+    ] {
+        client.ask(&request);
+    }
+    for (compression, is_found) in [("yes", false), ("no", true), ("yes", false)] {
+        assert_eq!(client.ask(&format!("CONFIG SET rdbcompression {compression}")), "+OK");
+        assert_eq!(client.ask("SAVE"), "+OK");
+        let file = fs::read(directory.path().join("dump.rdb")).expect("a file");
+        for value in &values {
+            let found = file.windows(value.len()).any(|window| window == value.as_bytes());
+            assert_eq!(found, is_found, "{compression} {value}");
+        }
+        assert_eq!(client.ask("DEBUG RELOAD NOSAVE"), "+OK");
+        assert_eq!(client.ask(&format!("GET {key}")), format!("$100 {string}"));
+    }
+}

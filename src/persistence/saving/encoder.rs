@@ -3,7 +3,9 @@
 use crate::engine::entry::{Entry, Kind};
 use crate::engine::snapshot::{Head, Record};
 use crate::engine::{Elements, Engine};
+use crate::persistence::saving::Options;
 use crate::rdb::file::{Access, VERSION, VERSION_FIELD_DEADLINES, writer};
+use crate::rdb::length::Compression;
 use crate::rdb::{kind, length, value};
 use crate::values::stream::Edit;
 use crate::values::{Hash, Limits, Stream, Value};
@@ -12,6 +14,7 @@ pub(super) struct Encoder<'a> {
     engine: &'a Engine,
     limits: Limits,
     with_idle: bool,
+    compression: Compression,
     /// What has been encoded and not been taken.
     pub(super) out: Vec<u8>,
     /// The database of the keys that were written last.
@@ -43,17 +46,18 @@ struct Key {
 }
 
 impl Key {
-    fn write(&self, kind: u8, out: &mut Vec<u8>) {
-        writer::key(out, kind, &self.key, self.deadline, self.access);
+    fn write(&self, kind: u8, out: &mut Vec<u8>, compression: Compression) {
+        writer::key(out, kind, &self.key, self.deadline, self.access, compression);
     }
 }
 
 impl<'a> Encoder<'a> {
-    pub(super) fn new(engine: &'a Engine, sizes: Vec<(u64, u64)>, with_idle: bool) -> Encoder<'a> {
+    pub(super) fn new(engine: &'a Engine, sizes: Vec<(u64, u64)>, options: &Options) -> Encoder<'a> {
         Encoder {
             engine,
             limits: engine.limits(),
-            with_idle,
+            with_idle: options.with_idle,
+            compression: options.compression,
             out: Vec::new(),
             database: None,
             sizes: sizes.into_iter().map(Some).collect(),
@@ -97,15 +101,15 @@ impl<'a> Encoder<'a> {
     fn put_entry(&mut self, database: usize, entry: &Entry) {
         self.select(database);
         let access = self.access(entry.access());
-        let out = &mut self.out;
+        let (out, compression) = (&mut self.out, self.compression);
         if let Some(value) = entry.as_value() {
             let kind = value::write::kind_of(value);
-            writer::key(out, kind, entry.key(), entry.deadline(), access);
-            value::write::write(out, value);
+            writer::key(out, kind, entry.key(), entry.deadline(), access, compression);
+            value::write::write_as(out, value, compression);
             self.needs(kind);
         } else if let Some(string) = entry.as_string() {
-            writer::key(out, kind::STRING, entry.key(), entry.deadline(), access);
-            string.with_bytes(|bytes| length::write_string(out, bytes));
+            writer::key(out, kind::STRING, entry.key(), entry.deadline(), access, compression);
+            string.with_bytes(|bytes| length::write_string_as(out, bytes, compression));
         }
     }
 
@@ -129,19 +133,19 @@ impl<'a> Encoder<'a> {
                 return self.begun = Some(Begun::Whole(key, Box::new(Value::Stream(Box::new(Stream::new())))));
             }
         };
-        key.write(kind, &mut self.out);
+        key.write(kind, &mut self.out, self.compression);
         length::write(&mut self.out, head.length as u64);
         self.begun = Some(Begun::Streamed(head.kind));
     }
 
     fn part(&mut self, elements: &Elements) {
-        let out = &mut self.out;
+        let (out, compression) = (&mut self.out, self.compression);
         let begun = match self.begun.take() {
             Some(Begun::Hash(key, _)) if !elements.deadlines().is_empty() => {
                 Some(Begun::Whole(key, Box::new(Value::Hash(Hash::new()))))
             }
             Some(Begun::Hash(key, count)) => {
-                key.write(kind::HASH, out);
+                key.write(kind::HASH, out, compression);
                 length::write(out, count as u64);
                 Some(Begun::Streamed(Kind::Hash))
             }
@@ -152,11 +156,13 @@ impl<'a> Encoder<'a> {
             Some(Begun::Streamed(Kind::String)) => elements.iter().for_each(|bytes| out.extend_from_slice(bytes)),
             Some(Begun::Streamed(Kind::SortedSet)) => {
                 for (member, score) in elements.iter().zip(elements.scores()) {
-                    length::write_string(out, member);
+                    length::write_string_as(out, member, compression);
                     out.extend_from_slice(&score.to_le_bytes());
                 }
             }
-            Some(Begun::Streamed(_)) => elements.iter().for_each(|element| length::write_string(out, element)),
+            Some(Begun::Streamed(_)) => {
+                elements.iter().for_each(|element| length::write_string_as(out, element, compression))
+            }
             Some(Begun::Whole(_, value)) => add(value, elements, &self.limits),
             Some(Begun::Hash(..)) | None => debug_assert!(false, "parts are of a value that has begun"),
         }
@@ -165,8 +171,8 @@ impl<'a> Encoder<'a> {
     fn end(&mut self) {
         if let Some(Begun::Whole(key, value)) = self.begun.take() {
             let kind = value::write::kind_of(&value);
-            key.write(kind, &mut self.out);
-            value::write::write(&mut self.out, &value);
+            key.write(kind, &mut self.out, self.compression);
+            value::write::write_as(&mut self.out, &value, self.compression);
             self.needs(kind);
         }
     }

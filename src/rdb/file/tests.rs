@@ -1,4 +1,5 @@
 use super::*;
+use crate::rdb::length::Compression;
 use crate::rdb::{Content, checksum, kind, length, value};
 use crate::values::list::End;
 use crate::values::{Limits, List, Value};
@@ -57,25 +58,32 @@ fn file(version: u16, records: &[u8]) -> Vec<u8> {
 
 /// A record of a string.
 fn string(out: &mut Vec<u8>, key: &[u8], bytes: &[u8]) {
-    writer::key(out, kind::STRING, key, None, None);
+    writer::key(out, kind::STRING, key, None, None, Compression::default());
     length::write_string(out, bytes);
 }
 
 #[test]
 fn what_is_written_reads_back() {
     let mut records = Vec::new();
-    writer::auxiliary(&mut records, "redis-ver", b"7.0.15");
-    writer::auxiliary(&mut records, "ctime", b"1700000000");
-    writer::function(&mut records, b"#!lua name=x");
+    writer::auxiliary(&mut records, "redis-ver", b"7.0.15", Compression::default());
+    writer::auxiliary(&mut records, "ctime", b"1700000000", Compression::default());
+    writer::function(&mut records, b"#!lua name=x", Compression::default());
     writer::database(&mut records, 3);
     writer::sizes(&mut records, 70_000, 1);
     string(&mut records, b"a", b"value");
-    writer::key(&mut records, kind::STRING, b"-12", Some(5000), Some(Access::IdleSeconds(77)));
+    writer::key(&mut records, kind::STRING, b"-12", Some(5000), Some(Access::IdleSeconds(77)), Compression::default());
     length::write_string(&mut records, b"123456");
     let mut list = List::new();
     (0..300).for_each(|_| list.push(End::Tail, &[b'x'; 4000], &Limits::default()));
     let list = Value::List(list);
-    writer::key(&mut records, value::write::kind_of(&list), b"list", Some(1), Some(Access::Frequency(9)));
+    writer::key(
+        &mut records,
+        value::write::kind_of(&list),
+        b"list",
+        Some(1),
+        Some(Access::Frequency(9)),
+        Compression::default(),
+    );
     value::write::write(&mut records, &list);
     for version in [VERSION, VERSION_FIELD_DEADLINES] {
         let file = file(version, &records);
@@ -100,7 +108,7 @@ fn what_is_written_reads_back() {
 fn values_are_found_whatever_their_kind() {
     let check = |kind: u8, image: &[u8], expected: &str| {
         let mut records = Vec::new();
-        writer::key(&mut records, kind, b"k", None, None);
+        writer::key(&mut records, kind, b"k", None, None, Compression::default());
         records.extend_from_slice(image);
         string(&mut records, b"behind", b"it");
         let expected = [format!("k None None {expected}"), "behind None None it".to_owned()];
@@ -192,7 +200,7 @@ proptest! {
     #[test]
     fn any_bytes_do_no_harm(kind in 0u8..30, image in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut records = Vec::new();
-        writer::key(&mut records, kind, b"k", None, None);
+        writer::key(&mut records, kind, b"k", None, None, Compression::default());
         records.extend_from_slice(&image);
         let _ = told(&[&header_of(&records)[..], &records].concat());
     }

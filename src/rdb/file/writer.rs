@@ -2,7 +2,7 @@
 
 use super::{Access, VERSION, opcode};
 use crate::rdb::checksum::Sum;
-use crate::rdb::length;
+use crate::rdb::length::{self, Compression};
 use std::io::{self, Write};
 
 /// The header of a file.
@@ -14,10 +14,10 @@ pub fn header(version: u16) -> [u8; 9] {
 }
 
 /// Something about the file; who does not know the name passes over it.
-pub fn auxiliary(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub fn auxiliary(out: &mut Vec<u8>, name: &str, value: &[u8], compression: Compression) {
     out.push(opcode::AUXILIARY);
-    length::write_string(out, name.as_bytes());
-    length::write_string(out, value);
+    length::write_string_as(out, name.as_bytes(), compression);
+    length::write_string_as(out, value, compression);
 }
 
 /// The keys that follow are of this database.
@@ -34,13 +34,20 @@ pub fn sizes(out: &mut Vec<u8>, keys: u64, volatile: u64) {
 }
 
 /// A library of functions.
-pub fn function(out: &mut Vec<u8>, code: &[u8]) {
+pub fn function(out: &mut Vec<u8>, code: &[u8], compression: Compression) {
     out.push(opcode::FUNCTION);
-    length::write_string(out, code);
+    length::write_string_as(out, code, compression);
 }
 
 /// A key, in front of its value, which is of this kind.
-pub fn key(out: &mut Vec<u8>, kind: u8, key: &[u8], deadline: Option<u64>, access: Option<Access>) {
+pub fn key(
+    out: &mut Vec<u8>,
+    kind: u8,
+    key: &[u8],
+    deadline: Option<u64>,
+    access: Option<Access>,
+    compression: Compression,
+) {
     if let Some(deadline) = deadline {
         out.push(opcode::DEADLINE_MS);
         out.extend_from_slice(&deadline.to_le_bytes());
@@ -54,7 +61,7 @@ pub fn key(out: &mut Vec<u8>, kind: u8, key: &[u8], deadline: Option<u64>, acces
         Some(Access::Frequency(counter)) => out.extend_from_slice(&[opcode::FREQUENCY, counter]),
     }
     out.push(kind);
-    length::write_string(out, key);
+    length::write_string_as(out, key, compression);
 }
 
 /// A file that is being written.

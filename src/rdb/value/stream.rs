@@ -11,6 +11,7 @@
 //! Redis 5 has neither the second id and what follows it nor the entries read; `active` is Redis 7.2's. Written is what
 //! Redis 7.0 writes.
 
+use crate::rdb::length::Compression;
 use crate::rdb::listpack::{self, Builder};
 use crate::rdb::{Damaged, Reader, kind, length};
 use crate::values::stream::{Edit, Entry, Fields, Group, Id, put_bytes};
@@ -27,15 +28,15 @@ const NODE_BYTES: usize = 4096;
 const NONE: u64 = u64::MAX;
 
 /// Appends a stream.
-pub(super) fn write(out: &mut Vec<u8>, stream: &Stream) {
+pub(super) fn write(out: &mut Vec<u8>, stream: &Stream, compression: Compression) {
     let (mut nodes, mut count, mut node) = (Vec::new(), 0u64, Node::default());
     for entry in stream.range(Id::MIN, Id::MAX) {
         if node.is_full() {
-            count += u64::from(std::mem::take(&mut node).finish(&mut nodes));
+            count += u64::from(std::mem::take(&mut node).finish(&mut nodes, compression));
         }
         node.push(entry);
     }
-    count += u64::from(node.finish(&mut nodes));
+    count += u64::from(node.finish(&mut nodes, compression));
     length::write(out, count);
     out.append(&mut nodes);
     length::write(out, stream.len() as u64);
@@ -45,8 +46,8 @@ pub(super) fn write(out: &mut Vec<u8>, stream: &Stream) {
     length::write(out, stream.added());
     length::write(out, stream.group_count() as u64);
     for (name, group) in stream.groups() {
-        length::write_string(out, name);
-        write_group(out, group);
+        length::write_string_as(out, name, compression);
+        write_group(out, group, compression);
     }
 }
 
@@ -61,7 +62,7 @@ fn id_bytes(id: Id) -> [u8; 16] {
     (u128::from(id.ms) << 64 | u128::from(id.seq)).to_be_bytes()
 }
 
-fn write_group(out: &mut Vec<u8>, group: &Group) {
+fn write_group(out: &mut Vec<u8>, group: &Group, compression: Compression) {
     write_id(out, group.last);
     length::write(out, group.read.unwrap_or(NONE));
     length::write(out, group.pending_count() as u64);
@@ -72,7 +73,7 @@ fn write_group(out: &mut Vec<u8>, group: &Group) {
     }
     length::write(out, group.consumer_count() as u64);
     for consumer in group.consumers() {
-        length::write_string(out, &consumer.name);
+        length::write_string_as(out, &consumer.name, compression);
         out.extend_from_slice(&consumer.seen.to_le_bytes());
         length::write(out, consumer.pending_count() as u64);
         for pending in group.pending_of(&consumer.name, Id::MIN, Id::MAX) {
@@ -101,7 +102,7 @@ impl<'a> Node<'a> {
     }
 
     /// Appends it; whether there is anything in it.
-    fn finish(self, out: &mut Vec<u8>) -> bool {
+    fn finish(self, out: &mut Vec<u8>, compression: Compression) -> bool {
         let Some(first) = self.first else { return false };
         let mut packed = Builder::default();
         let integer = |packed: &mut Builder, integer: i64| packed.push(Element::Integer(integer));
@@ -129,8 +130,8 @@ impl<'a> Node<'a> {
             let elements = if is_same { field_count + 3 } else { 2 * entry.fields.len() + 4 };
             integer(&mut packed, elements as i64);
         }
-        length::write_string(out, &id_bytes(first.id));
-        length::write_string(out, &packed.finish());
+        length::write_string_as(out, &id_bytes(first.id), compression);
+        length::write_string_as(out, &packed.finish(), compression);
         true
     }
 }
