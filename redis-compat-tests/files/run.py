@@ -9,7 +9,8 @@ encoding, with and without deadlines.
   run.py --peer BINARY       the same with another server too, of Redis 8 or Valkey: hashes have fields with deadlines then.
                              The environment variable COMPAT_PEERS names some, with colons between them
 
-What is compared is what the commands of the type answer, PEXPIRETIME, and HPEXPIRETIME. redis-check-rdb looks at what is
+What is compared is what the commands of the type answer, PEXPIRETIME, and HPEXPIRETIME; and the libraries of functions, which
+pass through a server that runs none. redis-check-rdb looks at what is
 written here. Valkey loads no file of the version that has fields with deadlines: these hashes are taken away before.
 Damaged files must be refused at the start, in words, or be loaded: no server may end by a signal.
 """
@@ -35,6 +36,8 @@ SPEC.loader.exec_module(payloads)
 REDIS = "redis-server"
 DATABASES = ("0", "9")
 START_SECONDS = 60
+LIBRARIES = ["#!lua name=library%d\nredis.register_function('f%d', function() return '%s' end)" % (number, number, "x" * 50 * number)
+             for number in range(3)]
 
 
 def fill(values, connection, count):
@@ -78,6 +81,11 @@ def loaded(connection):
     return connection
 
 
+def functions(connection):
+    """What the server says of its libraries, in the order of their names."""
+    return sorted(map(repr, connection.call("FUNCTION", "LIST", "WITHCODE")))
+
+
 def checked(reference, path):
     """Failures that the checker beside a server finds."""
     check = subprocess.run([reference.replace("-server", "-check-rdb"), path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -98,6 +106,9 @@ def cross(values, count, target, reference, encodings):
             fill(values, connection, count)
             is_valkey = b"valkey_version" in connection.call("INFO", "server")
             expected = contents(connection, DATABASES, with_lag)
+            for library in LIBRARIES:
+                connection.call("FUNCTION", "LOAD", library)
+            libraries = functions(connection)
             if connection.call("SAVE") != b"OK":
                 return 1, 0, b""
         with Server(target, extra=["--save", ""], directory=directory) as server:
@@ -116,6 +127,9 @@ def cross(values, count, target, reference, encodings):
             server.wait_ready(START_SECONDS)
             connection = loaded(Connection(server.port))
             failures += differences("written", expected, contents(connection, DATABASES, with_lag))
+            if functions(connection) != libraries or len(libraries) != len(LIBRARIES):
+                print("functions: %r, and not %r" % (functions(connection), libraries))
+                failures += 1
         with open(path, "rb") as file:
             return failures, len(expected), file.read()
     finally:

@@ -12,7 +12,7 @@ use crate::base::clock;
 use crate::commands::replay::Replay;
 use crate::engine::Engine;
 use crate::persistence::disk::Directory;
-use crate::persistence::loading::{self, Options, Progress};
+use crate::persistence::loading::{self, Functions, Options, Progress};
 use crate::persistence::redis_log::RedisLog;
 use crate::persistence::redis_log::commands::{Commands, Fault, Item};
 use crate::persistence::saving;
@@ -57,7 +57,8 @@ fn load_files(services: &Services, log: &RedisLog, cuts_torn: bool) -> io::Resul
     let total: u64 = log.files().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
     let began_us = clock::boot_us();
     let load = Load::begin(&services.snapshots.loads, total);
-    let (keys, replay) = replay_files(&services.engine, log, cuts_torn, &load.progress)?;
+    let Replayed { keys, functions, replay } = replay_files(&services.engine, log, cuts_torn, &load.progress)?;
+    services.snapshots.keep_functions(functions);
     services.snapshots.note_kept(services.engine.statistics().changes);
     if let Some(failure) = &replay.first_failure {
         let failed = replay.failed;
@@ -75,37 +76,45 @@ fn load_files(services: &Services, log: &RedisLog, cuts_torn: bool) -> io::Resul
 /// As at the start of a node; a torn tail is left out.
 pub fn to_snapshot(log: &RedisLog, directory: &Path, name: &str) -> io::Result<()> {
     let engine = Arc::new(Engine::new(DATABASES_MAX));
-    replay_files(&engine, log, true, &Progress::default())?;
+    let functions = Arc::new(replay_files(&engine, log, true, &Progress::default())?.functions);
     let mut snapshot = engine.begin_snapshot().map_err(io::Error::other)?;
-    let options = saving::Options { with_checksum: true, ..saving::Options::default() };
+    let options = saving::Options { with_checksum: true, functions, ..saving::Options::default() };
     saving::save(&engine, &mut snapshot, &Directory::open(directory)?, name, &options, &Default::default()).map(drop)
 }
 
-/// Keys of the snapshot, and the commands behind it.
+/// What was in a log.
+struct Replayed<'a> {
+    /// Of the snapshot at its beginning.
+    keys: u64,
+    functions: Functions,
+    /// The commands behind it.
+    replay: Replay<'a>,
+}
+
 fn replay_files<'a>(
     engine: &'a Engine,
     log: &RedisLog,
     cuts_torn: bool,
     progress: &Progress,
-) -> io::Result<(u64, Replay<'a>)> {
+) -> io::Result<Replayed<'a>> {
     let files: Vec<&Path> = log.files().collect();
-    let mut loading = Loading { engine, progress, replay: Replay::new(engine), done: 0, keys: 0 };
+    let replayed = Replayed { keys: 0, functions: Functions::default(), replay: Replay::new(engine) };
+    let mut loading = Loading { engine, progress, replayed, done: 0 };
     for (number, file) in files.iter().enumerate() {
         let may_be_torn = cuts_torn && number + 1 == files.len();
         loading
             .load_file(file, may_be_torn)
             .map_err(|error| io::Error::new(error.kind(), format!("{} was not loaded: {error}", file.display())))?;
     }
-    Ok((loading.keys, loading.replay))
+    Ok(loading.replayed)
 }
 
 struct Loading<'a, 'p> {
     engine: &'a Engine,
     progress: &'p Progress,
-    replay: Replay<'a>,
+    replayed: Replayed<'a>,
     /// Bytes of the files before.
     done: u64,
-    keys: u64,
 }
 
 fn wrong(error: impl std::fmt::Display) -> io::Error {
@@ -126,7 +135,10 @@ impl Loading<'_, '_> {
             let options = Options { keeps_expired: true, sets_positions: false, ..snapshots::loading_options() };
             let progress = Progress::default();
             let loaded = loading::load(self.engine, &mut file, options, &progress).map_err(wrong)?;
-            self.keys += loaded.keys;
+            self.replayed.keys += loaded.keys;
+            if !loaded.functions.libraries.is_empty() {
+                self.replayed.functions = loaded.functions;
+            }
             begin = progress.bytes.load(Ordering::Relaxed);
             file.seek(SeekFrom::Start(begin))?;
         }
@@ -137,7 +149,7 @@ impl Loading<'_, '_> {
 
     fn load_commands(&mut self, input: File, begin: u64, may_be_torn: bool) -> io::Result<()> {
         let mut commands = Commands::new(input, begin);
-        self.replay.begin_file();
+        self.replayed.replay.begin_file();
         let mut count = 0;
         // Where it can be used up to: an open transaction does not count.
         let mut whole = begin;
@@ -152,10 +164,10 @@ impl Loading<'_, '_> {
                 Ok(Some(Item::Note(_))) => {}
                 Ok(Some(Item::Command(words))) => {
                     count += 1;
-                    let executed = self.replay.execute(&words);
+                    let executed = self.replayed.replay.execute(&words);
                     executed.map_err(|error| wrong(format!("{error}, at byte {}", commands.begin())))?;
                 }
-                Ok(None) if !self.replay.is_in_transaction() => return Ok(()),
+                Ok(None) if !self.replayed.replay.is_in_transaction() => return Ok(()),
                 Ok(None) if may_be_torn => {
                     tracing::warn!(
                         "The log of Redis ends in the middle of a transaction, which is left out: behind byte {whole}"
@@ -169,7 +181,7 @@ impl Loading<'_, '_> {
                 }
                 Err(error) => return Err(wrong(error)),
             }
-            if !self.replay.is_in_transaction() {
+            if !self.replayed.replay.is_in_transaction() {
                 whole = commands.offset();
             }
         }

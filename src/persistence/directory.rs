@@ -200,6 +200,7 @@ impl Following {
             clean(&*disk, &names, manifest);
             return Keeper::start(&engine, disk, names, journal, reader, manifest, settings, true, lock);
         }
+        let is_fresh = is_fresh && (settings.saving)().functions.libraries.is_empty();
         let manifest = Manifest { base: 0, first: journal.begin_segment()? };
         if is_fresh {
             manifest.write(&*disk, &names)?;

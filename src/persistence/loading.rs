@@ -21,6 +21,9 @@ const BATCH_BYTES: usize = 128 * 1024;
 /// Batches that wait for each thread.
 const BATCHES_WAITING: usize = 2;
 
+/// Of libraries of functions so many bytes are kept.
+const FUNCTION_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// How a file is loaded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -56,8 +59,29 @@ pub struct Loaded {
     pub positions: Option<Vec<Position>>,
     /// What is said about the file, but for that.
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The code of libraries of functions.
-    pub functions: Vec<Vec<u8>>,
+    pub functions: Functions,
+}
+
+/// Libraries of functions (FUNCTION LOAD). Nobody here runs them: they are kept as they are, for whoever loads what is saved.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Functions {
+    /// The code of each.
+    pub libraries: Vec<Vec<u8>>,
+    bytes: usize,
+    /// Libraries that would have been too much.
+    pub left_out: u64,
+}
+
+impl Functions {
+    fn add(&mut self, code: Cow<'_, [u8]>) {
+        let bytes = self.bytes + code.len() + size_of::<Vec<u8>>();
+        if bytes > FUNCTION_BYTES_MAX {
+            self.left_out += 1;
+            return;
+        }
+        self.bytes = bytes;
+        self.libraries.push(code.into_owned());
+    }
 }
 
 /// Why a file was not loaded as a whole. Some of its keys may have been.
@@ -119,7 +143,7 @@ pub fn load(engine: &Engine, input: impl Read, options: Options, progress: &Prog
                 Record::Auxiliary { name, value } => {
                     loaded.fields.push((name.into_owned(), value.into_owned()));
                 }
-                Record::Function(code) => loaded.functions.push(code.into_owned()),
+                Record::Function(code) => loaded.functions.add(code),
                 Record::Sizes { .. } => {}
                 Record::Database(number) => {
                     let known = usize::try_from(number).ok().filter(|number| *number < engine.database_count());

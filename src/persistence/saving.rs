@@ -7,6 +7,7 @@
 mod encoder;
 
 use super::disk::{Disk, File};
+use super::loading::Functions;
 use super::positions;
 use crate::base::clock;
 use crate::base::slot::Slot;
@@ -16,6 +17,7 @@ use crate::rdb::file::{VERSION, Writer, writer};
 pub use crate::rdb::length::Compression;
 use encoder::Encoder;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -50,6 +52,8 @@ pub struct Options {
     pub key_delay_us: u64,
     /// What else is said about the file: names and values.
     pub fields: Vec<(&'static str, String)>,
+    /// Libraries that were loaded.
+    pub functions: Arc<Functions>,
 }
 
 /// How far a save is, for whoever looks; and whether it shall go on.
@@ -172,6 +176,9 @@ fn describe(out: &mut Vec<u8>, snapshot: &Snapshot, options: &Options) {
     }
     let positions: Vec<_> = Slot::all().map(|slot| snapshot.slot_position(slot)).collect();
     writer::auxiliary(out, POSITIONS, &positions::encode(&positions), options.compression);
+    for code in &options.functions.libraries {
+        writer::function(out, code, options.compression);
+    }
 }
 
 /// A file that is written from its beginning on.

@@ -74,8 +74,9 @@ pub fn restore(services: &Arc<Services>, other: fn(&Services) -> io::Result<bool
 fn restore_log(services: &Arc<Services>, config: &Config, other: fn(&Services) -> io::Result<bool>) -> io::Result<()> {
     let directory = open(config, Owner::default())?;
     let load = super::snapshots::Load::begin(&services.snapshots.loads, directory.bytes()?);
-    let recovered = read(&directory, &services.engine, config, &load.progress)?;
+    let mut recovered = read(&directory, &services.engine, config, &load.progress)?;
     drop(load);
+    keep_functions(services, &mut recovered);
     // A log that begins now begins with what was there before.
     if recovered.is_none() && !other(services)? {
         super::snapshots::load(services)?;
@@ -120,11 +121,18 @@ impl Returned {
     }
 
     /// Goes on with it.
-    pub fn keep(self, services: &Arc<Services>, config: &Config) -> io::Result<()> {
+    pub fn keep(mut self, services: &Arc<Services>, config: &Config) -> io::Result<()> {
+        keep_functions(services, &mut self.recovered);
         let found = self.recovered.as_ref().map(|recovered| &recovered.found);
         let keeper = self.following.keep(found, settings(services, config))?;
         *services.append_log.keeper.lock() = Some(keeper);
         Ok(())
+    }
+}
+
+fn keep_functions(services: &Services, recovered: &mut Option<Recovered>) {
+    if let Some(recovered) = recovered {
+        services.snapshots.keep_functions(std::mem::take(&mut recovered.base.functions));
     }
 }
 
@@ -227,6 +235,7 @@ fn saving_options(services: &Services) -> saving::Options {
         compression: super::snapshots::compression(&config),
         with_idle: config.maxmemory_policy.ends_with("lru"),
         syncs_often: config.aof_rewrite_incremental_fsync,
+        functions: services.snapshots.functions(),
         ..saving::Options::default()
     }
 }

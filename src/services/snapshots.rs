@@ -12,6 +12,7 @@ use super::pause::Paused;
 use crate::base::clock;
 use crate::config::Config;
 use crate::persistence::disk::Directory;
+use crate::persistence::loading::Functions;
 use crate::persistence::saving::{self, Compression, Options, Progress};
 use parking_lot::Mutex;
 use std::io;
@@ -29,6 +30,7 @@ pub struct Snapshots {
     /// Changes that are in the last file, as the engine counts them.
     kept_changes: AtomicU64,
     pub loads: Loads,
+    functions: Mutex<Arc<Functions>>,
 }
 
 #[derive(Debug)]
@@ -97,6 +99,7 @@ impl Default for Snapshots {
             }),
             kept_changes: AtomicU64::new(0),
             loads: Loads::default(),
+            functions: Mutex::default(),
         }
     }
 }
@@ -131,6 +134,24 @@ impl Snapshots {
     /// All that has changed so far is in a file.
     pub fn note_kept(&self, changes: u64) {
         self.kept_changes.store(changes, Ordering::Relaxed);
+    }
+
+    /// Libraries of functions that were loaded: what is saved has them too.
+    pub fn functions(&self) -> Arc<Functions> {
+        Arc::clone(&self.functions.lock())
+    }
+
+    /// Keeps what was loaded, in place of what was before.
+    pub fn keep_functions(&self, functions: Functions) {
+        let Functions { libraries, left_out, .. } = &functions;
+        if !libraries.is_empty() {
+            let count = libraries.len();
+            tracing::warn!("{count} libraries of functions are kept for what is saved: this server runs none yet");
+        }
+        if *left_out > 0 {
+            tracing::warn!("{left_out} libraries of functions were left out: together they are too long");
+        }
+        *self.functions.lock() = Arc::new(functions);
     }
 
     /// Gives up the one that is being taken, and waits until that is done.
@@ -198,6 +219,7 @@ fn take(services: &Services, progress: &Progress, is_in_background: bool) -> io:
         // Nobody waits for it, then.
         key_delay_us: if is_in_background { config.rdb_key_save_delay } else { 0 },
         fields: services.cluster.as_ref().map(|cluster| cluster.names()).unwrap_or_default(),
+        functions: services.snapshots.functions(),
     };
     saving::save(&services.engine, &mut snapshot, &disk, &config.dbfilename, &options, progress)?;
     Ok(changes)

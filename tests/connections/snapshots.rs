@@ -1,6 +1,7 @@
 //! Snapshots on disk, and what a server does with them at its start and at its end.
 
 use crate::server::{Client, LIMIT, Server};
+use starling::rdb::file::{Reader, Record};
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -231,5 +232,54 @@ fn strings_are_compressed_unless_the_configuration_says_no() {
         }
         assert_eq!(client.ask("DEBUG RELOAD NOSAVE"), "+OK");
         assert_eq!(client.ask(&format!("GET {key}")), format!("$100 {string}"));
+    }
+}
+
+/// The libraries of functions in a file.
+fn functions(file: &Path) -> Vec<Vec<u8>> {
+    let bytes = fs::read(file).expect("a file");
+    let mut reader = Reader::new(&*bytes).expect("a snapshot");
+    let mut functions = Vec::new();
+    while let Some(record) = reader.next_record().expect("it is whole") {
+        if let Record::Function(code) = record {
+            functions.push(code.into_owned());
+        }
+    }
+    functions
+}
+
+/// A server that runs no functions loses none: what was loaded is in what is saved, and in what the log begins with.
+#[test]
+fn functions_pass_through_a_server_that_runs_none() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rdb/redis-7.0.rdb");
+    let expected = functions(&fixture);
+    assert_eq!(expected.len(), 1);
+    // The same library and nothing else: it alone makes a log begin with a snapshot.
+    let mut only = b"REDIS0010\xf5".to_vec();
+    starling::rdb::length::write_string(&mut only, &expected[0]);
+    only.extend_from_slice(&[0xff, 0, 0, 0, 0, 0, 0, 0, 0]);
+    for file in [fs::read(&fixture).expect("a file"), only] {
+        for appendonly in ["no", "yes"] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let dump = directory.path().join("dump.rdb");
+            fs::write(&dump, &file).expect("a file");
+            let directives = ["--appendonly", appendonly, "--save", ""];
+            for _ in 0..2 {
+                let mut server = start(directory.path(), &directives);
+                let mut client = server.client();
+                until_loaded(&mut client);
+                client.ask("SET key value");
+                assert_eq!(client.ask("SAVE"), "+OK");
+                assert_eq!(functions(&dump), expected, "appendonly {appendonly}");
+                if appendonly == "yes" {
+                    fs::remove_file(&dump).expect("it was saved");
+                } else {
+                    assert_eq!(client.ask("DEBUG RELOAD"), "+OK");
+                    assert_eq!(functions(&dump), expected, "reloaded");
+                }
+                client.send(&["SHUTDOWN NOSAVE"]);
+                assert!(server.wait().0.success());
+            }
+        }
     }
 }

@@ -92,9 +92,7 @@ pub fn load(services: &Services) -> io::Result<()> {
     let loaded = run(services, file, loading_options()).map_err(|error| {
         io::Error::new(io::ErrorKind::InvalidData, format!("{} was not loaded: {error}", path.display()))
     })?;
-    if !loaded.functions.is_empty() {
-        tracing::warn!("{} libraries of functions were left out: this server runs none yet", loaded.functions.len());
-    }
+    services.snapshots.keep_functions(loaded.functions);
     Ok(())
 }
 
@@ -105,7 +103,11 @@ pub fn reload(services: &Services, keeps: bool, replaces: bool) -> Result<(), St
     }
     let file = File::open(path(services)).map_err(|error| error.to_string())?;
     let options = Options { replaces, now_ms: clock::unix_us() / 1000, threads: threads(), ..Options::default() };
-    run(services, file, options).map(|_| ()).map_err(|error| error.to_string())
+    let loaded = run(services, file, options).map_err(|error| error.to_string())?;
+    if !keeps || !loaded.functions.libraries.is_empty() {
+        services.snapshots.keep_functions(loaded.functions);
+    }
+    Ok(())
 }
 
 /// One for each core: who finds the records has little to do beside them.
