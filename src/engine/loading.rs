@@ -8,6 +8,7 @@ use super::{Engine, event};
 use crate::base::identity::Position;
 use crate::base::slot::Slot;
 use crate::values::Value;
+use std::sync::atomic::Ordering;
 
 /// A value that was read.
 #[derive(Debug)]
@@ -58,6 +59,11 @@ impl Engine {
 }
 
 impl Keyspace<'_> {
+    /// Whether payloads are taken whatever their checksum is.
+    pub fn skips_checksums(&self) -> bool {
+        self.engine.skips_checksums.load(Ordering::Relaxed)
+    }
+
     fn load(
         &mut self,
         key: &[u8],

@@ -55,7 +55,7 @@ use smallvec::SmallVec;
 use snapshot::Snapshots;
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Locks over the 16384 slots. More than any machine here has cores; FLUSHALL and the like take them all.
 const SHARD_COUNT: usize = 128;
@@ -73,6 +73,7 @@ pub struct Engine {
     placement: Placement,
     databases: usize,
     limits: ArcSwap<Limits>,
+    skips_checksums: AtomicBool,
     /// What entries remember of their last access, and the mark of the last snapshot.
     access: Access,
     frequency: Frequency,
@@ -115,6 +116,7 @@ impl Engine {
             placement,
             databases,
             limits: ArcSwap::from_pointee(Limits::default()),
+            skips_checksums: AtomicBool::new(false),
             access: Access::default(),
             frequency: Frequency::default(),
             snapshots: Snapshots::default(),
@@ -144,6 +146,11 @@ impl Engine {
     /// Changes the thresholds of the packed encodings; values change their encoding when they are next written.
     pub fn set_limits(&self, limits: Limits) {
         self.limits.store(Arc::new(limits));
+    }
+
+    /// Whether payloads are taken whatever their checksum is: for tests.
+    pub fn set_skips_checksums(&self, skips: bool) {
+        self.skips_checksums.store(skips, Ordering::Relaxed);
     }
 
     /// Locks the shard of one slot; `None` where it stays busy for longer than `wait`.

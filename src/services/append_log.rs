@@ -1,7 +1,11 @@
 //! The node's log on disk, where it has one: begun and ended with the parameter `appendonly`, and asked while it runs.
 
+use super::pause::Paused;
+use super::snapshots::Pausing;
 use super::{REDIS_VERSION, Services};
 use crate::base::clock;
+use crate::base::identity::Position;
+use crate::base::slot::Slot;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::log::LogOffset;
@@ -15,7 +19,11 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
+
+/// How long DEBUG LOADAOF waits for the disk.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -87,6 +95,51 @@ fn restore_log(services: &Arc<Services>, config: &Config, other: fn(&Services) -
     keeper.until_begun()?;
     *services.append_log.keeper.lock() = Some(keeper);
     Ok(())
+}
+
+/// Writes what there is, drops all keys, and makes them again of the log on disk, as a start does (DEBUG LOADAOF). Clients wait
+/// meanwhile, and nothing expires.
+///
+/// # Errors
+/// Where there is no log, or the disk does not keep it: then nothing has changed.
+///
+/// # Panics
+/// Where what is on disk cannot be read: a start would end the process too.
+pub async fn reload(services: &Arc<Services>) -> Result<(), String> {
+    if services.cluster.is_some() {
+        return Err("a node of a cluster reads its log at its start only".to_owned());
+    }
+    let _pausing = Pausing::begin(services, Paused::All);
+    services.snapshots.give_up().await;
+    services.conditions.set_loading(true);
+    let reloaded = reload_alone(services).await;
+    services.conditions.set_loading(false);
+    reloaded
+}
+
+async fn reload_alone(services: &Arc<Services>) -> Result<(), String> {
+    let mut kept = services.append_log.kept().ok_or("there is no log: 'appendonly' is 'no'")?;
+    let all = services.engine.log.end();
+    match tokio::time::timeout(RELOAD_PATIENCE, kept.wait_for(|kept| *kept >= all)).await {
+        Ok(Ok(_)) => {}
+        _ => return Err("the disk does not keep the log".to_owned()),
+    }
+    let services = Arc::clone(services);
+    let read = tokio::task::spawn_blocking(move || {
+        let keeper = services.append_log.keeper.lock().take().ok_or("there is no log any more")?;
+        if let Err(error) = keeper.until_begun() {
+            *services.append_log.keeper.lock() = Some(keeper);
+            return Err(error.to_string());
+        }
+        drop(keeper);
+        services.engine.lock_all(0, clock::unix_us() / 1000).flush(None);
+        // What is read begins where the histories of the slots did.
+        Slot::all().for_each(|slot| services.engine.set_position(slot, Position::default()));
+        let restored = restore_log(&services, &services.settings.load_full(), |_| Ok(false));
+        restored.unwrap_or_else(|error| panic!("the log that was written cannot be read: {error}"));
+        Ok(())
+    });
+    read.await.map_err(|error| error.to_string())?
 }
 
 /// What a node of a cluster has come back with, before it has learned what is still its own.

@@ -14,6 +14,7 @@ use crate::engine::Keyspace;
 use crate::engine::entry::StringRef;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::{Protocol, ReplyWriter};
+use crate::services::append_log;
 use crate::services::pause::Paused;
 use crate::services::snapshots::{self, Pausing};
 use std::sync::Arc;
@@ -41,6 +42,10 @@ fn debug(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
             control.services.settings.set_active_expire(arguments.at(2) == b"1");
             reply.ok();
         }
+        _ if is(word, "set-skip-checksum-validation") && count == 3 => {
+            control.services.engine.set_skips_checksums(arguments.at(2) == b"1");
+            reply.ok();
+        }
         _ if is(word, "object") && count >= 3 => return object(control, arguments.at(2), reply),
         _ if is(word, "error") && count == 3 => reply.error(arguments.at(2)),
         _ if is(word, "log") && count == 3 => {
@@ -49,6 +54,7 @@ fn debug(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
         }
         _ if is(word, "log-reader") && count == 3 => return log_reader(control, arguments.at(2), reply),
         _ if is(word, "reload") => return reload(control, arguments),
+        _ if is(word, "loadaof") && count == 2 => return load_log(control),
         _ if is(word, "protocol") && count == 3 => return protocol(arguments.at(2), reply),
         _ => {
             let word = String::from_utf8_lossy(&word[..word.len().min(128)]);
@@ -105,6 +111,24 @@ fn reload(control: &mut Control<'_>, arguments: Arguments<'_>) -> CommandResult 
         };
         tracing::warn!("DEBUG RELOAD failed: {error}");
         b"-ERR Error trying to load the RDB dump, check server logs.\r\n".to_vec()
+    }));
+    Ok(())
+}
+
+/// Drops all keys, and makes them again of the log on disk; everybody waits meanwhile.
+fn load_log(control: &mut Control<'_>) -> CommandResult {
+    if control.in_transaction {
+        return Err(CommandError::text("ERR DEBUG LOADAOF is not allowed inside a transaction"));
+    }
+    let services = Arc::clone(control.services);
+    control.flow = Flow::Alone(Box::pin(async move {
+        match append_log::reload(&services).await {
+            Ok(()) => {
+                tracing::warn!("Append Only File loaded by DEBUG LOADAOF");
+                b"+OK\r\n".to_vec()
+            }
+            Err(error) => format!("-ERR {error}\r\n").into_bytes(),
+        }
     }));
     Ok(())
 }
@@ -246,6 +270,8 @@ fn debug_help(reply: &mut ReplyWriter<'_>) {
         &[
             "ERROR <string>",
             "    Answer with an error of this text.",
+            "LOADAOF",
+            "    Write what the log has to have, drop all keys, and make them again of the log on disk.",
             "LOG <message>",
             "    Write <message> to the server's log.",
             "LOG-READER ON|STAND|OFF|STATUS",
@@ -261,6 +287,8 @@ fn debug_help(reply: &mut ReplyWriter<'_>) {
             "    Save all keys, drop them, and load them again; without saving, without dropping, replacing those that are there.",
             "SET-ACTIVE-EXPIRE <0|1>",
             "    Whether keys that expire are removed before somebody asks for them.",
+            "SET-SKIP-CHECKSUM-VALIDATION <0|1>",
+            "    Whether RESTORE takes payloads whose checksum is wrong.",
             "SLEEP <seconds>",
             "    Stop the thread of this connection for <seconds>. Decimals allowed.",
         ],

@@ -83,7 +83,8 @@ fn restore(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Re
         return Err(CommandError::text("BUSYKEY Target key name already exists."));
     }
     let deadline = deadline(arguments.at(2), options.is_absolute, keyspace.now_ms())?;
-    let content = payload::read(arguments.at(3), &keyspace.limits(), keyspace.now_ms()).map_err(|refusal| {
+    let read = if keyspace.skips_checksums() { payload::read_unchecked } else { payload::read };
+    let content = read(arguments.at(3), &keyspace.limits(), keyspace.now_ms()).map_err(|refusal| {
         CommandError::text(match refusal {
             Refusal::VersionOrChecksum => "ERR DUMP payload version or checksum are wrong",
             Refusal::Format => "ERR Bad data format",

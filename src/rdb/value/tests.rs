@@ -231,12 +231,18 @@ fn payloads_of_other_versions_and_changed_ones_are_refused() {
     }
     for version in [17, 79, 90, u16::MAX] {
         assert_eq!(result(&with_version(version)), Err(Refusal::VersionOrChecksum), "{version}");
+        let unchecked = payload::read_unchecked(&with_version(version), &limits, 0).map(|content| text(&content));
+        assert_eq!(unchecked, Err(Refusal::VersionOrChecksum), "{version}");
     }
     let payload = payload::of_string(b"some bytes");
     for at in 0..payload.len() {
         let mut changed = payload.clone();
         changed[at] ^= 1;
         assert_eq!(result(&changed), Err(Refusal::VersionOrChecksum), "{at}");
+        if at >= payload.len() - 8 {
+            let unchecked = payload::read_unchecked(&changed, &limits, 0).map(|content| text(&content));
+            assert_eq!(unchecked.as_deref(), Ok("string some bytes"), "{at}");
+        }
         assert_eq!(result(&payload[..at]), Err(Refusal::VersionOrChecksum), "{at}");
     }
     // What redis-server 7.0 answers.
