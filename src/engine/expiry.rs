@@ -20,6 +20,7 @@ use super::shard::{SlotTable, add, hash_of_entry};
 use crate::base::clock;
 use crate::values::segments::Index;
 use crate::values::{Hash, Value};
+use std::sync::atomic::Ordering;
 
 /// Fields of one hash that are removed under one lock, at most.
 const FIELDS: usize = 256;
@@ -60,6 +61,17 @@ impl Step {
 }
 
 impl Engine {
+    /// Until this moment, in Unix milliseconds, readers and the cycle leave in place what has expired: writers are told to
+    /// wait until then (CLIENT PAUSE), and an expiry is a write. It is not there for readers all the same.
+    pub fn keep_expired_until(&self, until_ms: u64) {
+        self.expired_stay_until_ms.store(until_ms, Ordering::Relaxed);
+    }
+
+    /// Whether what has expired may be removed at this moment by who was not let through to write.
+    pub(super) fn removes_expired(&self, now_ms: u64) -> bool {
+        now_ms >= self.expired_stay_until_ms.load(Ordering::Relaxed) && !self.log.is_full()
+    }
+
     /// One cycle over a thread's share of the shards, `first`, `first + step`, ... It begins at the `turn`th of them, ends
     /// when all have had theirs or `budget_us` after its start, and leaves in `turn` where the next one goes on: with too
     /// little time for all, none is forgotten.
@@ -69,7 +81,7 @@ impl Engine {
         let share = (self.shard_count().saturating_sub(first)).div_ceil(step);
         let mut cycle = Cycle::default();
         // What it removes would wait for those readers too for whom writers wait.
-        if self.log.is_full() {
+        if !self.removes_expired(now_ms) {
             return cycle;
         }
         for _ in 0..share {

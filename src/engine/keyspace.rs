@@ -370,7 +370,7 @@ impl<'e> Keyspace<'e> {
     fn find(&mut self, place: Place, key: &[u8]) -> Option<Index> {
         match self.find_any(place, key)? {
             (at, Life::Whole) => Some(at),
-            (at, life) => self.find_aged(place, key, (at, life), !self.engine.log.is_full()),
+            (at, life) => self.find_aged(place, key, (at, life), self.engine.removes_expired(self.now_ms)),
         }
     }
 

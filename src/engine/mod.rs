@@ -55,7 +55,7 @@ use smallvec::SmallVec;
 use snapshot::Snapshots;
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Locks over the 16384 slots. More than any machine here has cores; FLUSHALL and the like take them all.
 const SHARD_COUNT: usize = 128;
@@ -74,6 +74,8 @@ pub struct Engine {
     databases: usize,
     limits: ArcSwap<Limits>,
     skips_checksums: AtomicBool,
+    /// Until then nothing is removed because it has expired, in Unix milliseconds.
+    expired_stay_until_ms: AtomicU64,
     /// What entries remember of their last access, and the mark of the last snapshot.
     access: Access,
     frequency: Frequency,
@@ -117,6 +119,7 @@ impl Engine {
             databases,
             limits: ArcSwap::from_pointee(Limits::default()),
             skips_checksums: AtomicBool::new(false),
+            expired_stay_until_ms: AtomicU64::new(0),
             access: Access::default(),
             frequency: Frequency::default(),
             snapshots: Snapshots::default(),

@@ -5,14 +5,20 @@
 //! with it.
 
 use super::dispatch::Batch;
+use crate::base::clock;
 use crate::commands::context::Flow;
 use crate::commands::error::CommandError;
+use crate::commands::execution;
 use crate::commands::session::{Blocked, Session};
+use crate::commands::table::Command;
 use crate::engine::Wanted;
 use crate::engine::log::gate;
 use crate::engine::waiters::Ended;
+use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
+use crate::services::statistics::bump;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const UNBLOCKED: CommandError = CommandError::text("UNBLOCKED client unblocked via CLIENT UNBLOCK");
@@ -68,6 +74,18 @@ pub(super) fn end(
             None
         }
     }
+}
+
+/// Tells the statistics and the slow log of a command that has waited and was answered: what handing out the reply took, in
+/// Redis too. The wait is no work, and what served it was that of another command.
+pub(super) fn note(batch: &Batch<'_>, session: &Session, command: &Command, arguments: Arguments<'_>, begun_ns: u64) {
+    let took_ns = clock::boot_ns().saturating_sub(begun_ns);
+    let counters = &batch.counters.commands[command.index as usize];
+    bump(&counters.nanoseconds, took_ns);
+    if !batch.services.statistics.latency_untracked.load(Ordering::Relaxed) {
+        counters.latencies.record(took_ns, 1);
+    }
+    execution::observe(batch.services, session, command, arguments, batch.now_ms, took_ns / 1000);
 }
 
 /// The error that a reply is, if it is one.

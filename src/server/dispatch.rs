@@ -5,6 +5,7 @@ use super::blocking;
 use super::forwarding::{self, Proxied};
 use super::routing::{self, Elsewhere};
 use super::timing::Timing;
+use crate::base::clock;
 use crate::base::slot::Slot;
 use crate::commands::context::{Flow, Wait};
 use crate::commands::error::CommandError;
@@ -87,10 +88,13 @@ pub fn dispatch(
         },
     };
     session.client.command.store(command.index, Ordering::Relaxed);
-    if session.blocked.is_some()
-        && let Some(error) = blocking::end(batch, session, reply)
-    {
-        return answered(batch, command, error);
+    if session.blocked.is_some() {
+        let begun_ns = clock::boot_ns();
+        if let Some(error) = blocking::end(batch, session, reply) {
+            answered(batch, command, error);
+            blocking::note(batch, session, command, arguments, begun_ns);
+            return Flow::Continue;
+        }
     }
     // 3 and 4: permission, state.
     if let Some(error) = forbidden(batch, session, command) {
@@ -132,14 +136,13 @@ pub fn dispatch(
 }
 
 /// Counts a command that has waited, and has its reply now.
-fn answered(batch: &Batch<'_>, command: &'static Command, error: Option<CommandError>) -> Flow {
+fn answered(batch: &Batch<'_>, command: &'static Command, error: Option<CommandError>) {
     let counters = &batch.counters.commands[command.index as usize];
     bump(&counters.calls, 1);
     if let Some(error) = error {
         bump(&counters.failed, 1);
         batch.counters.count_error(&error.to_string());
     }
-    Flow::Continue
 }
 
 /// The command of a request, its number of arguments checked.
@@ -286,7 +289,7 @@ fn pause(batch: &Batch<'_>, session: &Session, command: &'static Command) -> Opt
         while tokio::time::Instant::now() < until {
             let slice = (until - tokio::time::Instant::now()).min(Duration::from_millis(5));
             tokio::time::sleep(slice).await;
-            if services.pause.current(crate::base::clock::unix_us() / 1000).is_none() {
+            if services.pause.current(clock::unix_us() / 1000).is_none() {
                 break;
             }
         }

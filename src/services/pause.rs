@@ -1,5 +1,7 @@
-//! CLIENT PAUSE: clients wait until a moment, all of them or those who write.
+//! CLIENT PAUSE: clients wait until a moment, all of them or those who write. What has expired stays meanwhile, and is not
+//! there for who reads.
 
+use super::Services;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,9 +20,20 @@ pub struct Pause {
     who: Mutex<Option<Paused>>,
 }
 
+/// Makes clients of this node wait until this moment. A pause under way is never shortened, nor made milder (CLIENT PAUSE).
+pub fn begin(services: &Services, who: Paused, until_ms: u64, now_ms: u64) {
+    services.pause.begin(who, until_ms, now_ms);
+    services.engine.keep_expired_until(services.pause.until_ms.load(Ordering::Acquire));
+}
+
+/// Lets them go on (CLIENT UNPAUSE).
+pub fn end(services: &Services) {
+    services.pause.end();
+    services.engine.keep_expired_until(0);
+}
+
 impl Pause {
-    /// Makes clients wait until this moment. A pause under way is never shortened, nor made milder (CLIENT PAUSE).
-    pub fn begin(&self, who: Paused, until_ms: u64, now_ms: u64) {
+    fn begin(&self, who: Paused, until_ms: u64, now_ms: u64) {
         let mut current = self.who.lock();
         let running = self.until_ms.load(Ordering::Relaxed);
         if running > now_ms {
@@ -32,8 +45,7 @@ impl Pause {
         }
     }
 
-    /// Lets them go on (CLIENT UNPAUSE); the caller wakes the connections.
-    pub fn end(&self) {
+    fn end(&self) {
         *self.who.lock() = None;
         self.until_ms.store(0, Ordering::Release);
     }

@@ -8,7 +8,7 @@ mod loading;
 pub use loading::{Load, Loads, load, loading_options, prepare, reload};
 
 use super::Services;
-use super::pause::Paused;
+use super::pause::{self, Paused};
 use crate::base::clock;
 use crate::config::Config;
 use crate::persistence::disk::Directory;
@@ -354,13 +354,13 @@ impl Pausing {
 
     pub fn begin(services: &Arc<Services>, who: Paused) -> Pausing {
         let now_ms = clock::unix_us() / 1000;
-        services.pause.begin(who, now_ms + Pausing::MILLISECONDS, now_ms);
+        pause::begin(services, who, now_ms + Pausing::MILLISECONDS, now_ms);
         Pausing { services: Arc::clone(services) }
     }
 }
 
 impl Drop for Pausing {
     fn drop(&mut self) {
-        self.services.pause.end();
+        pause::end(&self.services);
     }
 }

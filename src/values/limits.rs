@@ -11,6 +11,9 @@ pub struct Limits {
     pub hll_sparse_max_bytes: usize,
     /// `list-max-listpack-size`: elements of a list chunk, or its bytes by class: -1 is 4 KiB, -2 is 8, to -5, 64.
     pub list_max_listpack_size: i32,
+    /// Bytes from which an element of a list has a chunk of its own, whatever the chunks' limit is. No directive: DEBUG
+    /// QUICKLIST-PACKED-THRESHOLD.
+    pub list_lone_element_bytes: usize,
     /// `set-max-intset-entries`: members of a set of integers.
     pub set_max_intset_entries: usize,
     /// `set-max-listpack-entries`: members of a packed set.
@@ -34,6 +37,7 @@ impl Default for Limits {
             hash_max_listpack_value: 64,
             hll_sparse_max_bytes: 3000,
             list_max_listpack_size: -2,
+            list_lone_element_bytes: usize::MAX,
             set_max_intset_entries: 512,
             set_max_listpack_entries: 128,
             set_max_listpack_value: 64,

@@ -2,7 +2,7 @@
 //!
 //! Both ends are cheap, an index is found by the counts of the chunks from the nearer end, and a range is
 //! read chunk by chunk. A chunk holds at most what `list-max-listpack-size` says, except a single element
-//! that is larger than that. No chunk is ever empty.
+//! that is larger than that. An element can be told to stand alone from a smaller size on. No chunk is ever empty.
 
 use std::collections::VecDeque;
 use std::slice;
@@ -357,6 +357,7 @@ impl List {
             let half = large.chunks.len() <= 1
                 && large.chunks.front().is_none_or(|chunk| {
                     !over(limits, chunk.used_bytes().saturating_mul(2), chunk.len().saturating_mul(2))
+                        && !stands_alone(limits, chunk)
                 });
             if half {
                 self.shape = Shape::Packed(large.chunks.pop_front().unwrap_or_default());
@@ -508,6 +509,14 @@ fn next_of<'a>(rest: &mut [slice::Iter<'a, Chunk>; 2]) -> Option<&'a Chunk> {
 /// Whether a chunk with `count` more elements of `bytes` in all would pass the limit.
 fn exceeds(limits: &Limits, chunk: &Chunk, bytes: usize, count: usize) -> bool {
     over(limits, chunk.used_bytes() + bytes + count * ELEMENT_OVERHEAD_BYTES, chunk.len() + count)
+        || bytes >= limits.list_lone_element_bytes
+        || stands_alone(limits, chunk)
+}
+
+/// Whether a chunk is one element of the size from which they have chunks of their own.
+#[inline]
+fn stands_alone(limits: &Limits, chunk: &Chunk) -> bool {
+    chunk.len() == 1 && chunk.get(0).byte_len() >= limits.list_lone_element_bytes
 }
 
 fn over(limits: &Limits, bytes: usize, count: usize) -> bool {

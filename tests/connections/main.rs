@@ -76,3 +76,67 @@ fn debug_panic_is_guarded_as_debug_is() {
     assert!(client.ask("DEBUG PANIC").starts_with("-ERR DEBUG command not allowed"));
     assert_eq!(client.ask("PING"), "+PONG");
 }
+
+#[test]
+fn debug_moves_large_elements_of_lists_to_chunks_of_their_own() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let mut check = |requests: &[&str], encoding: &str| {
+        client.ask("DEL list");
+        requests.iter().for_each(|request| drop(client.ask(request)));
+        assert_eq!(client.ask("OBJECT ENCODING list"), format!("${} {encoding}", encoding.len()), "{requests:?}");
+    };
+    check(&["RPUSH list large small"], "listpack");
+    check(&["DEBUG QUICKLIST-PACKED-THRESHOLD 5b", "RPUSH list tiny"], "listpack");
+    check(&["RPUSH list tiny large"], "quicklist");
+    // Another directive is changed: this one stays.
+    check(&["CONFIG SET set-max-intset-entries 100", "RPUSH list large"], "quicklist");
+    check(&["DEBUG QUICKLIST-PACKED-THRESHOLD 0", "RPUSH list large"], "listpack");
+    for refused in ["4gb", "-1", "many"] {
+        let reply = client.ask(&format!("DEBUG QUICKLIST-PACKED-THRESHOLD {refused}"));
+        assert!(reply.starts_with("-ERR argument must be a memory value"), "{refused}: {reply}");
+    }
+}
+
+#[test]
+fn what_expires_while_writers_wait_is_not_there_and_not_removed_before_they_go_on() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    // In one transaction, so that the pause is there before the moment.
+    let requests = ["MULTI", "SET key value PX 1", "SET other value PX 1", "CLIENT PAUSE 1000000 WRITE", "EXEC"];
+    requests.iter().for_each(|request| drop(client.ask(request)));
+    let expired = |client: &mut server::Client| {
+        let info = client.ask("INFO stats");
+        let line = info.split_whitespace().find_map(|line| line.strip_prefix("expired_keys:"));
+        line.expect("a line").parse::<u64>().expect("a number")
+    };
+    while client.ask("GET key") != "$-1" {}
+    assert_eq!(client.ask("EXISTS key other"), ":0");
+    assert_eq!(expired(&mut client), 0);
+    assert_eq!(client.ask("CLIENT UNPAUSE"), "+OK");
+    assert_eq!(client.ask("EXISTS key other"), ":0");
+    while expired(&mut client) < 2 {}
+    assert_eq!(expired(&mut client), 2);
+}
+
+#[test]
+fn a_command_that_has_waited_is_in_the_slow_log_and_in_the_statistics() {
+    let server = Server::start(&["--slowlog-log-slower-than", "0"]);
+    let (mut client, mut waiting) = (server.client(), server.client());
+    for (request, ends) in [("BLPOP list 0", "RPUSH list a"), ("BLPOP none 0.001", "PING")] {
+        client.ask("CONFIG RESETSTAT");
+        waiting.send(&[request]);
+        if request.ends_with(" 0") {
+            while !client.ask("INFO clients").contains("blocked_clients:1") {}
+        }
+        client.ask(ends);
+        waiting.receive();
+        assert_eq!(waiting.ask("PING"), "+PONG");
+        let words: Vec<String> = request.split(' ').map(|word| format!("${} {word}", word.len())).collect();
+        let entry = format!("*3 {}", words.join(" "));
+        let log = client.ask("SLOWLOG GET 10");
+        assert!(log.contains(&entry), "{request}: {log}");
+        let latencies = client.ask("INFO latencystats");
+        assert!(latencies.contains("latency_percentiles_usec_blpop:"), "{request}: {latencies}");
+    }
+}

@@ -15,7 +15,7 @@ use crate::engine::waiters::Ended;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::clients::{Address, Client};
-use crate::services::pause::Paused;
+use crate::services::pause::{self, Paused};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -31,7 +31,7 @@ pub const CLIENT: &[CommandSpec] = &[
     control("list", AtLeast(2), BASIC | ADMIN, CONNECTION, list).tips(&["nondeterministic_output"]),
     control("no-evict", Exactly(3), BASIC | ADMIN, CONNECTION, no_evict),
     control("no-touch", Exactly(3), BASIC, CONNECTION, no_touch),
-    control("pause", AtLeast(3), BASIC | ADMIN | NOT_PAUSED, CONNECTION, pause),
+    control("pause", AtLeast(3), BASIC | ADMIN | NOT_PAUSED, CONNECTION, pause_clients),
     control("reply", Exactly(3), BASIC, CONNECTION, reply_mode),
     control("routing", Exactly(3), BASIC | HIDDEN, CONNECTION, routing),
     control("setinfo", Exactly(4), BASIC, CONNECTION, setinfo)
@@ -343,7 +343,7 @@ fn reply_mode(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut R
     Ok(())
 }
 
-fn pause(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+fn pause_clients(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let who = match arguments.get(3) {
         None => Paused::All,
         Some(word) if is(word, "all") && arguments.len() == 4 => Paused::All,
@@ -360,13 +360,13 @@ fn pause(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
         .checked_add(timeout as u64)
         .filter(|until| i64::try_from(*until).is_ok())
         .ok_or(CommandError::text("ERR timeout is out of range"))?;
-    control.services.pause.begin(who, until, control.now_ms);
+    pause::begin(control.services, who, until, control.now_ms);
     reply.ok();
     Ok(())
 }
 
 fn unpause(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    control.services.pause.end();
+    pause::end(control.services);
     reply.ok();
     Ok(())
 }

@@ -176,6 +176,7 @@ pub fn apply(services: &Services, config: &Config) {
         hash_max_listpack_value: limits.hash_max_listpack_value,
         hll_sparse_max_bytes: limits.hll_sparse_max_bytes,
         list_max_listpack_size: limits.list_max_listpack_size,
+        list_lone_element_bytes: services.engine.limits().list_lone_element_bytes,
         set_max_intset_entries: limits.set_max_intset_entries,
         set_max_listpack_entries: limits.set_max_listpack_entries,
         set_max_listpack_value: limits.set_max_listpack_value,

@@ -10,6 +10,7 @@ use crate::commands::error::CommandError;
 use crate::commands::help;
 use crate::commands::parse::is;
 use crate::commands::spec::{ADMIN, Arity::*, CommandResult, CommandSpec, LOADING, NOSCRIPT, STALE, control};
+use crate::config::value::parse_memory;
 use crate::engine::Keyspace;
 use crate::engine::entry::StringRef;
 use crate::resp::arguments::Arguments;
@@ -17,11 +18,14 @@ use crate::resp::reply::{Protocol, ReplyWriter};
 use crate::services::append_log;
 use crate::services::pause::Paused;
 use crate::services::snapshots::{self, Pausing};
+use crate::values::Limits;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub const COMMANDS: &[CommandSpec] = &[control("debug", AtLeast(2), ADMIN | NOSCRIPT | LOADING | STALE, 0, debug)];
 
+/// The largest DEBUG QUICKLIST-PACKED-THRESHOLD, as in Redis.
+const LONE_ELEMENT_BYTES_MAX: usize = (4 << 30) - (1 << 20);
 /// The longest DEBUG SLEEP.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -53,6 +57,9 @@ fn debug(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyW
             reply.ok();
         }
         _ if is(word, "log-reader") && count == 3 => return log_reader(control, arguments.at(2), reply),
+        _ if is(word, "quicklist-packed-threshold") && count == 3 => {
+            return list_lone_element(control, arguments.at(2), reply);
+        }
         _ if is(word, "reload") => return reload(control, arguments),
         _ if is(word, "loadaof") && count == 2 => return load_log(control),
         _ if is(word, "protocol") && count == 3 => return protocol(arguments.at(2), reply),
@@ -73,6 +80,20 @@ fn is_allowed(control: &Control<'_>) -> bool {
         Some("local") => control.session.client.address.is_local(),
         _ => false,
     }
+}
+
+/// From which size on elements of lists have chunks of their own, those that are added from now on; 0: as always, which
+/// is what a chunk may hold. For tests of such lists without such elements.
+fn list_lone_element(control: &mut Control<'_>, size: &[u8], reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let bytes = std::str::from_utf8(size).ok().and_then(parse_memory).and_then(|bytes| usize::try_from(bytes).ok());
+    let Some(bytes) = bytes.filter(|bytes| *bytes <= LONE_ELEMENT_BYTES_MAX) else {
+        return Err(CommandError::text("ERR argument must be a memory value bigger than 1 and smaller than 4gb"));
+    };
+    let engine = &control.services.engine;
+    let list_lone_element_bytes = if bytes == 0 { usize::MAX } else { bytes };
+    engine.set_limits(Limits { list_lone_element_bytes, ..engine.limits() });
+    reply.ok();
+    Ok(())
 }
 
 /// Saves all keys, drops them, and loads them again; everybody waits meanwhile.
@@ -283,6 +304,8 @@ fn debug_help(reply: &mut ReplyWriter<'_>) {
             "PROTOCOL <type>",
             "    Answer with a value of this type: string, integer, double, bignum, null, array, set, map, attrib,",
             "    push, verbatim, true, false.",
+            "QUICKLIST-PACKED-THRESHOLD <size>",
+            "    Elements of lists of at least <size> have chunks of their own; 0: those that no chunk has room for.",
             "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
             "    Save all keys, drop them, and load them again; without saving, without dropping, replacing those that are there.",
             "SET-ACTIVE-EXPIRE <0|1>",

@@ -22,6 +22,7 @@ const LITTLE_PACKED: Limits = Limits {
     hash_max_listpack_entries: 2,
     hash_max_listpack_value: 64,
     list_max_listpack_size: 2,
+    list_lone_element_bytes: usize::MAX,
     set_max_intset_entries: 2,
     set_max_listpack_entries: 2,
     set_max_listpack_value: 64,

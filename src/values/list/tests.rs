@@ -8,7 +8,11 @@ fn collect(list: &List) -> Vec<Vec<u8>> {
     list.iter().map(|element| element.to_vec()).collect()
 }
 
-fn check_shape(list: &List) {
+fn check_shape(list: &List, limits: &Limits) {
+    for number in 0..list.chunk_count() {
+        let (chunk, lone) = (list.chunk(number), limits.list_lone_element_bytes);
+        assert!(chunk.len() <= 1 || chunk.iter().all(|element| element.byte_len() < lone), "{chunk:?}");
+    }
     if let Shape::Chunks(large) = &list.shape {
         assert!(large.chunks.iter().all(|chunk| !chunk.is_empty()));
         assert_eq!(large.len, large.chunks.iter().map(Chunk::len).sum::<usize>());
@@ -136,12 +140,13 @@ proptest! {
     fn a_list_is_a_vector(
         steps in prop::collection::vec((step(), any::<usize>()), 1..40),
         size in prop_oneof![Just(-2), Just(-1), Just(0), 1i32..40, Just(-5)],
+        lone in prop_oneof![2 => Just(usize::MAX), 1 => 1usize..60],
     ) {
-        let limits = Limits { list_max_listpack_size: size, ..Limits::default() };
+        let limits = Limits { list_max_listpack_size: size, list_lone_element_bytes: lone, ..Limits::default() };
         let (mut list, mut model) = (List::new(), Vec::new());
         for (step, probe) in &steps {
             apply(&mut list, &mut model, step, &limits);
-            check_shape(&list);
+            check_shape(&list, &limits);
             prop_assert_eq!(list.len(), model.len());
             check_reads(&list, &model, *probe);
         }
@@ -175,4 +180,44 @@ fn the_chunks_of_a_queue_are_freed_behind_it() {
     (0..199_990).for_each(|_| assert!(list.pop(End::Tail, &limits, |_| ()).is_some()));
     assert_eq!(list.encoding(), "listpack");
     assert!(list.memory_bytes() < 128);
+}
+
+#[test]
+fn an_element_of_the_size_for_it_stands_alone_wherever_it_comes_from() {
+    type Make = fn(&mut List, &Limits);
+    const LARGE: &[u8] = b"xxxxxxxxxx";
+    fn check(make: Make, chunks: &[usize]) {
+        let limits = Limits { list_lone_element_bytes: 10, ..Limits::default() };
+        let mut list = List::new();
+        (0..4).for_each(|_| list.push(End::Tail, b"small", &limits));
+        make(&mut list, &limits);
+        let found: Vec<usize> = (0..list.chunk_count()).map(|number| list.chunk(number).len()).collect();
+        assert_eq!(found, chunks);
+        assert_eq!(list.encoding(), "quicklist");
+    }
+    check(|list, limits| list.push(End::Tail, LARGE, limits), &[4, 1]);
+    check(|list, limits| list.push(End::Head, LARGE, limits), &[1, 4]);
+    check(|list, limits| assert!(list.insert(2, LARGE, limits)), &[2, 1, 2]);
+    check(|list, limits| assert!(list.set(2, LARGE, limits)), &[2, 1, 1]);
+    check(
+        |list, limits| {
+            list.push(End::Tail, LARGE, limits);
+            list.push(End::Tail, b"small", limits);
+        },
+        &[4, 1, 1],
+    );
+    check(
+        |list, limits| {
+            list.push(End::Tail, LARGE, limits);
+            list.trim(4, 1, limits);
+        },
+        &[1],
+    );
+    check(
+        |list, limits| {
+            list.trim(0, 1, limits);
+            assert!(list.set(0, LARGE, limits));
+        },
+        &[1],
+    );
 }
