@@ -3,7 +3,8 @@
 baseline.tsv, baseline_cluster.tsv, baseline_own.tsv: file, name of the test, times passed by redis-server 7.0.15
 (names repeat in loops). exceptions.tsv: file, name of a test (or `*` for the whole file, or a pattern with `*`),
 reason. Files that the suite runs against servers of its own are written `own:unit/auth`, those of cluster mode
-`cluster:unit/type/set`.
+`cluster:unit/type/set`. What a line excuses for `unit/type/set` it excuses in cluster mode too, so that `cluster:` stands
+in exceptions.tsv only before what fails in cluster mode alone.
 """
 import os
 import re
@@ -16,6 +17,9 @@ BASELINES = {"": "baseline.tsv", "own:": "baseline_own.tsv", "cluster:": "baseli
 SOMETIMES = "sometimes: "
 # An exception whose reason starts so is not even tried in the usual run: it would cost the suite's whole patience.
 HANGS = "hangs: "
+CLUSTER = "cluster:"
+# The files about data, without what surrounds it (connections, transactions, configuration, scripts).
+DATA = re.compile(r"(cluster:)?unit/(type/.*|bitfield|bitops|dump|expire|geo|hyperloglog|keyspace|scan|sort)")
 
 
 class ListError(Exception):
@@ -68,6 +72,8 @@ class Exceptions:
 
     def __init__(self, path=EXCEPTIONS):
         self.whole, self.exact, self.patterns = {}, defaultdict(dict), defaultdict(dict)
+        # Lines of cluster mode that are those of the same file on a server of its own.
+        self.inherited = set()
         for file, name, reason in rows(path, 3):
             if name == "*":
                 self.whole[file] = reason
@@ -79,6 +85,19 @@ class Exceptions:
         for file, names in self.exact.items():
             for name in [name for name in names if "*" in name and name not in files.get(file, ())]:
                 self.patterns[file][name] = names.pop(name)
+        for file in files:
+            if file.startswith(CLUSTER):
+                self.inherit(file, file[len(CLUSTER):], files[file])
+
+    def inherit(self, file, plain, names):
+        if plain in self.whole and file not in self.whole:
+            self.whole[file] = self.whole[plain]
+            self.inherited.add((file, "*"))
+        for kind in (self.exact, self.patterns):
+            for name, reason in kind.get(plain, {}).items():
+                if name not in kind[file] and any(name == known or matches(name, known) for known in names):
+                    kind[file][name] = reason
+                    self.inherited.add((file, name))
 
     def unknown(self, files):
         """Lines that excuse nothing the baseline knows."""
@@ -117,6 +136,8 @@ class Verdict:
     def __init__(self, files, exceptions, passed):
         self.passed = self.excused = self.whole_tests = 0
         self.missing, self.leaving, self.newly = [], [], []
+        # {kind of run: Counter of `run`, `passed`, `excused`} of the data files, and why they are excused.
+        self.data, self.data_reasons = defaultdict(Counter), Counter()
         for file in sorted(files):
             whole, got = file in exceptions.whole, passed.get(file)
             good = Counter({name: min(count, got[name]) for name, count in files[file].items()} if got else {})
@@ -129,11 +150,21 @@ class Verdict:
                 continue
             by_line = defaultdict(list)
             for name, count in sorted(files[file].items()):
-                line, passes = exceptions.find(file, name), good[name] == count
+                line, failures = exceptions.find(file, name), count - good[name]
                 if line:
-                    by_line[line].append(passes)
-                    self.excused += 0 if passes else count - good[name]
-                elif not passes:
+                    by_line[line].append(not failures)
+                    self.excused += failures
+                elif failures:
                     self.missing.append((file, name))
+                self.count_data(file, good[name], failures, line)
             self.leaving += [(file, name) for (name, reason), passes in by_line.items()
-                             if all(passes) and not reason.startswith(SOMETIMES)]
+                             if all(passes) and not reason.startswith(SOMETIMES)
+                             and (file, name) not in exceptions.inherited]
+
+    def count_data(self, file, passes, failures, line):
+        kind = DATA.fullmatch(file)
+        if kind:
+            excused = failures if line else 0
+            self.data[kind.group(1) or ""].update(run=passes + failures, passed=passes, excused=excused)
+            if excused:
+                self.data_reasons[line[1]] += excused

@@ -5,7 +5,7 @@
   run.py --only unit/type/string       one file or several, separated by commas (excused or not)
   run.py --all                         also the files excused as a whole; says what passes there
   run.py --own-server                  only the files for which the suite starts servers itself (named own:...)
-  run.py --cluster-mode                one cluster node with all slots, against baseline_cluster.tsv
+  run.py --cluster-mode                only one cluster node with all slots (files named cluster:...)
   run.py --server redis                redis-server: checks this runner
   run.py --prune                       takes lines out of exceptions.tsv whose tests pass now
   run.py --write-exceptions            drafts the exceptions of this run in .work/upstream/exceptions.draft.tsv
@@ -29,8 +29,9 @@ from suite import Runner  # noqa: E402
 
 LOGS = os.path.join(WORK, "upstream")
 # Begun first, so that the last one is not long.
-SLOW = ("unit/hyperloglog", "unit/type/list-3", "unit/pause", "unit/type/zset", "unit/expire", "unit/dump",
-        "own:unit/memefficiency", "own:unit/maxmemory", "own:unit/aofrw", "own:unit/obuf-limits")
+SLOW = ("unit/hyperloglog", "unit/type/list-3", "unit/pause", "unit/type/zset", "unit/expire", "unit/dump", "unit/geo",
+        "cluster:unit/hyperloglog", "cluster:unit/geo", "cluster:unit/type/list-3", "own:unit/memefficiency",
+        "own:unit/maxmemory", "own:unit/aofrw", "own:unit/obuf-limits")
 # Files that the suite runs only against servers that it starts itself, or some of whose tests it runs only then.
 OWN = tuple("own:" + name for name in (
     "unit/acl", "unit/acl-v2", "unit/aofrw", "unit/auth", "unit/client-eviction", "unit/dump", "unit/info",
@@ -111,8 +112,9 @@ def write_draft(path, files, outcomes, exceptions, verdict):
     leaving, missing = set(verdict.leaving), set(verdict.missing)
     with open(path, "w", encoding="utf-8") as draft:
         draft.write("# file, test name (`*`: the whole file; or a pattern), reason\n")
+        leaving |= exceptions.inherited
         for file in sorted(set(files) | set(exceptions.whole)):
-            lines = {"*": exceptions.whole[file]} if file in exceptions.whole else {}
+            lines = {"*": exceptions.whole[file]} if file in exceptions.whole and (file, "*") not in leaving else {}
             for kept in (exceptions.exact.get(file, {}), exceptions.patterns.get(file, {})):
                 lines.update({name: reason for name, reason in kept.items() if (file, name) not in leaving})
             for name in sorted(name for found, name in missing if found == file):
@@ -134,6 +136,12 @@ def report(files, outcomes, exceptions, verdict, excused_files):
         print("%d lines must leave exceptions.tsv, their tests pass:" % len(verdict.leaving))
         for file, name in verdict.leaving:
             print("  %s\t%s" % (file, name))
+    for kind, data in sorted(verdict.data.items()):
+        print("data files on %s: %d of %d tests pass, %d are excused (%.2f %%)" % (
+            "a node in cluster mode" if kind else "a server of its own", data["passed"], data["run"], data["excused"],
+            100.0 * data["excused"] / data["run"]))
+    for reason, count in verdict.data_reasons.most_common():
+        print("  %3d  %s" % (count, reason))
     total = sum(sum(names.values()) for names in files.values())
     print("upstream: %d of %d tests of the baseline pass in %d files; %d fail and are excused by name, "
           "%d are in the %d files excused as a whole%s"
@@ -144,7 +152,7 @@ def report(files, outcomes, exceptions, verdict, excused_files):
 def main():
     options = parse_arguments()
     command, binary = server_words(options.server)
-    kinds = ["cluster:"] if options.cluster_mode else ["own:"] if options.own_server else ["", "own:"]
+    kinds = ["cluster:"] if options.cluster_mode else ["own:"] if options.own_server else ["", "own:", "cluster:"]
     files, exceptions = baseline(kinds), Exceptions()
     exceptions.bind(files)
     if is_redis(command):
@@ -181,7 +189,6 @@ def main():
         prune(verdict.leaving)
         verdict.leaving = []
     unknown = [] if options.only else exceptions.unknown(files) if not (options.own_server or options.cluster_mode) else []
-    unknown = [(file, name) for file, name in unknown if not file.startswith("cluster:")]
     for file, name in unknown:
         print("exceptions.tsv excuses what the baseline does not know: %s\t%s" % (file, name))
     print("%.0f s" % (time.monotonic() - started))
