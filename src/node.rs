@@ -5,6 +5,7 @@ mod drain;
 mod ending;
 mod handler;
 mod leader;
+mod lease;
 mod listeners;
 mod redis_log;
 mod seeds;

@@ -23,9 +23,9 @@ MISTAKES = [
     (
         "a member that leaves, brought back as one that stays",
         "scripted",
-        "src/cluster/topology/state.rs",
-        "        if was_down {\n            self.wake(id);",
-        "        node.leaving &= !was_down;\n        if was_down {\n            self.wake(id);",
+        "src/cluster/topology/leases.rs",
+        "        node.support = version;\n",
+        "        node.support = version;\n        node.leaving &= node.state == NodeState::Active;\n",
     ),
     (
         "a target that starts over when its hand-off is unknown",
@@ -55,13 +55,6 @@ MISTAKES = [
         "src/cluster/topology/state.rs",
         "self.slot(slot).changed <= decided_by",
         "self.slot(slot).changed.min(decided_by) <= decided_by",
-    ),
-    (
-        "a leader that was believed down and never says that it is alive",
-        "clusters_survive",
-        "src/cluster/watching.rs",
-        "BTreeMap::from([(own, Hint::Alive { start_ms: members.own.life.start_ms })])",
-        "BTreeMap::new()",
     ),
     (
         "a node that returns drops its keys by a topology that is older than they are",
@@ -106,11 +99,32 @@ MISTAKES = [
         "Phase::HandingOff { .. } => SlotState::Serving,",
     ),
     (
+        "voters that wait no longer than a lease lasts",
+        "clusters_survive",
+        "src/cluster/lease.rs",
+        "pub const WITHDRAW_US: u64 = 660_000;",
+        "pub const WITHDRAW_US: u64 = 560_000;",
+    ),
+    (
+        "a node that is fenced by one voter",
+        "clusters_survive",
+        "src/cluster/topology/leases.rs",
+        "votes * 2 > self.votes.len()",
+        "votes > 0",
+    ),
+    (
+        "a voter that takes a withdrawal back",
+        "clusters_survive",
+        "src/cluster/support.rs",
+        "        if self.has_withdrawn(beat.node, beat.support) {\n            return BeatAnswer::Withdrawn { support: beat.support };\n        }\n",
+        "",
+    ),
+    (
         "a member that leaves, brought back as one that stays: by seeds alone",
         "clusters_survive",
-        "src/cluster/topology/state.rs",
-        "        if was_down {\n            self.wake(id);",
-        "        node.leaving &= !was_down;\n        if was_down {\n            self.wake(id);",
+        "src/cluster/topology/leases.rs",
+        "        node.support = version;\n",
+        "        node.support = version;\n        node.leaving &= node.state == NodeState::Active;\n",
     ),
 ]
 

@@ -1,7 +1,7 @@
 //! How a node gives away what it holds and leaves the topology, and when it may end without. Decided without a clock.
 //!
 //! ```text
-//!   says that it leaves -> its slots move -> gives up its vote -> out of the topology
+//!   says that it leaves -> its slots move -> gives up its votes -> out of the topology
 //! ```
 //!
 //! It never ends with slots that only it holds, unless it is told to a second time, or nobody is there to take them: then its
@@ -100,7 +100,8 @@ impl Draining {
         Draining { node, incarnation, patience_us, clock, waiting, held, since_us: 0 }
     }
 
-    /// What follows from the newest topology, at this time. `votes`: whether it is a voter of Raft. To be asked often.
+    /// What follows from the newest topology, at this time. `votes`: whether it is a voter of Raft, whom the lease voters follow.
+    /// To be asked often.
     pub fn look(&mut self, topology: &Topology, votes: bool, now_us: u64) -> Next {
         let (node, incarnation) = (self.node, self.incarnation);
         let ran_us = self.clock.tick(now_us);
@@ -137,7 +138,8 @@ impl Draining {
         if !own.leaving {
             return Next::Propose(TopologyChange::Leaving { node, incarnation });
         }
-        if self.held.is_empty() && !votes {
+        let supports = topology.lease_voters.votes.contains(&node);
+        if self.held.is_empty() && !votes && !supports {
             return Next::Propose(TopologyChange::RemoveNode { node, incarnation });
         }
         Next::Wait

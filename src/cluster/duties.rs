@@ -1,7 +1,7 @@
 //! What has to be done about members and slots: pure functions of the agreed topology.
 //!
 //! ```text
-//!  raft leader:  members that are gone or back, dead slots, moves without a target, ownerless slots, the next moves
+//!  raft leader:  dead slots, moves without a target, ownerless slots, the next moves (who is gone: `fencing`)
 //!  each node:    the moves that it is one end of
 //! ```
 //!
@@ -21,15 +21,6 @@ const SLOTS_PER_MOVE: usize = 256;
 /// Moves that bring slots to one node at a time; and moves from one node, which with many newcomers has them all.
 const MOVES_TO_NODE: usize = 2;
 const MOVES_FROM_NODE: usize = 4;
-
-/// What gossip and links say of a member: a hint, which never gives its slots to anybody else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hint {
-    /// It answers, in the life that started then, ms since 1970.
-    Alive { start_ms: u64 },
-    /// It left, or does not answer.
-    Down,
-}
 
 /// How far a move is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,32 +83,17 @@ pub fn stage_of(topology: &Topology, one: &SlotMove) -> Option<Stage> {
 
 /// What the raft leader should propose, most urgent first. `gathering`: members are still coming, so nothing moves that is
 /// served already; it would move again with the next of them.
-pub fn leader_duties(topology: &Topology, hints: &BTreeMap<NodeId, Hint>, gathering: bool) -> Vec<TopologyChange> {
+pub fn leader_duties(topology: &Topology, gathering: bool) -> Vec<TopologyChange> {
     if topology.cluster.is_none() {
         return Vec::new();
     }
     let moves = moves(topology);
-    let mut changes = members(topology, hints);
-    changes.extend(dead(topology));
+    let mut changes = dead(topology);
     changes.extend(moves.iter().filter_map(|one| end_of(topology, one)));
     if changes.is_empty() {
         changes = next_moves(topology, &moves, gathering);
     }
     changes
-}
-
-/// Members that gossip says are gone, or back in the same life.
-fn members(topology: &Topology, hints: &BTreeMap<NodeId, Hint>) -> Vec<TopologyChange> {
-    let change = |node: &Node| {
-        let state = match (node.state, hints.get(&node.id)?) {
-            (NodeState::Active, Hint::Down) => NodeState::Down,
-            // It may still want to leave: that stands apart.
-            (NodeState::Down, Hint::Alive { start_ms }) if *start_ms == node.start_ms => NodeState::Active,
-            _ => return None,
-        };
-        Some(TopologyChange::SetMemberState { node: node.id, incarnation: node.incarnation, state })
-    };
-    topology.nodes.values().filter_map(change).collect()
 }
 
 /// Slots of members that are down: served by nobody until they are back, or forgotten.

@@ -1,17 +1,14 @@
-//! What a node believes of the others, by both ways on which it hears them: gossip (UDP) and links (TCP).
-//!
-//! Gossip notices that a node is gone; it is wrong where only its UDP port cannot be reached. So a member is down only where
-//! its links are silent too: every node pings the voters ten times a second. Pure.
+//! What a node hears of the others by gossip (UDP) and over links (TCP), and where the two disagree. Pure. It decides nothing:
+//! who is gone, the lease voters say.
 
-use super::duties::Hint;
-use super::membership::{MemberHealth, MemberView, MembersView};
+use super::membership::{MemberHealth, MembersView};
 use super::topology::{Node, Topology};
 use crate::base::identity::NodeId;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A member that gossip has not heard of for so long is taken for down.
-pub const ABSENT_LIMIT: Duration = Duration::from_secs(15);
+/// A member that gossip has not heard of for so long should have been heard of.
+const ABSENT_LIMIT: Duration = Duration::from_secs(15);
 /// Links that brought nothing for so long are silent: several pings did not come.
 const LINK_SILENCE: Duration = Duration::from_secs(2);
 
@@ -26,23 +23,6 @@ pub struct HeardByLink {
 
 /// Everything that is heard over links.
 pub type LinksHeard = BTreeMap<NodeId, HeardByLink>;
-
-/// What to believe of a member; `None`: nothing certain. `absent`: for how long gossip has not known it.
-pub fn hint(node: &Node, gossip: Option<&MemberView>, absent: Duration, by_link: Option<&HeardByLink>) -> Option<Hint> {
-    let believed_down = match gossip {
-        None => absent > ABSENT_LIMIT,
-        // That an earlier life is down says nothing about this one.
-        Some(member) => member.health == MemberHealth::Down && member.identity.life.start_ms >= node.start_ms,
-    };
-    match (believed_down, speaks(node, by_link)) {
-        (true, Some(start_ms)) => Some(Hint::Alive { start_ms }),
-        (true, None) => Some(Hint::Down),
-        (false, _) => {
-            let alive = gossip.filter(|member| member.health == MemberHealth::Alive)?;
-            Some(Hint::Alive { start_ms: alive.identity.life.start_ms })
-        }
-    }
-}
 
 /// The life in which a member speaks over a link now; not one that is over.
 fn speaks(node: &Node, by_link: Option<&HeardByLink>) -> Option<u64> {
@@ -71,7 +51,7 @@ pub fn heard_by_links_only(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::membership::{Life, MemberIdentity, MemberMetadata};
+    use crate::cluster::membership::{Life, MemberIdentity, MemberMetadata, MemberView};
     use crate::cluster::topology::{TopologyChange, sample};
 
     const START_MS: u64 = 1_000_000;
@@ -92,38 +72,6 @@ mod tests {
 
     fn heard(seconds: u64, start_ms: u64) -> HeardByLink {
         HeardByLink { age: Duration::from_secs(seconds), start_ms }
-    }
-
-    #[test]
-    fn a_member_is_down_only_where_gossip_and_links_are_silent() {
-        use MemberHealth::{Alive, Down, Suspected};
-        let alive = Some(Hint::Alive { start_ms: START_MS });
-        let check = |gossip: Option<MemberHealth>, absent, by_link: Option<HeardByLink>, expected| {
-            let member = gossip.map(|health| member(1, START_MS, health));
-            let absent = Duration::from_secs(absent);
-            let hint = hint(&node(1), member.as_ref(), absent, by_link.as_ref());
-            assert_eq!(hint, expected, "{gossip:?}, absent for {absent:?}, {by_link:?}");
-        };
-        // A killed process: nothing is connected. A stopped one: what is connected brings nothing.
-        check(Some(Down), 0, None, Some(Hint::Down));
-        check(Some(Down), 0, Some(heard(3, START_MS)), Some(Hint::Down));
-        // Its UDP port is blocked: it is not down, and comes back where it was believed to be.
-        check(Some(Down), 0, Some(heard(0, START_MS)), alive);
-        check(None, 16, Some(heard(0, START_MS)), alive);
-        check(None, 16, None, Some(Hint::Down));
-        check(None, 14, None, None);
-        check(Some(Suspected), 0, None, None);
-        // Gossip alone is enough for being alive.
-        check(Some(Alive), 0, None, alive);
-        check(Some(Alive), 0, Some(heard(3, START_MS)), alive);
-        // What an earlier life said does not count.
-        check(Some(Down), 0, Some(heard(0, START_MS - 1)), Some(Hint::Down));
-    }
-
-    #[test]
-    fn the_end_of_an_earlier_life_is_no_hint() {
-        let earlier = member(1, START_MS - 1, MemberHealth::Down);
-        assert_eq!(hint(&node(1), Some(&earlier), Duration::ZERO, None), None);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!   not in the topology, or another life is    RegisterNode, and wait for the version that shows it
-//!   its address is said to be another's        declare that one down, then again
 //!   refused, unknown                           again, after a pause that doubles
 //! ```
 //!
 //! A registration whose outcome is unknown may be committed at any later time: the same start said twice changes nothing,
-//! a later life refuses it, and nothing is served before the topology shows it.
+//! a later life refuses it, and nothing is served before the topology shows it. Where another member is said to be at its address, that
+//! one has no lease for long: it is fenced in a moment, and then its address is free.
 
-use super::topology::{Node, NodeState, Topology, TopologyChange};
+use super::topology::{Node, Topology};
 use super::view::is_current;
 use crate::base::identity::Incarnation;
 
@@ -24,19 +24,8 @@ pub enum Event {
     Look,
     /// It is registered, in the topology of this version.
     Registered { incarnation: Incarnation, version: u64 },
-    /// Another member has its address.
-    AddressTaken,
-    /// It was refused for another reason, or may be committed yet.
+    /// It was refused, or may be committed yet.
     Failed,
-}
-
-/// What is to be proposed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// This life; its outcome is the next event.
-    Register,
-    /// Somebody who cannot be where it is said to be. Nothing depends on the outcome.
-    DeclareDown(TopologyChange),
 }
 
 /// The registration of one life.
@@ -68,9 +57,8 @@ impl Registration {
         self.incarnation
     }
 
-    /// What follows from an event, by the newest topology, at this time.
-    pub fn on(&mut self, event: Event, topology: &Topology, now_us: u64) -> Vec<Action> {
-        let mut actions = Vec::new();
+    /// Whether this life is to be registered now, after an event, by the newest topology; the outcome is the next event.
+    pub fn on(&mut self, event: Event, topology: &Topology, now_us: u64) -> bool {
         match event {
             Event::Look => {}
             Event::Registered { incarnation, version } => {
@@ -79,17 +67,11 @@ impl Registration {
                 self.failures = 0;
                 self.pause(now_us);
             }
-            Event::AddressTaken => {
-                actions.extend(self.others_here(topology).map(Action::DeclareDown));
-                self.pause(now_us);
-            }
             Event::Failed => self.pause(now_us),
         }
-        if self.is_due(topology) && now_us >= self.propose_at_us {
-            self.is_proposing = true;
-            actions.push(Action::Register);
-        }
-        actions
+        let registers = self.is_due(topology) && now_us >= self.propose_at_us;
+        self.is_proposing |= registers;
+        registers
     }
 
     /// When it wants to look again, if nothing else happens.
@@ -106,26 +88,13 @@ impl Registration {
         self.propose_at_us = now_us + (PAUSE_MIN_US << self.failures.min(10)).min(PAUSE_MAX_US);
         self.failures += 1;
     }
-
-    /// Other members are said to live at the address that this node has bound: they are gone.
-    fn others_here(&self, topology: &Topology) -> impl Iterator<Item = TopologyChange> {
-        let here = (self.node.ip, self.node.cluster_port);
-        let at = |other: &&Node| (other.ip, other.cluster_port) == here && other.id != self.node.id;
-        let others = topology.nodes.values().filter(at).filter(|other| other.state != NodeState::Down);
-        let down = |other: &Node| TopologyChange::SetMemberState {
-            node: other.id,
-            incarnation: other.incarnation,
-            state: NodeState::Down,
-        };
-        others.map(down).collect::<Vec<_>>().into_iter()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::identity::{ClusterId, NodeId};
-    use crate::cluster::topology::sample;
+    use crate::cluster::topology::{TopologyChange, sample};
 
     fn node(id: u128, start_ms: u64) -> Node {
         Node { port: 6379, cluster_port: 16379, start_ms, ..sample::node(NodeId(id)) }
@@ -142,9 +111,9 @@ mod tests {
         let (topology, mut now_us, mut pauses) = (cluster(), 0, Vec::new());
         let mut registration = Registration::new(node(1, 10));
         for _ in 0..8 {
-            assert_eq!(registration.on(Event::Look, &topology, now_us), [Action::Register]);
-            assert_eq!(registration.on(Event::Look, &topology, now_us), [], "one at a time");
-            assert_eq!(registration.on(Event::Failed, &topology, now_us), []);
+            assert!(registration.on(Event::Look, &topology, now_us));
+            assert!(!registration.on(Event::Look, &topology, now_us), "one at a time");
+            assert!(!registration.on(Event::Failed, &topology, now_us));
             let at_us = registration.wake_at_us(&topology).expect("it tries again");
             pauses.push((at_us - now_us) / 1000);
             now_us = at_us;
@@ -156,30 +125,19 @@ mod tests {
     fn it_registers_once_and_again_when_the_topology_means_another_life() {
         let mut topology = cluster();
         let mut registration = Registration::new(node(1, 10));
-        assert_eq!(registration.on(Event::Look, &topology, 0), [Action::Register]);
+        assert!(registration.on(Event::Look, &topology, 0));
         let registered = Event::Registered { incarnation: Incarnation(1), version: 2 };
-        assert_eq!(registration.on(registered, &topology, 0), []);
+        assert!(!registration.on(registered, &topology, 0));
         assert_eq!(registration.wake_at_us(&topology), None, "not before that version is known");
         topology.apply(2, &TopologyChange::RegisterNode { node: node(1, 10) });
-        assert_eq!(registration.on(Event::Look, &topology, 10_000_000), []);
-        let down =
-            TopologyChange::SetMemberState { node: NodeId(1), incarnation: Incarnation(1), state: NodeState::Down };
-        topology.apply(3, &down);
+        assert!(!registration.on(Event::Look, &topology, 10_000_000));
+        let support = topology.nodes[&NodeId(1)].support;
+        let config = topology.lease_voters.config;
+        topology.apply(3, &TopologyChange::FenceNode { node: NodeId(1), incarnation: Incarnation(1), support, config });
         topology.apply(
             4,
             &TopologyChange::ForgetNode { node: NodeId(1), incarnation: Incarnation(1), decided_by: u64::MAX },
         );
-        assert_eq!(registration.on(Event::Look, &topology, 10_000_000), [Action::Register]);
-    }
-
-    #[test]
-    fn who_is_said_to_be_at_its_address_is_declared_down() {
-        let mut topology = cluster();
-        topology.apply(2, &TopologyChange::RegisterNode { node: node(2, 5) });
-        let mut registration = Registration::new(node(1, 10));
-        assert_eq!(registration.on(Event::Look, &topology, 0), [Action::Register]);
-        let down =
-            TopologyChange::SetMemberState { node: NodeId(2), incarnation: Incarnation(1), state: NodeState::Down };
-        assert_eq!(registration.on(Event::AddressTaken, &topology, 0), [Action::DeclareDown(down)]);
+        assert!(registration.on(Event::Look, &topology, 10_000_000));
     }
 }

@@ -1,12 +1,11 @@
 //! What the raft leader has to see for a while before it acts on it. Pure: time is given.
 
-use super::duties::{self, Hint, SlotMove, Stage};
+use super::duties::{self, SlotMove, Stage};
 use super::hints::{self, LinksHeard};
 use super::membership::MembersView;
 use super::topology::{Topology, TopologyChange};
 use crate::base::identity::NodeId;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// A hand-off that takes longer than this is called off: nobody serves its slots meanwhile.
 const HAND_OFF_LIMIT_US: u64 = 3_000_000;
@@ -17,8 +16,6 @@ const GATHERING_LIMIT_US: u64 = 4_000_000;
 /// What a leader has seen since it leads.
 #[derive(Debug, Default)]
 pub struct Watching {
-    /// Since when members are missing from gossip.
-    absent: BTreeMap<NodeId, u64>,
     /// Heard over links only, at the last look.
     unheard: Vec<NodeId>,
     /// Since when hand-offs are under way.
@@ -36,36 +33,6 @@ struct Gathering {
 }
 
 impl Watching {
-    /// What gossip and links say of the members. The leader itself is alive, whatever another leader believed of it: nobody
-    /// else would say so while it leads.
-    pub fn hints(
-        &mut self,
-        own: NodeId,
-        topology: &Topology,
-        members: &MembersView,
-        heard: &LinksHeard,
-        now_us: u64,
-    ) -> BTreeMap<NodeId, Hint> {
-        // Who is forgotten and comes back is new.
-        self.absent.retain(|node, _| topology.nodes.contains_key(node));
-        let mut found = BTreeMap::from([(own, Hint::Alive { start_ms: members.own.life.start_ms })]);
-        for node in topology.nodes.values().filter(|node| node.id != own) {
-            let member = members.member(node.id);
-            let absent_us = match member {
-                Some(_) => {
-                    self.absent.remove(&node.id);
-                    0
-                }
-                None => now_us - *self.absent.entry(node.id).or_insert(now_us),
-            };
-            let absent = Duration::from_micros(absent_us);
-            if let Some(hint) = hints::hint(node, member, absent, heard.get(&node.id)) {
-                found.insert(node.id, hint);
-            }
-        }
-        found
-    }
-
     /// Members whose gossip does not come through, each of them once.
     pub fn newly_unheard(
         &mut self,
@@ -110,12 +77,12 @@ mod tests {
     use crate::base::identity::ClusterId;
     use crate::base::slot::Slot;
     use crate::base::slot_ranges::SlotRanges;
-    use crate::cluster::hints::{ABSENT_LIMIT, HeardByLink};
+    use crate::cluster::hints::HeardByLink;
     use crate::cluster::membership::{Life, MemberHealth, MemberIdentity, MemberMetadata, MemberView};
-    use crate::cluster::topology::{Node, NodeState, sample};
+    use crate::cluster::topology::{Node, sample};
+    use std::time::Duration;
 
     const START_MS: u64 = 1_000_000;
-    const ABSENT_US: u64 = ABSENT_LIMIT.as_micros() as u64;
     const OWN: NodeId = NodeId(1);
     const OTHER: NodeId = NodeId(2);
 
@@ -127,13 +94,11 @@ mod tests {
     struct Pair {
         topology: Topology,
         watching: Watching,
-        heard: LinksHeard,
     }
 
     impl Pair {
         fn new() -> Pair {
-            let mut pair =
-                Pair { topology: Topology::default(), watching: Watching::default(), heard: LinksHeard::new() };
+            let mut pair = Pair { topology: Topology::default(), watching: Watching::default() };
             pair.agree(TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
             pair.agree(TopologyChange::RegisterNode { node: node(OWN) });
             pair.agree(TopologyChange::RegisterNode { node: node(OTHER) });
@@ -144,12 +109,6 @@ mod tests {
         fn agree(&mut self, change: TopologyChange) -> u64 {
             self.topology.apply(self.topology.version + 1, &change);
             self.topology.version
-        }
-
-        /// What it says of the other, whom gossip knows so, or does not know.
-        fn hint(&mut self, gossip: Option<MemberHealth>, now_us: u64) -> Option<Hint> {
-            let view = view(gossip);
-            self.watching.hints(OWN, &self.topology, &view, &self.heard, now_us).get(&OTHER).copied()
         }
 
         /// Begins to move these slots to the other, up to where nobody serves them.
@@ -173,42 +132,6 @@ mod tests {
         };
         let member = |health| MemberView { identity: identity(OTHER), health, topology_version: 0, since_us: 0 };
         MembersView { own: identity(OWN), connected: true, members: gossip.map(member).into_iter().collect() }
-    }
-
-    #[test]
-    fn a_leader_that_another_leader_believed_down_says_that_it_is_alive() {
-        let mut pair = Pair::new();
-        let (node, incarnation) = (OWN, pair.topology.nodes[&OWN].incarnation);
-        let state = |state| TopologyChange::SetMemberState { node, incarnation, state };
-        pair.agree(state(NodeState::Down));
-        let slots = Slot::all().collect();
-        pair.agree(TopologyChange::MarkDead { slots, node, incarnation });
-        let view = view(Some(MemberHealth::Alive));
-        let hints = pair.watching.hints(OWN, &pair.topology, &view, &pair.heard, 0);
-        assert_eq!(duties::leader_duties(&pair.topology, &hints, false), [state(NodeState::Active)]);
-    }
-
-    #[test]
-    fn a_member_is_down_when_gossip_has_missed_it_for_long_without_a_break() {
-        let mut pair = Pair::new();
-        assert_eq!(pair.hint(None, 0), None);
-        assert_eq!(pair.hint(None, ABSENT_US), None);
-        assert_eq!(pair.hint(Some(MemberHealth::Suspected), ABSENT_US + 1), None, "it is there again");
-        assert_eq!(pair.hint(None, ABSENT_US + 2), None);
-        assert_eq!(pair.hint(None, 2 * ABSENT_US + 2), None, "the time before does not count");
-        assert_eq!(pair.hint(None, 2 * ABSENT_US + 3), Some(Hint::Down));
-    }
-
-    #[test]
-    fn who_is_forgotten_and_comes_back_was_not_absent_meanwhile() {
-        let mut pair = Pair::new();
-        assert_eq!(pair.hint(None, 0), None);
-        let (node_id, incarnation) = (OTHER, pair.topology.nodes[&OTHER].incarnation);
-        pair.agree(TopologyChange::SetMemberState { node: node_id, incarnation, state: NodeState::Down });
-        pair.agree(TopologyChange::ForgetNode { node: node_id, incarnation, decided_by: u64::MAX });
-        assert_eq!(pair.hint(None, 1), None);
-        pair.agree(TopologyChange::RegisterNode { node: node(OTHER) });
-        assert_eq!(pair.hint(None, 2 * ABSENT_US), None);
     }
 
     #[test]

@@ -98,15 +98,17 @@ impl Subscriptions {
 /// A command that waits. Whoever drops it, waits no more.
 pub struct Blocked {
     pub wanted: Wanted,
+    /// The support under which it began to wait.
+    pub support: u64,
     services: Arc<Services>,
     shown: ShownBlocked,
 }
 
 impl Blocked {
-    pub fn new(wanted: Wanted, services: &Arc<Services>, client: &Arc<Client>) -> Blocked {
+    pub fn new(wanted: Wanted, support: u64, services: &Arc<Services>, client: &Arc<Client>) -> Blocked {
         let shown = ShownBlocked::new(services, client);
         *client.waiter.lock() = Some(Arc::clone(&wanted.waiter));
-        Blocked { wanted, services: Arc::clone(services), shown }
+        Blocked { wanted, support, services: Arc::clone(services), shown }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::base::slot::SLOT_COUNT;
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::topology::raft::{Proposal, ProposeError};
 use crate::cluster::topology::sample::node;
-use crate::cluster::topology::{NodeState, Phase, SlotRecord};
+use crate::cluster::topology::{Phase, SlotRecord};
 use crate::engine::keyspace::Deadline;
 use crate::transport::messages::GroupView;
 use crate::transport::{LinkReport, Peer, Purpose, Request, TransportError};
@@ -225,7 +225,7 @@ async fn an_abort_drops_what_has_arrived_and_a_late_hand_off_does_nothing() {
     assert!(pair.target_moves.shared.arrivals.lock().is_empty(), "entries do not outlive their move");
     assert!(matches!(pair.agreement.commit(&hand_off).applied, crate::cluster::topology::Applied::Refused(_)));
     // Slots that begin anew have the epoch that the hand-off would have made.
-    let change = TopologyChange::SetMemberState { node: SOURCE, incarnation: Incarnation(1), state: NodeState::Down };
+    let change = pair.agreement.topology.borrow().fence_of(SOURCE).expect("a member");
     pair.agreement.commit(&change);
     pair.agreement.commit(&TopologyChange::ForgetNode {
         node: SOURCE,

@@ -10,6 +10,7 @@ use super::Ending;
 use super::drain;
 use super::handler::NodeHandler;
 use super::leader;
+use super::lease::Leases;
 use super::seeds::Seeds;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::identity::{ClusterId, Epoch, Incarnation, NodeId};
@@ -18,6 +19,7 @@ use crate::cluster::datagram::ClusterSecret;
 use crate::cluster::draining::{Drained, Reason};
 use crate::cluster::forming::{Forming, Found};
 use crate::cluster::identity_store::{IdentityStore, StoredIdentity};
+use crate::cluster::lease::LeaseTerm;
 use crate::cluster::membership::socket::{MembershipHandle, SocketOptions};
 use crate::cluster::membership::{Life, MemberIdentity, MemberMetadata, MembershipEvent, MembershipOptions};
 use crate::cluster::topology::control_thread::ControlThread;
@@ -207,8 +209,10 @@ impl Joined {
         let consensus: Arc<dyn Consensus> = Arc::new(raft.clone());
         let (membership, events) = start_membership(&config, &raft, &identity, address, &seeds, start_ms)?;
         let membership = Arc::new(membership);
+        let term = Arc::new(LeaseTerm::default());
         let parts = ClusterParts {
             node: identity.node,
+            lease: Arc::clone(&term),
             consensus: Arc::clone(&consensus),
             membership: Arc::clone(&membership),
             transport: Arc::clone(&transport) as Arc<_>,
@@ -216,6 +220,8 @@ impl Joined {
         };
         let cluster = Arc::new(Cluster::new(parts, raft.published().current()).map_err(io::Error::other)?);
         let (given, incarnation) = watch::channel(None);
+        let leases =
+            Leases::new(identity.node, raft.clone(), Arc::clone(&transport) as Arc<_>, incarnation.clone(), term);
         let leaving = Arc::new(AtomicBool::new(false));
         let moves = Moves::start(
             MovesOptions {
@@ -231,6 +237,7 @@ impl Joined {
             slots.handle().clone(),
         );
         handler.moves.set(moves).map_err(|_| ended())?;
+        handler.leases.set(Arc::clone(&leases)).map_err(|_| ended())?;
         let node = describe(&config, identity.node, address, start_ms);
         let spawn = control.handle();
         spawn.spawn(leader::stay_registered(
@@ -240,6 +247,8 @@ impl Joined {
             given.clone(),
             Arc::clone(&leaving),
         ));
+        spawn.spawn(Arc::clone(&leases).hold());
+        spawn.spawn(leases.vote());
         spawn.spawn(leader::lead(identity.node, Arc::clone(&consensus), Arc::clone(&membership)));
         spawn.spawn(hear(events, raft.clone()));
         let node = identity.node;
@@ -440,6 +449,7 @@ fn describe(config: &Config, id: NodeId, address: SocketAddr, start_ms: u64) -> 
         zone: config.cluster.zone.clone(),
         proxy_port: config.proxy_port,
         start_ms,
+        support: 0,
         state: NodeState::Active,
         leaving: false,
     }

@@ -1,5 +1,6 @@
 //! What this node answers to other nodes: each request goes to the part that it is for.
 
+use super::lease::Leases;
 use crate::base::identity::ClusterId;
 use crate::cluster::forming::{Forming, JoinAnswer, Welcome};
 use crate::cluster::topology::raft::{Consensus, RaftTopology};
@@ -17,11 +18,12 @@ pub(super) struct NodeHandler {
     pub(super) forming: Forming,
     pub(super) topology: OnceLock<RaftTopology>,
     pub(super) moves: OnceLock<Moves>,
+    pub(super) leases: OnceLock<Arc<Leases>>,
 }
 
 impl NodeHandler {
     pub(super) fn new(forming: Forming) -> Arc<NodeHandler> {
-        Arc::new(NodeHandler { forming, topology: OnceLock::new(), moves: OnceLock::new() })
+        Arc::new(NodeHandler { forming, topology: OnceLock::new(), moves: OnceLock::new(), leases: OnceLock::new() })
     }
 
     /// What lets another node in, once this one is a member itself.
@@ -64,6 +66,10 @@ impl Handler for NodeHandler {
             },
             Request::Slot(Blob(bytes)) => match self.moves.get() {
                 Some(moves) => moves.answer(sender, &Blob(bytes)).await,
+                None => starting(),
+            },
+            Request::Beat(beat) => match self.leases.get() {
+                Some(leases) => leases.answer(sender, &beat),
                 None => starting(),
             },
             request => match self.topology.get() {

@@ -2,13 +2,13 @@
 
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::identity::{Incarnation, NodeId};
-use crate::cluster::duties::{self, Hint};
+use crate::cluster::duties;
+use crate::cluster::fencing::Fencing;
 use crate::cluster::membership::socket::MembershipHandle;
-use crate::cluster::registration::{Action, Event, Registration};
+use crate::cluster::registration::{Event, Registration};
 use crate::cluster::topology::raft::Consensus;
 use crate::cluster::topology::{Applied, Node, Refused, TopologyChange};
 use crate::cluster::watching::Watching;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +22,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Leads, whenever this node is the raft leader, until the topology ends.
 pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership: Arc<MembershipHandle>) {
     let mut topologies = consensus.subscribe();
-    let (mut watching, began) = (Watching::default(), Instant::now());
-    let mut done: Option<(u64, bool, BTreeMap<NodeId, Hint>)> = None;
+    let (mut watching, mut fencing, began) = (Watching::default(), Fencing::default(), Instant::now());
+    let mut done: Option<(u64, bool)> = None;
     loop {
         let topology = Arc::clone(&topologies.borrow_and_update());
         if consensus.group().leader == Some(node) {
@@ -33,13 +33,16 @@ pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership
                 tracing::warn!(node = %unheard, ?address, "a member is heard over TCP and not by gossip: is its UDP port blocked?");
             }
             let now_us = began.elapsed().as_micros() as u64;
-            let hints = watching.hints(node, &topology, &members, &heard, now_us);
-            let mut changes = watching.overdue(&topology, now_us);
+            consensus.lease_reports().into_iter().for_each(|(voter, report)| fencing.heard(voter, report));
+            let mut changes = fencing.fences(&topology);
+            let raft_voters = consensus.group().voters.iter().map(|voter| voter.node).collect();
+            changes.extend(fencing.next_voters(&topology, &raft_voters, now_us));
+            changes.extend(watching.overdue(&topology, now_us));
             let gathering = watching.is_gathering(&topology, now_us);
-            // The plan is the same for the same topology and hints.
-            let decided_by = (topology.version, gathering, hints);
-            if done.as_ref() != Some(&decided_by) {
-                changes.extend(duties::leader_duties(&topology, &decided_by.2, gathering));
+            // The plan is the same for the same topology.
+            let decided_by = (topology.version, gathering);
+            if done != Some(decided_by) {
+                changes.extend(duties::leader_duties(&topology, gathering));
                 done = Some(decided_by);
             }
             let mut refused = false;
@@ -62,7 +65,7 @@ pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         } else {
-            watching = Watching::default();
+            (watching, fencing) = (Watching::default(), Fencing::default());
             done = None;
         }
         if let Ok(Err(_)) = tokio::time::timeout(LOOK_INTERVAL, topologies.changed()).await {
@@ -88,18 +91,11 @@ pub(super) async fn stay_registered(
         if leaving.load(Ordering::Acquire) {
             return;
         }
-        let actions = registration.on(event, &topology, began.elapsed().as_micros() as u64);
+        let registers = registration.on(event, &topology, began.elapsed().as_micros() as u64);
         if *incarnation.borrow() != registration.incarnation() {
             incarnation.send_replace(registration.incarnation());
         }
         event = Event::Look;
-        let mut registers = false;
-        for action in actions {
-            match action {
-                Action::Register => registers = true,
-                Action::DeclareDown(change) => declare_down(change, &consensus).await,
-            }
-        }
         if registers {
             event = register(&node, returns, &consensus).await;
             continue;
@@ -125,7 +121,13 @@ async fn register(node: &Node, returns: bool, consensus: &Arc<dyn Consensus>) ->
                 tracing::info!(node = %id, incarnation = incarnation.0, "registered in the cluster");
                 Event::Registered { incarnation, version: proposal.index }
             }
-            Applied::Refused(Refused::AddressTaken) => Event::AddressTaken,
+            Applied::Refused(Refused::AddressTaken) => {
+                // This node has bound it: the other one is fenced in a moment.
+                tracing::warn!(
+                    "another member is said to be at this node's address: waiting until it is known to be gone"
+                );
+                Event::Failed
+            }
             other => {
                 tracing::warn!(?other, "this node was not registered");
                 Event::Failed
@@ -135,15 +137,6 @@ async fn register(node: &Node, returns: bool, consensus: &Arc<dyn Consensus>) ->
             tracing::warn!(%error, "this node could not register");
             Event::Failed
         }
-    }
-}
-
-/// Another member is said to live at this node's address, which this node has bound.
-async fn declare_down(change: TopologyChange, consensus: &Arc<dyn Consensus>) {
-    tracing::warn!(?change, "another node had this address: it is down");
-    // Unknown: this node registers again after a pause, and comes here again where it is still so.
-    if let Err(error) = consensus.propose(change).await {
-        tracing::warn!(%error, "the former node at this address could not be declared down");
     }
 }
 

@@ -5,6 +5,7 @@
 //! with it.
 
 use super::dispatch::Batch;
+use super::output::Told;
 use crate::base::clock;
 use crate::commands::context::Flow;
 use crate::commands::error::CommandError;
@@ -33,7 +34,7 @@ pub(super) fn wait(batch: &Batch<'_>, session: &mut Session, mut wanted: Wanted)
     let again_ms = wanted.again_ms.filter(|again_ms| until_ms.is_none_or(|until_ms| *again_ms < until_ms));
     let ended = if again_ms.is_some() { Ended::Again } else { Ended::TimedOut };
     let left = again_ms.or(until_ms).map(|end_ms| Duration::from_millis(end_ms.saturating_sub(batch.now_ms)));
-    session.blocked = Some(Blocked::new(wanted, batch.services, &session.client));
+    session.blocked = Some(Blocked::new(wanted, batch.support.unwrap_or_default(), batch.services, &session.client));
     Flow::Retry(Box::pin(async move {
         match left {
             None => waiter.until_ended().await,
@@ -48,16 +49,19 @@ pub(super) fn wait(batch: &Batch<'_>, session: &mut Session, mut wanted: Wanted)
 
 /// Writes the reply of the command that has waited, and says whether it is an error; `None`: it is to be executed again.
 pub(super) fn end(
-    batch: &Batch<'_>,
+    batch: &mut Batch<'_>,
     session: &mut Session,
     reply: &mut ReplyWriter<'_>,
 ) -> Option<Option<CommandError>> {
     let blocked = session.blocked.take()?;
     match blocked.wanted.waiter.take_end() {
         Some(Ended::Served { reply: bytes, shown }) => {
-            if batch.shown.is_some() {
+            if batch.is_gated {
                 gate::note(shown);
             }
+            // Somebody else has executed it, at any time since.
+            let is_same = batch.support == Some(blocked.support);
+            batch.told = if is_same { Told::Wrote } else { Told::Doubtful };
             reply.raw(&bytes);
             Some(error_in(&bytes))
         }

@@ -7,7 +7,7 @@
 use super::ahead::Ahead;
 use super::dispatch::{self, Batch};
 use super::forwarding::Proxied;
-use super::output::{Held, LATER_MAX, Output};
+use super::output::{Held, LATER_MAX, Output, Reply, Told, keep_leased};
 use super::socket::Socket;
 use super::timing::Timing;
 use super::worker::{Seat, Worker};
@@ -140,7 +140,8 @@ impl Connection {
             self.take_messages();
             let worker = &self.worker;
             let look = |gate, is_asked, context: &mut Context<'_>| worker.look(gate, is_asked, context);
-            self.output.poll_later(context, look, || worker.services.engine.log.gates.watermark());
+            let may_answer = |support| worker.may_answer(support);
+            self.output.poll_later(context, look, || worker.services.engine.log.gates.watermark(), may_answer);
             match self.poll_send(context) {
                 Err(_) => return Poll::Ready(()),
                 Ok(()) if self.stage == Stage::Closing && self.output.is_empty() => return Poll::Ready(()),
@@ -319,17 +320,22 @@ impl Connection {
         let worker = Rc::clone(&self.worker);
         let services = &worker.services;
         let config = services.settings.load();
+        let cluster = services.cluster.as_deref();
+        let is_gated = services.engine.log.is_gated();
         let mut batch = Batch {
             services,
             counters: &worker.counters,
             now_ms: clock::unix_us() / 1000,
             condition: Condition::of(services),
             timing: Timing::default(),
-            view: services.cluster.as_ref().map(|cluster| cluster.view()),
+            view: cluster.map(|cluster| cluster.view()),
             proxied: self.proxied(),
-            shown: services.engine.log.is_gated().then(Vec::new),
+            support: cluster.map_or(Some(0), |cluster| cluster.lease().begin(clock::boot_us())),
+            told: Told::Nothing,
+            replies: (is_gated || cluster.is_some()).then(|| std::mem::take(&mut *worker.replies.borrow_mut())),
+            is_gated,
         };
-        if batch.shown.is_some() {
+        if is_gated {
             // What others on this thread have shown is theirs.
             gate::take_shown();
         }
@@ -373,6 +379,10 @@ impl Connection {
         if !shared.is_empty() {
             self.send_shared(&mut shared, &mut batch);
         }
+        if let Some(mut replies) = batch.replies.take().filter(|replies| replies.capacity() <= 2 * TURN_REQUESTS_MAX) {
+            replies.clear();
+            worker.replies.replace(replies);
+        }
         drop(shared);
         self.check_output_limit(0, batch.now_ms);
         used
@@ -404,8 +414,10 @@ impl Connection {
             if !wanted {
                 shared.truncate(mark);
             }
-            if let Some(shown) = &mut batch.shown {
-                shown.push((shared.len(), gate::take_shown()));
+            let told = std::mem::take(&mut batch.told);
+            if let Some(replies) = &mut batch.replies {
+                let shown = if batch.is_gated { gate::take_shown() } else { gate::Shown::default() };
+                replies.push(Reply { end: shared.len(), shown, told });
             }
             match flow {
                 Flow::Continue => {}
@@ -414,7 +426,7 @@ impl Connection {
                     self.stage = Stage::Closing;
                     self.output = Output::default();
                     shared.clear();
-                    batch.shown.iter_mut().for_each(Vec::clear);
+                    batch.replies.iter_mut().for_each(Vec::clear);
                 }
                 Flow::After(wait) => self.wait = Some(wait),
                 Flow::Later(later) => self.push_later(later, wanted, shared, batch),
@@ -473,20 +485,37 @@ impl Connection {
         }
     }
 
-    /// Holds the thread's buffer back where the log is not kept as far as what its replies show.
+    /// Holds the buffer back where the log is not kept as far as what it shows. Replies whose lease has ended become errors.
     fn hold(&mut self, shared: &mut Vec<u8>, batch: &mut Batch<'_>) -> bool {
         let log = &self.worker.services.engine.log;
-        let replies = match &mut batch.shown {
-            Some(shown) => std::mem::take(shown),
-            // It began before anybody asked for gates, and nobody knows which of its requests came later.
-            None if log.is_gated() => vec![(shared.len(), gate::Shown { gate: log.end(), wrote: true })],
-            None => return false,
-        };
-        let gate = replies.iter().map(|(_, shown)| shown.gate).max().unwrap_or_default();
-        let is_held = !shared.is_empty() && log.look(gate) != Gate::Open;
+        // It began before anybody asked for gates, and nobody knows which of its requests came later.
+        let is_late = !batch.is_gated && log.is_gated();
+        let mut replies = batch.replies.take().unwrap_or_default();
+        if shared.is_empty() {
+            replies.clear();
+        }
+        if self.worker.services.cluster.is_some() {
+            keep_leased(shared, &mut replies, || batch.support.is_some_and(|support| self.worker.may_answer(support)));
+        }
+        if is_late {
+            let shown = gate::Shown { gate: log.end(), wrote: true };
+            replies.push(Reply { end: shared.len(), shown, told: Told::Nothing });
+            replies.iter_mut().for_each(|reply| reply.shown = shown);
+        }
+        let is_held = (batch.is_gated || is_late) && self.hold_back(shared, &mut replies, batch.support);
+        replies.clear();
+        batch.replies = (batch.is_gated || self.worker.services.cluster.is_some()).then_some(replies);
+        is_held
+    }
+
+    /// Takes the buffer into the output, where its replies may not leave yet.
+    fn hold_back(&mut self, shared: &mut Vec<u8>, replies: &mut Vec<Reply>, support: Option<u64>) -> bool {
+        let gate = replies.iter().map(|reply| reply.shown.gate).max().unwrap_or_default();
+        let is_held = !shared.is_empty() && self.worker.services.engine.log.look(gate) != Gate::Open;
         if is_held {
             // A copy: the buffer serves the next batch, and most of its block may be unused.
-            self.output.hold(Held { gate, bytes: shared.as_slice().to_vec(), replies });
+            let (bytes, replies) = (shared.as_slice().to_vec(), std::mem::take(replies));
+            self.output.hold(Held { gate, bytes, replies, support });
             shared.clear();
         }
         is_held

@@ -3,6 +3,7 @@
 
 use super::blocking;
 use super::forwarding::{self, Proxied};
+use super::output::{Reply, Told};
 use super::routing::{self, Elsewhere};
 use super::timing::Timing;
 use crate::base::clock;
@@ -13,7 +14,6 @@ use crate::commands::execution::{self, Executed, Keys};
 use crate::commands::session::{Queued, Session, ShownBlocked};
 use crate::commands::spec::{self, Handler};
 use crate::commands::table::{self, Command};
-use crate::engine::log::gate::Shown;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
@@ -28,6 +28,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const OUT_OF_MEMORY: CommandError = CommandError::text("OOM command not allowed when used memory > 'maxmemory'.");
+const NO_LEASE: CommandError =
+    CommandError::text("CLUSTERDOWN This node has not heard a majority of the lease voters, and nothing was executed");
 const LOADING: CommandError = CommandError::text("LOADING Redis is loading the dataset in memory");
 
 /// What a thread knows while it works off what a connection has sent.
@@ -44,8 +46,14 @@ pub struct Batch<'a> {
     pub view: Option<Guard<Arc<View>>>,
     /// The connection's side of the proxy, if its requests are forwarded.
     pub proxied: Option<Rc<Proxied>>,
-    /// Where each reply in the buffer ends, and what it has shown; `None`: nobody asks.
-    pub shown: Option<Vec<(usize, Shown)>>,
+    /// The support under which this node may answer for its slots; `None`: its lease has ended. Nobody asks outside of a cluster.
+    pub support: Option<u64>,
+    /// What the reply that is being made tells.
+    pub told: Told,
+    /// The replies in the buffer; `None`: nobody asks.
+    pub replies: Option<Vec<Reply>>,
+    /// Whether replies wait for the log.
+    pub is_gated: bool,
 }
 
 /// A request that was looked at ahead of its turn, so that its key could be fetched into the cache.
@@ -126,12 +134,20 @@ pub fn dispatch(
         Some(Elsewhere::Wait) => return wait_for_slot(batch, session, command, reply),
         Some(Elsewhere::Redirect(error)) => return redirect(batch, session, command, error, reply),
     }
+    let has_keys = !keys.slots.is_empty() || command.spec.has(spec::ENDS_TRANSACTION);
+    if batch.support.is_none() && has_keys {
+        return wait_for_slot(batch, session, command, reply);
+    }
     if session.transaction.is_some() && !command.spec.has(spec::NOT_QUEUED) {
         session.enqueue(Queued { command, arguments: arguments.to_owned() });
         reply.simple("QUEUED");
         return Flow::Continue;
     }
     // 7 to 10: execute, publish, follow up, reply.
+    if has_keys {
+        let is_read = !command.spec.has(spec::WRITE | spec::ENDS_TRANSACTION);
+        batch.told = if is_read { Told::Read } else { Told::Wrote };
+    }
     execute(batch, session, command, arguments, &keys, reply)
 }
 
@@ -403,20 +419,23 @@ fn execute(
     flow
 }
 
-/// The request is tried again when its slot may have found its owner: a hand-over takes milliseconds.
+/// The request is tried again when its slot may have found its owner, or this node its lease: a hand-over takes
+/// milliseconds, and so does hearing the voters again.
 #[cold]
 fn wait_for_slot(
-    batch: &Batch<'_>,
+    batch: &mut Batch<'_>,
     session: &mut Session,
     command: &'static Command,
     reply: &mut ReplyWriter<'_>,
 ) -> Flow {
     const LOOK_AGAIN: Duration = Duration::from_millis(20);
     const WAIT_MS_MAX: u64 = 1000;
+    batch.told = Told::Nothing;
     const TRY_AGAIN: &str = "TRYAGAIN The slot is changing its node, and nothing was executed";
     let since_ms = *session.waiting_since_ms.get_or_insert(batch.now_ms);
     if batch.now_ms >= since_ms + WAIT_MS_MAX {
-        return redirect(batch, session, command, CommandError::text(TRY_AGAIN), reply);
+        let error = if batch.support.is_some() { CommandError::text(TRY_AGAIN) } else { NO_LEASE };
+        return redirect(batch, session, command, error, reply);
     }
     let (Some(cluster), Some(view)) = (&batch.services.cluster, &batch.view) else {
         return Flow::Retry(Box::pin(tokio::time::sleep(Duration::from_millis(1))));

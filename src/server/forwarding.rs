@@ -10,6 +10,7 @@
 //! How the replies of a spread command become one is said by its row's tips, which are those of Redis.
 
 use super::dispatch::Batch;
+use super::output::{Reply, Told, replace};
 use super::routing::{CROSS_SLOT, Elsewhere};
 use crate::base::clock;
 use crate::base::slot::Slot;
@@ -24,6 +25,7 @@ use crate::commands::spec::{self, Find, Handler};
 use crate::commands::table::{self, Command};
 use crate::config::Config;
 use crate::engine::Wait;
+use crate::engine::log::gate::Shown;
 use crate::proxy::forward::{Forward, Goal, Job};
 use crate::proxy::lane::{Lane, Way};
 use crate::proxy::scan::{self, Scan};
@@ -533,6 +535,8 @@ impl Home for ThisNode {
             error.write(&mut ReplyWriter::new(&mut bytes, protocol));
             return Some(bytes);
         }
+        // Without a lease it comes over a link to this very node, and waits there.
+        let support = self.cluster.lease().begin(clock::boot_us())?;
         let keys = execution::keys_of(command, request).unwrap_or_default();
         let now_ms = clock::unix_us() / 1000;
         let started_ns = clock::boot_ns();
@@ -558,6 +562,11 @@ impl Home for ThisNode {
         };
         let took_ns = clock::boot_ns().saturating_sub(started_ns);
         self.services.statistics.count_call(table::all().len(), command.index as usize, took_ns, failed);
+        if !self.cluster.lease().allows(support, clock::boot_us()) {
+            let told = if command.spec.has(spec::WRITE) { Told::Wrote } else { Told::Read };
+            let reply = Reply { end: bytes.len(), shown: Shown::default(), told };
+            replace(&mut bytes, &mut [reply], Reply::without_lease);
+        }
         Some(bytes)
     }
 

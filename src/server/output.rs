@@ -105,36 +105,88 @@ enum Awaited {
     Gate { held: Held, is_asked: bool },
 }
 
+/// What a reply tells of the slots of this node, for which it needs a lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing, or that nothing was executed.
+    #[default]
+    Nothing,
+    Read,
+    Wrote,
+    /// It was executed under a lease that may have ended since.
+    Doubtful,
+}
+
+/// A reply in a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Where it ends.
+    pub end: usize,
+    pub shown: Shown,
+    pub told: Told,
+}
+
+impl Reply {
+    /// Instead of this reply, where the log is kept to here only and will be no further.
+    fn unkept(self, open_to: LogOffset, reason: &str) -> Option<String> {
+        let what = match self.shown.wrote {
+            true => "INDOUBT The command was executed, and may be lost",
+            false => "UNKEPT Nothing was written, and what was read may be lost",
+        };
+        (self.shown.gate > open_to).then(|| format!("{what}: {reason}"))
+    }
+
+    /// Instead of this reply, where the lease under which it was executed has ended.
+    pub fn without_lease(self) -> Option<String> {
+        let what = match self.told {
+            Told::Nothing => return None,
+            Told::Read => "CLUSTERDOWN Nothing was written, and another node may know more",
+            Told::Wrote | Told::Doubtful => "INDOUBT The command was executed, and may be lost",
+        };
+        Some(format!("{what}: this node was not heard for a while"))
+    }
+}
+
+/// The replies in a buffer, some of them replaced by errors; what stands behind the last of them stays.
+pub fn replace(bytes: &mut Vec<u8>, replies: &mut [Reply], error: impl Fn(Reply) -> Option<String>) {
+    let (mut replaced, mut start) = (Vec::with_capacity(bytes.len()), 0);
+    for reply in replies {
+        let before = &bytes[start..reply.end];
+        start = reply.end;
+        match error(*reply).filter(|_| !before.is_empty()) {
+            Some(text) => {
+                replaced.extend(error_bytes(&text));
+                (reply.shown, reply.told) = (Shown::default(), Told::Nothing);
+            }
+            None => replaced.extend_from_slice(before),
+        }
+        reply.end = replaced.len();
+    }
+    replaced.extend_from_slice(&bytes[start..]);
+    *bytes = replaced;
+}
+
+/// Makes errors of the replies for which a lease is needed that has ended since; `may_answer` says whether it has.
+pub fn keep_leased(bytes: &mut Vec<u8>, replies: &mut [Reply], may_answer: impl FnOnce() -> bool) {
+    if replies.iter().all(|reply| reply.told == Told::Nothing) {
+        return;
+    }
+    let may_answer = may_answer();
+    if !may_answer || replies.iter().any(|reply| reply.told == Told::Doubtful) {
+        let has_ended = |reply: &Reply| !may_answer || reply.told == Told::Doubtful;
+        replace(bytes, replies, |reply| Some(reply).filter(has_ended).and_then(Reply::without_lease));
+    }
+}
+
 /// Replies that are held back.
 #[derive(Debug)]
 pub struct Held {
     /// They may leave when the log is kept to here.
     pub gate: LogOffset,
     pub bytes: Vec<u8>,
-    /// Where each of them ends, and what it has shown.
-    pub replies: Vec<(usize, Shown)>,
-}
-
-impl Held {
-    /// The replies, those that can never leave as errors.
-    fn refused(self, open_to: LogOffset, reason: &str) -> Vec<u8> {
-        let (mut bytes, mut start) = (Vec::new(), 0);
-        for (end, shown) in self.replies {
-            let reply = &self.bytes[start..end];
-            start = end;
-            if shown.gate <= open_to || reply.is_empty() {
-                bytes.extend_from_slice(reply);
-                continue;
-            }
-            let what = match shown.wrote {
-                true => "INDOUBT The command was executed, and may be lost",
-                false => "UNKEPT Nothing was written, and what was read may be lost",
-            };
-            bytes.extend(error_bytes(&format!("{what}: {reason}")));
-        }
-        bytes.extend_from_slice(&self.bytes[start..]);
-        bytes
-    }
+    pub replies: Vec<Reply>,
+    /// The support under which they were made, where that matters.
+    pub support: Option<u64>,
 }
 
 /// How what was awaited has ended.
@@ -232,6 +284,7 @@ impl Output {
         context: &mut Context<'_>,
         mut look: impl FnMut(LogOffset, bool, &mut Context<'_>) -> Gate,
         watermark: impl Fn() -> LogOffset,
+        may_answer: impl Fn(u64) -> bool,
     ) {
         while let Some(later) = self.later.front_mut() {
             let opened = match &mut later.awaited {
@@ -248,12 +301,15 @@ impl Output {
             let Some(Later { awaited, behind }) = self.later.pop_front() else { return };
             match (awaited, opened) {
                 (Awaited::Reply { is_wanted, .. }, Opened::Reply(bytes)) if is_wanted => self.ready.append(bytes),
-                (Awaited::Gate { held, .. }, Opened::Refused(reason)) => {
+                (Awaited::Gate { mut held, .. }, opened) => {
                     self.held_behind -= held.bytes.capacity();
-                    self.ready.append(held.refused(watermark(), &reason));
-                }
-                (Awaited::Gate { held, .. }, _) => {
-                    self.held_behind -= held.bytes.capacity();
+                    if let Opened::Refused(reason) = opened {
+                        let open_to = watermark();
+                        replace(&mut held.bytes, &mut held.replies, |reply| reply.unkept(open_to, &reason));
+                    }
+                    if held.support.is_some_and(|support| !may_answer(support)) {
+                        replace(&mut held.bytes, &mut held.replies, Reply::without_lease);
+                    }
                     self.ready.append(held.bytes);
                 }
                 _ => {}
@@ -378,11 +434,11 @@ mod tests {
         output.share(Bytes::from(vec![b'3'; CHUNK_BYTES]));
         output.push_later(Box::pin(std::future::ready(b"silent".to_vec())), false);
         output.copy(b"4");
-        output.poll_later(&mut context, |_, _, _| Gate::Open, LogOffset::default);
+        output.poll_later(&mut context, |_, _, _| Gate::Open, LogOffset::default, |_| true);
         assert_eq!(send_all(&mut output), b"1");
         assert!(!output.is_empty() && output.held_bytes() > CHUNK_BYTES);
         has_come.set(true);
-        output.poll_later(&mut context, |_, _, _| Gate::Open, LogOffset::default);
+        output.poll_later(&mut context, |_, _, _| Gate::Open, LogOffset::default, |_| true);
         assert_eq!(send_all(&mut output), [b"2", vec![b'3'; CHUNK_BYTES].as_slice(), b"4"].concat());
         assert!(output.is_empty());
         assert_eq!((output.held_bytes(), output.held_behind), (0, 0));
@@ -394,24 +450,36 @@ mod tests {
         let fill = |output: &mut Output| {
             output.copy(b"+1\r\n");
             let bytes = b"+old\r\n+read\r\n+written\r\n".to_vec();
-            let replies =
-                vec![(6, shown(3, false)), (13, shown(9, false)), (23, shown(10, true)), (23, shown(10, true))];
-            output.hold(Held { gate: LogOffset(10), bytes, replies });
+            let reply = |end, shown: Shown| {
+                let told = if shown.wrote { Told::Wrote } else { Told::Read };
+                Reply { end, shown, told }
+            };
+            let replies = vec![
+                reply(6, shown(3, false)),
+                reply(13, shown(9, false)),
+                reply(23, shown(10, true)),
+                reply(23, shown(10, true)),
+            ];
+            output.hold(Held { gate: LogOffset(10), bytes, replies, support: Some(7) });
             output.copy(b"+2\r\n");
         };
         let mut context = Context::from_waker(Waker::noop());
-        let mut check = |gate: Gate, expected: &[u8], is_empty: bool| {
+        let mut check = |gate: Gate, has_lease: bool, expected: &[u8], is_empty: bool| {
             let mut output = Output::default();
             fill(&mut output);
-            output.poll_later(&mut context, |_, _, _| gate.clone(), || LogOffset(5));
+            output.poll_later(&mut context, |_, _, _| gate.clone(), || LogOffset(5), |_| has_lease);
             assert_eq!(String::from_utf8_lossy(&send_all(&mut output)), String::from_utf8_lossy(expected));
             assert_eq!((output.is_empty(), output.is_holding()), (is_empty, !is_empty));
             assert_eq!(output.held_bytes() == 0, is_empty);
         };
-        check(Gate::Closed, b"+1\r\n", false);
-        check(Gate::Open, b"+1\r\n+old\r\n+read\r\n+written\r\n+2\r\n", true);
+        check(Gate::Closed, true, b"+1\r\n", false);
+        check(Gate::Open, true, b"+1\r\n+old\r\n+read\r\n+written\r\n+2\r\n", true);
         let refused = b"+1\r\n+old\r\n-UNKEPT Nothing was written, and what was read may be lost: no disk\r\n\
             -INDOUBT The command was executed, and may be lost: no disk\r\n+2\r\n";
-        check(Gate::Failed("no disk".into()), refused, true);
+        check(Gate::Failed("no disk".into()), true, refused, true);
+        let without = b"+1\r\n-CLUSTERDOWN Nothing was written, and another node may know more: this node was not heard for a \
+            while\r\n-CLUSTERDOWN Nothing was written, and another node may know more: this node was not heard for a while\r\n\
+            -INDOUBT The command was executed, and may be lost: this node was not heard for a while\r\n+2\r\n";
+        check(Gate::Open, false, without, true);
     }
 }

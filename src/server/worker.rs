@@ -3,6 +3,7 @@
 use super::ahead::Ahead;
 use super::connection::Connection;
 use super::forwarding;
+use super::output::Reply;
 use super::socket::{Incoming, Socket};
 use crate::base::clock;
 use crate::commands::session::Session;
@@ -40,6 +41,8 @@ pub struct Worker {
     pub input: RefCell<Box<[u8]>>,
     /// Where replies are built.
     pub output: RefCell<Vec<u8>>,
+    /// What is known of the replies in it, while a batch is executed.
+    pub replies: RefCell<Vec<Reply>>,
     /// Requests that were decoded and wait for their turn.
     pub ahead: RefCell<Ahead>,
     /// What its connections hold.
@@ -115,6 +118,7 @@ pub fn start(services: Arc<Services>, index: usize, count: usize) -> std::io::Re
             counters,
             input: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
             output: RefCell::new(Vec::new()),
+            replies: RefCell::default(),
             ahead: RefCell::new(Ahead::default()),
             held: HeldHere::default(),
         });
@@ -148,6 +152,11 @@ impl Worker {
         session.is_proxied = is_proxied;
         tokio::task::spawn_local(Connection::new(stream, Rc::clone(self), session, seat).run());
         Ok(())
+    }
+
+    /// Whether this node may answer now for what it has executed under that support.
+    pub fn may_answer(&self, support: u64) -> bool {
+        self.services.cluster.as_ref().is_none_or(|cluster| cluster.lease().allows(support, clock::boot_us()))
     }
 
     /// Whether replies with this gate may leave; where they may not yet, and the task has not asked before, it is woken when

@@ -7,6 +7,7 @@
 
 use crate::base::identity::{Incarnation, NodeId};
 use crate::base::slot_ranges::SlotRanges;
+use crate::cluster::lease::LeaseTerm;
 use crate::cluster::membership::socket::MembershipHandle;
 use crate::cluster::routing::{NodeIndex, PreferredEndpoint, RoutingError, RoutingView};
 use crate::cluster::topology::raft::Consensus;
@@ -109,6 +110,7 @@ impl View {
 /// What the parts of the cluster give to connections.
 pub struct ClusterParts {
     pub node: NodeId,
+    pub lease: Arc<LeaseTerm>,
     pub consensus: Arc<dyn Consensus>,
     pub membership: Arc<MembershipHandle>,
     pub transport: Arc<dyn Transport>,
@@ -153,6 +155,12 @@ impl Cluster {
     /// This node's name.
     pub fn node(&self) -> NodeId {
         self.parts.node
+    }
+
+    /// Until when this node may answer for its slots.
+    #[inline]
+    pub fn lease(&self) -> &LeaseTerm {
+        &self.parts.lease
     }
 
     /// Who this node is, for files.

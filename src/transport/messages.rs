@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 /// The version of this protocol. Nodes of different versions have no links.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// What a link is for. Purposes do not share a connection, so that a heartbeat never waits behind a slot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -86,6 +86,8 @@ pub enum Request {
     Slot(Blob),
     /// Events for the receiver's subscribers; not passed on.
     Event(Blob),
+    /// A node asks for a lease voter's support.
+    Beat(Blob),
 }
 
 /// What a node answers.
@@ -104,6 +106,8 @@ pub enum Response {
     Slot(Blob),
     /// Why it could not be done.
     Failed(String),
+    /// A lease voter's answer.
+    Beat(Blob),
 }
 
 /// What pings and their answers carry.
@@ -118,6 +122,17 @@ pub struct Heartbeat {
     pub moved: Vec<Whereabouts>,
     /// The sender's raft log cannot be written: it must not vote.
     pub cannot_write: bool,
+    /// What the sender has promised as a lease voter.
+    pub lease: LeaseReport,
+}
+
+/// What a lease voter tells the raft leader. It stays true.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct LeaseReport {
+    /// The newest list of voters that it has learned.
+    pub config: u64,
+    /// The supports that it has withdrawn for good, of members that are not fenced yet.
+    pub withdrawn: Vec<(NodeId, u64)>,
 }
 
 /// Where a node can be reached in the life that it began then. Of two the later life is right.

@@ -9,6 +9,7 @@ use starling::base::identity::{ClusterId, Incarnation, NodeId};
 use starling::base::slot::Slot;
 use starling::base::slot_ranges::SlotRanges;
 use starling::cluster::datagram::ClusterSecret;
+use starling::cluster::lease::LeaseTerm;
 use starling::cluster::membership::socket::{MembershipHandle, SocketOptions};
 use starling::cluster::membership::{Life, MemberIdentity, MemberMetadata, MembershipOptions};
 use starling::cluster::topology::raft::{Consensus, Proposal, ProposeError};
@@ -77,6 +78,7 @@ impl Trio {
         let (membership, _events) = membership();
         let parts = ClusterParts {
             node: NodeId(1),
+            lease: Arc::new(LeaseTerm::endless()),
             consensus: Arc::new(Nothing),
             membership: Arc::new(membership),
             transport: Arc::new(Nothing),
@@ -118,7 +120,7 @@ impl Trio {
             let (to, incarnation) = (NodeId(owner as u128 + 1), Incarnation(owner as u64 + 1));
             apply(TopologyChange::Revive { slots: slots.clone(), to });
             if down == Some(owner) {
-                apply(TopologyChange::SetMemberState { node: to, incarnation, state: NodeState::Down });
+                apply(TopologyChange::FenceNode { node: to, incarnation, support: owner as u64 + 2, config: 2 });
                 apply(TopologyChange::MarkDead { slots, node: to, incarnation });
             }
         }
@@ -143,6 +145,7 @@ fn node(number: usize, peer: Peer) -> topology::Node {
         zone: String::new(),
         proxy_port: 0,
         start_ms: 1,
+        support: 0,
         state: NodeState::Active,
         leaving: false,
     }

@@ -7,16 +7,16 @@ use crate::world::{Happening, NODES, World};
 use rand::RngExt;
 use starling::base::identity::{Incarnation, NodeId};
 use starling::base::slot::{SLOT_COUNT, Slot};
-use starling::cluster::duties::{self, Hint};
-use starling::cluster::hints::{HeardByLink, LinksHeard};
+use starling::cluster::duties;
+use starling::cluster::fencing::Fencing;
 use starling::cluster::planner;
 use starling::cluster::registration;
 use starling::cluster::topology::voters::{VoterCandidate, desired_voters};
 use starling::cluster::topology::{self, NodeState, Phase, Topology, TopologyChange};
 use starling::cluster::watching::Watching;
 use starling::moves::coming::Step;
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use starling::transport::messages::LeaseReport;
+use std::collections::BTreeSet;
 
 /// A proposal is usually agreed within this time, or never.
 const PROPOSAL_US: u64 = 300_000;
@@ -46,14 +46,20 @@ pub(crate) enum Purpose {
 #[derive(Default)]
 pub(crate) struct Leading {
     watching: Watching,
-    /// The version and the hints by which it proposed last.
-    done: Option<(u64, bool, BTreeMap<NodeId, Hint>)>,
+    fencing: Fencing,
+    /// By what it proposed last.
+    done: Option<(u64, bool)>,
 }
 
 impl Leading {
     /// Something that it proposed came to nothing, as far as it knows: the same look is due again.
     pub(crate) fn forget_done(&mut self) {
         self.done = None;
+    }
+
+    /// A lease voter has reported.
+    pub(crate) fn heard(&mut self, voter: NodeId, report: LeaseReport) {
+        self.fencing.heard(voter, report);
     }
 }
 
@@ -126,6 +132,7 @@ impl World {
             changed: &changed,
         });
         self.forget_lost_writes(&before, &change, &applied);
+        self.look_at_fence(&change, &applied);
         self.agreed = after;
         if !is_late && !self.random.random_bool(self.network.faults.loss) {
             let delay_us = self.random.random_range(200..50_000);
@@ -252,13 +259,7 @@ impl World {
     /// What `node::leader::lead` does: one look of the raft leader.
     fn lead(&mut self, leader: usize) {
         let now_us = self.now_us;
-        let speaking = (0..NODES).filter(|number| *number != leader && self.can_talk(leader, *number));
-        let heard = speaking.filter_map(|number| {
-            let process = self.nodes[number].process.as_ref()?;
-            let start_ms = process.registration.node().start_ms;
-            Some((self.nodes[number].id(), HeardByLink { age: Duration::ZERO, start_ms }))
-        });
-        let heard: LinksHeard = heard.collect();
+        let boot_us = self.nodes[leader].boot_us(now_us);
         let own = self.nodes[leader].id();
         let Some(process) = &mut self.nodes[leader].process else { return };
         let topology = &process.keeper.topology;
@@ -266,17 +267,19 @@ impl World {
         if waits || topology.version < self.consensus.length() {
             return;
         }
-        let Leading { watching, done } = &mut process.leading;
+        process.leading.fencing.heard(own, process.support.report(topology));
+        let Leading { watching, fencing, done } = &mut process.leading;
         let mut changes = Vec::new();
         if topology.cluster.is_none() {
             changes.push(TopologyChange::InitCluster { cluster: CLUSTER, hash_key: 7 });
         }
-        let hints = watching.hints(own, topology, &process.membership.view(), &heard, now_us);
+        changes.extend(fencing.fences(topology));
+        changes.extend(fencing.next_voters(topology, self.consensus.voters(), boot_us));
         changes.extend(watching.overdue(topology, now_us));
         let gathering = watching.is_gathering(topology, now_us);
-        let decided_by = (topology.version, gathering, hints);
-        if done.as_ref() != Some(&decided_by) {
-            changes.extend(duties::leader_duties(topology, &decided_by.2, gathering));
+        let decided_by = (topology.version, gathering);
+        if *done != Some(decided_by) {
+            changes.extend(duties::leader_duties(topology, gathering));
             *done = Some(decided_by);
             // The same plan once more, seldom: it is what takes most of a run's time.
             if duties::moves(topology).is_empty() {
@@ -354,7 +357,8 @@ impl World {
 /// The incarnation that a change speaks of, and whose.
 pub(crate) fn incarnation_in(change: &TopologyChange) -> Option<(NodeId, Incarnation)> {
     match change {
-        TopologyChange::SetMemberState { node, incarnation, .. } => Some((*node, *incarnation)),
+        TopologyChange::FenceNode { node, incarnation, .. } => Some((*node, *incarnation)),
+        TopologyChange::RaiseSupport { node, incarnation, .. } => Some((*node, *incarnation)),
         TopologyChange::CopyReady { to, incarnation, .. } => Some((*to, *incarnation)),
         TopologyChange::Handoff { to, incarnation, .. } => Some((*to, *incarnation)),
         TopologyChange::MarkDead { node, incarnation, .. } => Some((*node, *incarnation)),

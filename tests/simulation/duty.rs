@@ -10,9 +10,11 @@ use starling::base::identity::NodeId;
 use starling::base::slot::{SLOT_COUNT, Slot};
 use starling::cluster::draining::{Draining, Next};
 use starling::cluster::duties;
+use starling::cluster::lease::{Beat, BeatAnswer};
 use starling::cluster::registration;
 use starling::cluster::topology::{Applied, Topology, TopologyChange};
 use starling::moves::coming::{Action, Event, Outcome, PullFailure, Step};
+use starling::transport::messages::LeaseReport;
 
 /// Writes go to so many slots, so that each sees many.
 const WRITTEN_SLOTS: u64 = 200;
@@ -24,8 +26,21 @@ const DRAIN_PATIENCE_US: u64 = 10_000_000;
 /// What nodes say to each other about slots.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Ask { number: u64, begun: u64, question: Question },
-    Answer { number: u64, begun: u64, reply: Reply },
+    Ask {
+        number: u64,
+        begun: u64,
+        question: Question,
+    },
+    Answer {
+        number: u64,
+        begun: u64,
+        reply: Reply,
+    },
+    /// A node asks for support.
+    Beat(Beat),
+    BeatAnswer(BeatAnswer),
+    /// What a lease voter tells the raft leader.
+    Report(LeaseReport),
 }
 
 impl World {
@@ -42,25 +57,16 @@ impl World {
         let now_us = self.now_us;
         let Some(process) = &mut self.nodes[number].process else { return };
         let before = process.registration.incarnation();
-        let actions = match process.draining.is_some() {
-            // Who leaves does not come back.
-            true => Vec::new(),
-            false => process.registration.on(event, &process.keeper.topology, now_us),
-        };
+        // Who leaves does not come back.
+        let registers = process.draining.is_none() && process.registration.on(event, &process.keeper.topology, now_us);
         let known = process.registration.incarnation();
         let (node, returns) = (process.registration.node().clone(), process.returns);
-        for action in actions {
-            match action {
-                registration::Action::Register => {
-                    let node = node.clone();
-                    let change = match returns {
-                        true => TopologyChange::ReturnNode { node },
-                        false => TopologyChange::RegisterNode { node },
-                    };
-                    self.propose(number, change, Purpose::Register);
-                }
-                registration::Action::DeclareDown(change) => self.propose(number, change, Purpose::Nothing),
-            }
+        if registers {
+            let change = match returns {
+                true => TopologyChange::ReturnNode { node },
+                false => TopologyChange::RegisterNode { node },
+            };
+            self.propose(number, change, Purpose::Register);
         }
         if known != before {
             self.follow(number);
@@ -198,9 +204,6 @@ impl World {
                     Some((version, Applied::Registered(incarnation))) => {
                         registration::Event::Registered { incarnation, version }
                     }
-                    Some((_, Applied::Refused(starling::cluster::topology::Refused::AddressTaken))) => {
-                        registration::Event::AddressTaken
-                    }
                     _ => registration::Event::Failed,
                 };
                 self.register(number, event);
@@ -265,7 +268,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: usize, to: NodeId, message: Message) {
+    pub(crate) fn send(&mut self, from: usize, to: NodeId, message: Message) {
         let delays_us = self.network.arrivals(from, number_of(to), &mut self.random);
         let from = self.nodes[from].id();
         for delay_us in delays_us {
@@ -292,6 +295,9 @@ impl World {
                     self.look_soon(to);
                 }
             }
+            Message::Beat(beat) => self.on_beat(to, sender, &beat),
+            Message::BeatAnswer(answer) => self.on_beat_answer(to, sender, answer),
+            Message::Report(report) => process.leading.heard(sender, report),
             Message::Answer { number, begun, reply } => {
                 if !self.takes_answer(to, begun, number) {
                     return;
@@ -326,8 +332,8 @@ impl World {
             Some(primary) if self.random.random_bool(0.9) => number_of(primary),
             _ => guide,
         };
-        let paused = self.nodes[to].paused_until_us > self.now_us;
-        let Some(process) = self.nodes[to].process.as_mut().filter(|process| !paused && process.keeper.serves(slot))
+        let is_able = self.nodes[to].paused_until_us <= self.now_us && self.has_lease(to);
+        let Some(process) = self.nodes[to].process.as_mut().filter(|process| is_able && process.keeper.serves(slot))
         else {
             return;
         };

@@ -10,6 +10,7 @@ mod consensus;
 mod duty;
 mod invariants;
 mod keeper;
+mod lease;
 mod log;
 mod network;
 mod node;
@@ -72,7 +73,7 @@ fn run(seed: u64) -> World {
 #[test]
 fn clusters_survive_chaos_and_are_whole_again() {
     let (mut agreed_ms, mut whole_ms) = (Vec::new(), Vec::new());
-    let (mut changes, mut writes, mut disks) = (0, 0, 0);
+    let (mut changes, mut writes, mut disks, mut fences) = (0, 0, 0, 0);
     for seed in seeds() {
         let world = run(seed);
         agreed_ms.push(world.healed_us / 1000);
@@ -80,8 +81,12 @@ fn clusters_survive_chaos_and_are_whole_again() {
         changes += world.consensus.length();
         writes += world.written;
         disks += world.lost.len();
+        fences += world.fenced;
     }
-    println!("{} runs, {changes} changes agreed, {writes} writes executed, {disks} disks lost", agreed_ms.len());
+    println!(
+        "{} runs, {changes} changes agreed, {writes} writes executed, {disks} disks lost, {fences} fences",
+        agreed_ms.len()
+    );
     println!("after the last fault, ms: agreed who is alive {}; whole {}", spread(agreed_ms), spread(whole_ms));
 }
 

@@ -8,8 +8,10 @@ use starling::base::hlc::{HybridClock, Stamp};
 use starling::base::identity::{ClusterId, Incarnation, NodeId};
 use starling::cluster::datagram::ClusterSecret;
 use starling::cluster::draining::Draining;
+use starling::cluster::lease::Lease;
 use starling::cluster::membership::{Life, MemberIdentity, MemberMetadata, Membership, MembershipOptions};
 use starling::cluster::registration::Registration;
+use starling::cluster::support::{Promises, Support};
 use starling::cluster::topology::{self, NodeState, Topology};
 use starling::cluster::view::is_current;
 use std::collections::BTreeMap;
@@ -32,6 +34,8 @@ pub(crate) struct Disk {
     pub(crate) agreed: u64,
     /// What the log of its keys has, where it has kept one.
     pub(crate) log: Option<Keys>,
+    /// What it has promised as a lease voter.
+    pub(crate) promises: Promises,
     /// Its raft log is gone and the rest is not: the node does not start.
     pub(crate) lacks_raft_log: bool,
 }
@@ -44,6 +48,8 @@ pub(crate) struct Process {
     /// Its share of the topology and of the keys.
     pub(crate) keeper: Keeper,
     pub(crate) registration: Registration,
+    pub(crate) lease: Lease,
+    pub(crate) support: Support,
     /// What it does for the cluster while it leads.
     pub(crate) leading: Leading,
     /// What it has proposed and not given up yet.
@@ -70,6 +76,8 @@ pub(crate) struct Node {
     pub(crate) keeps_log: bool,
     /// How many lives it has had.
     pub(crate) lives: u64,
+    /// How fast its boot-time clock runs, in thousandths.
+    pub(crate) clock_rate: u64,
     /// Its wall clock is off by this much, in ms.
     pub(crate) clock_offset_ms: i64,
     /// Nothing reaches the process before this moment: the machine sleeps, or swaps.
@@ -93,6 +101,7 @@ impl Node {
             process: None,
             keeps_log: false,
             lives: 0,
+            clock_rate: 1000,
             clock_offset_ms: 0,
             paused_until_us: 0,
         }
@@ -142,6 +151,8 @@ impl Node {
             hybrid_clock: HybridClock::restore(self.disk.mark_ms),
             keeper: Keeper::returned(self.id(), topology, keys, log),
             registration: Registration::new(description(self.id(), self.address, self.disk.start_ms)),
+            lease: Lease::new(self.id()),
+            support: Support::new(self.id(), self.disk.promises.clone(), self.boot_us(now_us)),
             leading: Leading::default(),
             proposals: BTreeMap::new(),
             returns,
@@ -187,6 +198,7 @@ pub(crate) fn description(id: NodeId, address: SocketAddr, start_ms: u64) -> top
         zone: String::new(),
         proxy_port: 0,
         start_ms,
+        support: 0,
         state: NodeState::Active,
         leaving: false,
     }

@@ -79,6 +79,15 @@ impl Pair {
         self.log.len() as u64
     }
 
+    /// What is agreed.
+    fn topology(&self) -> Topology {
+        let mut topology = Topology::default();
+        for (index, change) in (1..).zip(&self.log) {
+            topology.apply(index, change);
+        }
+        topology
+    }
+
     fn news(&self, keeper: &Keeper) -> Vec<(u64, TopologyChange)> {
         let known = keeper.topology.version;
         let entries = (1..).zip(self.log.iter().cloned());
@@ -210,7 +219,8 @@ impl Pair {
         let (node, to, begun) = (id(SOURCE), id(TARGET), self.begun);
         let incarnation = incarnation(SOURCE);
         self.agree(TopologyChange::AbortHandoff { slots: moving(), to, begun });
-        self.agree(TopologyChange::SetMemberState { node, incarnation, state: NodeState::Down });
+        let fence = self.topology().fence_of(node).expect("a member");
+        self.agree(fence);
         self.agree(TopologyChange::MarkDead { slots: Slot::all().collect(), node, incarnation });
         self.agree(TopologyChange::ForgetNode { node, incarnation, decided_by: u64::MAX });
         self.agree(TopologyChange::Revive { slots: Slot::all().collect(), to });
@@ -315,18 +325,20 @@ fn a_member_that_leaves_and_is_believed_dead_for_a_while_gives_its_slots_away() 
     let mut pair = Pair::new();
     let (node, incarnation) = (id(SOURCE), incarnation(SOURCE));
     pair.agree(TopologyChange::Leaving { node, incarnation });
-    pair.agree(TopologyChange::SetMemberState { node, incarnation, state: NodeState::Down });
     let mut topology = Topology::default();
     // Without the move that the pair begins with.
     let log = pair.log.iter().filter(|change| !matches!(change, TopologyChange::CopyAdd { .. }));
     for (index, change) in (1..).zip(log) {
         topology.apply(index, change);
     }
-    // It is back, in the same life, and says nothing any more.
-    let hints = [(node, duties::Hint::Alive { start_ms: 1 })].into();
+    // It is fenced for a while, and says nothing any more.
+    for change in [Topology::fence_of, Topology::raise_of] {
+        let change = change(&topology, node).expect("a member");
+        assert_eq!(topology.apply(topology.version + 1, &change), Applied::Done);
+    }
     let mut moved = false;
     for _ in 0..20 {
-        for change in duties::leader_duties(&topology, &hints, false) {
+        for change in duties::leader_duties(&topology, false) {
             let done = topology.apply(topology.version + 1, &change) == Applied::Done;
             moved |= done && matches!(change, TopologyChange::CopyAdd { from, .. } if from == node);
         }

@@ -16,6 +16,7 @@ use starling::base::hlc::Stamp;
 use starling::base::identity::NodeId;
 use starling::base::slot::Slot;
 use starling::cluster::membership::{Input, MembershipEvent, Outputs};
+use starling::cluster::support::Promises;
 use starling::cluster::topology::{Applied, Topology, TopologyChange};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -119,6 +120,20 @@ pub(crate) enum Happening {
     Pull {
         node: usize,
     },
+    /// A node asks the lease voters for support.
+    Beat {
+        node: usize,
+    },
+    /// A lease voter looks at whom it has not heard.
+    Vote {
+        node: usize,
+    },
+    /// What it promises is on its disk.
+    Promised {
+        node: usize,
+        life: u64,
+        promises: Promises,
+    },
     /// The leader looks after the cluster.
     Lead,
     /// A client writes a key.
@@ -159,6 +174,8 @@ pub(crate) struct World {
     pub(crate) doubtful: BTreeSet<u64>,
     /// How many writes were executed.
     pub(crate) written: u64,
+    /// How many nodes were fenced.
+    pub(crate) fenced: u64,
     invariants: Invariants,
     /// Some of the datagrams sent so far, from any time.
     recorded: Vec<(usize, SocketAddr, SocketAddr, Vec<u8>)>,
@@ -216,6 +233,7 @@ impl World {
             executed: BTreeMap::new(),
             doubtful: BTreeSet::new(),
             written: 0,
+            fenced: 0,
             invariants: Invariants::new(),
             recorded: Vec::new(),
             queue: BinaryHeap::new(),
@@ -237,6 +255,7 @@ impl World {
             self.after(0, Happening::Duty { node });
             self.after(0, Happening::Pull { node });
         }
+        self.begin_leases();
         self.after(0, Happening::Lead);
         self.after(0, Happening::Write);
         self.start_node(STRANGER);
@@ -288,7 +307,9 @@ impl World {
     /// Whether the cluster outlives it that this node loses what it voted by.
     pub(crate) fn may_lose_disk(&self, number: usize) -> bool {
         let others = self.voters().into_iter().filter(|voter| *voter != number).count();
-        is_majority(others, self.consensus.voters().len())
+        // Votes for leases that nobody has any more come back by nobody either.
+        let is_there = |voter: &NodeId| *voter != self.nodes[number].id() && !self.lost.contains(voter);
+        is_majority(others, self.consensus.voters().len()) && self.agreed.lease_voters.has_majority(is_there)
     }
 
     /// The process ends, and its raft log is gone: it does not start again.
@@ -429,6 +450,9 @@ impl World {
             Happening::Unanswered { node, life, begun, question } => self.on_unanswered(node, life, begun, question),
             Happening::Look { node } => self.look(node),
             Happening::Pull { node } => self.on_pull(node),
+            Happening::Beat { node } => self.on_beat_due(node),
+            Happening::Vote { node } => self.on_vote(node),
+            Happening::Promised { node, life, promises } => self.on_promised(node, life, promises),
             Happening::Lead => self.on_lead(),
             Happening::Write => self.on_write(),
             Happening::Chaos if self.chaos => {
@@ -574,6 +598,9 @@ impl World {
             | Happening::Kept { node, .. }
             | Happening::Unanswered { node, .. }
             | Happening::Look { node }
+            | Happening::Beat { node }
+            | Happening::Vote { node }
+            | Happening::Promised { node, .. }
             | Happening::Pull { node } => Some(*node),
             Happening::Proposed { .. } | Happening::Lead | Happening::Write | Happening::Chaos => None,
         }

@@ -34,8 +34,7 @@ impl Cluster {
     }
 
     fn goes_down(&mut self, number: u16) {
-        let (node, incarnation) = (NodeId(number.into()), Incarnation(number.into()));
-        self.agree(TopologyChange::SetMemberState { node, incarnation, state: NodeState::Down });
+        self.agree(self.topology.fence_of(NodeId(number.into())).expect("a member"));
     }
 
     fn look(&mut self) -> Next {

@@ -2,16 +2,17 @@ use super::*;
 use crate::base::identity::ClusterId;
 use crate::base::slot::SLOT_COUNT;
 use crate::cluster::topology::{Applied, sample};
+use std::collections::BTreeSet;
 
 /// A topology, and everything that the raft leader and the ends of moves do about it.
 struct Cluster {
     topology: Topology,
-    hints: BTreeMap<NodeId, Hint>,
+    gone: BTreeSet<NodeId>,
 }
 
 impl Cluster {
     fn new() -> Cluster {
-        let mut cluster = Cluster { topology: Topology::default(), hints: BTreeMap::new() };
+        let mut cluster = Cluster { topology: Topology::default(), gone: BTreeSet::new() };
         cluster.apply(&TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 2 });
         cluster
     }
@@ -33,18 +34,27 @@ impl Cluster {
         let id = NodeId(u128::from(number));
         let start_ms = self.topology.nodes.get(&id).map_or(1, |node| node.start_ms + 1);
         let node = Node { ip: [127, 0, 0, number].into(), start_ms, ..sample::node(id) };
-        self.hints.insert(id, Hint::Alive { start_ms });
+        self.gone.remove(&id);
         assert!(matches!(self.apply(&TopologyChange::RegisterNode { node }), Applied::Registered(_)));
     }
 
     fn kill(&mut self, number: u8) {
-        self.hints.insert(NodeId(u128::from(number)), Hint::Down);
+        let id = NodeId(u128::from(number));
+        self.gone.insert(id);
+        assert_eq!(self.apply(&self.topology.fence_of(id).expect("a member")), Applied::Done);
+    }
+
+    /// It was alive all the time.
+    fn back(&mut self, number: u8) {
+        let id = NodeId(u128::from(number));
+        self.gone.remove(&id);
+        assert_eq!(self.apply(&self.topology.raise_of(id).expect("a member")), Applied::Done);
     }
 
     /// Until nobody has anything to do.
     fn settle(&mut self) {
         for _ in 0..10_000 {
-            let mut changes = leader_duties(&self.topology, &self.hints, false);
+            let mut changes = leader_duties(&self.topology, false);
             changes.extend(moves(&self.topology).into_iter().filter_map(|one| self.next_step(one)));
             if changes.is_empty() {
                 // Nobody is said to have too much, and the plan, which is dearer, agrees.
@@ -68,7 +78,7 @@ impl Cluster {
     /// What an end of a move does next, if it is alive.
     fn next_step(&self, one: SlotMove) -> Option<TopologyChange> {
         let SlotMove { begun, stage, from, to, slots } = one;
-        let alive = |node: NodeId| self.hints.get(&node) != Some(&Hint::Down);
+        let alive = |node: NodeId| !self.gone.contains(&node);
         let incarnation = self.topology.nodes.get(&to)?.incarnation;
         match stage {
             Stage::Releasing => alive(from).then_some(TopologyChange::CopyRemove { slots, node: from, begun }),
@@ -124,7 +134,7 @@ fn a_draining_node_that_was_believed_dead_goes_on_draining_when_it_is_back() {
     cluster.leave(2);
     cluster.kill(2);
     cluster.settle();
-    cluster.hints.insert(NodeId(2), Hint::Alive { start_ms: 1 });
+    cluster.back(2);
     cluster.settle();
     let owned = cluster.owned();
     assert_eq!((owned[1], owned.iter().sum::<usize>()), (0, SLOT_COUNT));
@@ -148,7 +158,7 @@ fn a_node_that_was_only_believed_dead_has_its_slots_back_in_the_same_epoch() {
     let (before, slots) = (cluster.owned(), cluster.topology.slots().clone());
     cluster.kill(2);
     cluster.settle();
-    cluster.hints.insert(NodeId(2), Hint::Alive { start_ms: 1 });
+    cluster.back(2);
     cluster.settle();
     assert_eq!(cluster.owned(), before);
     for (now, before) in cluster.topology.slots().iter().zip(slots.iter()) {
@@ -174,7 +184,7 @@ fn a_forgotten_nodes_slots_begin_anew_on_the_others() {
 fn moves_to_and_from_a_node_that_dies_end() {
     let mut cluster = Cluster::of(2);
     cluster.start(3);
-    for change in leader_duties(&cluster.topology, &cluster.hints, false) {
+    for change in leader_duties(&cluster.topology, false) {
         cluster.apply(&change);
     }
     assert!(!moves(&cluster.topology).is_empty());
@@ -188,7 +198,7 @@ fn moves_to_and_from_a_node_that_dies_end() {
 fn few_slots_stand_still_at_a_time() {
     let mut cluster = Cluster::of(3);
     cluster.start(4);
-    let changes = leader_duties(&cluster.topology, &cluster.hints, false);
+    let changes = leader_duties(&cluster.topology, false);
     assert!(changes.len() <= MOVES_TO_NODE, "{changes:?}");
     for change in changes {
         let TopologyChange::CopyAdd { slots, .. } = &change else { panic!("{change:?}") };
@@ -201,11 +211,11 @@ fn while_members_are_coming_only_slots_without_an_owner_are_given_out() {
     let mut cluster = Cluster::new();
     cluster.start(1);
     cluster.start(2);
-    let changes = leader_duties(&cluster.topology, &cluster.hints, true);
+    let changes = leader_duties(&cluster.topology, true);
     assert!(!changes.is_empty() && changes.iter().all(|change| matches!(change, TopologyChange::Revive { .. })));
     cluster.settle();
     cluster.start(3);
-    assert_eq!(leader_duties(&cluster.topology, &cluster.hints, true), []);
-    let changes = leader_duties(&cluster.topology, &cluster.hints, false);
+    assert_eq!(leader_duties(&cluster.topology, true), []);
+    let changes = leader_duties(&cluster.topology, false);
     assert!(changes.iter().any(|change| matches!(change, TopologyChange::CopyAdd { .. })));
 }

@@ -7,13 +7,13 @@
 //! A change may be committed long after it was decided, whatever has happened meanwhile, so each names what it was decided
 //! by, and is refused where that is over:
 //!
-//! - what concerns a life of a member (its state, its leaving, its steps of a move): the incarnation;
+//! - what concerns a life of a member (its support, its leaving, its steps of a move): the incarnation;
 //! - what concerns a move: its number, so that a step does nothing to a later move of the same slots;
 //! - what begins a move, or ends what somebody owns for good (`CopyAdd`, `ForgetNode`): the version of the topology, and
 //!   the records of those slots must be the same since;
 //! - what gives away what is nobody's (`Revive`): nothing. No keys are lost, and the next plan sets the shares right.
 
-use super::state::{Node, NodeState};
+use super::state::Node;
 use crate::base::identity::{ClusterId, Incarnation, NodeId};
 use crate::base::slot_ranges::SlotRanges;
 use serde::{Deserialize, Serialize};
@@ -26,9 +26,9 @@ pub enum TopologyChange {
     /// A node has started and joins, or joins again. A later start than the one known is given its own incarnation, and
     /// what it owned is revived empty, because its memory is gone; the same start said twice changes nothing.
     RegisterNode { node: Node },
-    /// A member goes from one state to another, within the incarnation that was seen.
-    /// A member that was only believed to be gone, and is active again, has what it owned.
-    SetMemberState { node: NodeId, incarnation: Incarnation, state: NodeState },
+    /// A member is gone: a majority of the lease voters of this list has withdrawn this support. Proposed only then, and
+    /// refused where either is another by now.
+    FenceNode { node: NodeId, incarnation: Incarnation, support: u64, config: u64 },
     /// A newcomer begins to copy these slots from their primary. The index of this change is the number of the move:
     /// every later step names it, so that what comes late concerns no other move. Only slots that have not changed since
     /// the version that it was decided by: one that has moved since, there and back or part of the way, was planned anew.
@@ -62,6 +62,11 @@ pub enum TopologyChange {
     /// As [`TopologyChange::RegisterNode`], but what the node owned is its own as it was: it has come back with what its disk
     /// has kept. Owners and epochs have not changed since it was there, so nobody else has served these slots.
     ReturnNode { node: Node },
+    /// A member whose support was withdrawn is there all the same, in the same life: it asks for the number after this one.
+    /// Where it was fenced it has what it owned.
+    RaiseSupport { node: NodeId, incarnation: Incarnation, support: u64 },
+    /// Others support leases from now on, one vote more or less than in the list of this number; sorted.
+    SetLeaseVoters { config: u64, votes: Vec<NodeId> },
 }
 
 /// Why a change was not made. Nothing was changed.
@@ -92,6 +97,10 @@ pub enum Refused {
     NotLeaving,
     /// A slot of it has changed since this was decided.
     DecidedBefore,
+    /// It names another support, or another list of lease voters, than there is now.
+    OtherNumber,
+    /// The member still supports leases.
+    SupportsLeases,
 }
 
 /// What applying a change came to: the same on every node.

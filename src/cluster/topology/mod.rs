@@ -5,6 +5,8 @@
 pub mod change;
 pub mod control_thread;
 mod following;
+mod heard;
+pub mod leases;
 mod places;
 pub mod published;
 pub mod raft;
@@ -18,4 +20,5 @@ pub mod state;
 pub mod voters;
 
 pub use change::{Applied, Refused, TopologyChange};
+pub use leases::LeaseVoters;
 pub use state::{Node, NodeState, Phase, SlotRecord, Topology};

@@ -11,22 +11,23 @@
 //! learner for longer than it takes to become a voter. Raft is never on the path of a read or a write.
 
 use super::change::{Applied, TopologyChange};
-use super::places::MOVED_MAX;
+use super::heard::Said;
 use super::published::{Published, TopologyUpdate};
 use super::raft_disk::{RaftDisk, Record, Write};
 use super::raft_network::{self, RaftLinks};
 use super::raft_storage::StateStore;
 use super::state::Topology;
 use crate::base::identity;
-use crate::cluster::hints::{HeardByLink, LinksHeard};
-use crate::transport::messages::{GroupView, Heartbeat, Voter, Whereabouts};
+use crate::cluster::hints::LinksHeard;
+use crate::cluster::support::Promises;
+use crate::transport::messages::{GroupView, Heartbeat, LeaseReport, Voter, Whereabouts};
 use crate::transport::{Blob, Handler, Peer, Purpose, Request, Response, Sender, Transport};
 use async_trait::async_trait;
 use openraft::error::{ClientWriteError, InitializeError, RaftError};
 use openraft::{BasicNode, Raft, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Cursor};
 use std::sync::Arc;
@@ -60,13 +61,6 @@ const ELECTION_MAX_MS: u64 = 1000;
 /// A raft snapshot is taken after this many entries, and this many stay for voters that are a little behind.
 const ENTRIES_PER_SNAPSHOT: u64 = 1000;
 const ENTRIES_KEPT: u64 = 500;
-/// Voters in a view that is believed: five, and as many again while the group changes, with room.
-const VOTERS_MAX: usize = 16;
-/// After so long without a word of the raft leader others are asked for it: longer than a quick election.
-const LOST_AFTER: Duration = Duration::from_secs(1);
-/// Nodes whose last word is remembered; when there are more, those that are silent for so long are not.
-const HEARD_OF_MAX: usize = 1024;
-const HEARD_OF_KEPT: Duration = Duration::from_secs(60);
 /// One attempt at a proposal; the whole proposal.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(8);
@@ -121,6 +115,11 @@ pub trait Consensus: Send + Sync {
         LinksHeard::new()
     }
 
+    /// What nodes have said that they promised as lease voters, this one among them.
+    fn lease_reports(&self) -> BTreeMap<identity::NodeId, LeaseReport> {
+        BTreeMap::new()
+    }
+
     /// Writes of this node's raft log that failed.
     fn write_failures(&self) -> u64 {
         0
@@ -153,28 +152,24 @@ pub(super) struct Shared {
     pub(super) published: Arc<Published>,
     pub(super) transport: Arc<dyn Transport>,
     state: StateStore,
-    disk: RaftDisk,
+    pub(super) disk: RaftDisk,
     start_ms: u64,
-    seeds: Mutex<Vec<Peer>>,
+    pub(super) seeds: Mutex<Vec<Peer>>,
+    /// What this node has promised as a lease voter.
+    pub(super) report: Mutex<LeaseReport>,
+    /// What was on the disk of that when it started.
+    promises: Promises,
     /// When the raft leader last answered; `None`: never.
-    led_at: Mutex<Option<Instant>>,
+    pub(super) led_at: Mutex<Option<Instant>>,
     /// What each other node last said of itself, in pings and their answers.
-    heard_of: Mutex<BTreeMap<identity::NodeId, Said>>,
+    pub(super) heard_of: Mutex<BTreeMap<identity::NodeId, Said>>,
     /// What others told of the group, the newest.
-    heard: Mutex<GroupView>,
+    pub(super) heard: Mutex<GroupView>,
     pub(super) nudge: Notify,
     pub(super) hint: Notify,
     /// A version that is known to exist.
     pub(super) wanted: AtomicU64,
     stop: watch::Sender<bool>,
-}
-
-/// What a node said of itself.
-#[derive(Clone, Copy)]
-struct Said {
-    at: Instant,
-    start_ms: u64,
-    cannot_write: bool,
 }
 
 impl RaftTopology {
@@ -183,6 +178,7 @@ impl RaftTopology {
     pub async fn start(options: RaftOptions) -> io::Result<RaftTopology> {
         let RaftLog { log, state, disk, stored, published } = options.log;
         let heard = stored.record(Record::Group).and_then(|bytes| postcard::from_bytes(bytes).ok()).unwrap_or_default();
+        let promises = stored.record(Record::Promises).map(decode_promises).transpose()?.unwrap_or_default();
         let links = RaftLinks {
             own: options.node.0,
             transport: Arc::clone(&options.transport),
@@ -199,6 +195,8 @@ impl RaftTopology {
             disk,
             start_ms: options.start_ms,
             seeds: Mutex::new(options.seeds),
+            report: Mutex::default(),
+            promises,
             led_at: Mutex::new(None),
             heard_of: Mutex::default(),
             heard: Mutex::new(heard),
@@ -261,6 +259,24 @@ impl RaftTopology {
         }
     }
 
+    /// What this node had promised as a lease voter when it started.
+    pub fn promises(&self) -> &Promises {
+        &self.shared.promises
+    }
+
+    /// Keeps what it promises; done when it is on the disk, or has failed.
+    pub async fn keep_promises(&self, promises: &Promises) -> io::Result<()> {
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        let bytes = postcard::to_stdvec(promises).expect("plain values are encoded");
+        self.shared.disk.write(Write::Put(Record::Promises, bytes), |written| drop(done.send(written)));
+        is_done.await.unwrap_or_else(|_| Err(io::Error::other("the thread that writes has ended")))
+    }
+
+    /// Tells others from now on what this node has promised.
+    pub fn set_report(&self, report: LeaseReport) {
+        *self.shared.report.lock() = report;
+    }
+
     /// Answers pings, proposals, pulls and raft's own messages; other requests come back.
     pub async fn answer(&self, sender: &Sender, request: Request) -> Result<Response, Request> {
         let shared = &self.shared;
@@ -295,6 +311,10 @@ impl RaftTopology {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
     }
+}
+
+fn decode_promises(bytes: &[u8]) -> io::Result<Promises> {
+    postcard::from_bytes(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "what it promised is damaged"))
 }
 
 fn config() -> io::Result<openraft::Config> {
@@ -346,6 +366,10 @@ impl Consensus for RaftTopology {
         self.shared.links_heard()
     }
 
+    fn lease_reports(&self) -> BTreeMap<identity::NodeId, LeaseReport> {
+        self.shared.lease_reports()
+    }
+
     fn write_failures(&self) -> u64 {
         self.shared.disk.write_failures()
     }
@@ -385,7 +409,7 @@ impl Shared {
         if is_newest && !own.voters.is_empty() { own } else { heard.clone() }
     }
 
-    fn own_view(&self) -> GroupView {
+    pub(super) fn own_view(&self) -> GroupView {
         let membership = self.state.membership();
         let metrics = self.raft.metrics().borrow().clone();
         let voter = |id| {
@@ -409,6 +433,7 @@ impl Shared {
             from: Some(Whereabouts { node, start_ms: self.start_ms, address }),
             moved: self.published.moved(),
             cannot_write: !self.is_running(),
+            lease: self.report.lock().clone(),
         }
     }
 
@@ -423,123 +448,6 @@ impl Shared {
             return self.is_running();
         }
         self.heard_of.lock().get(&node).is_none_or(|said| !said.cannot_write)
-    }
-
-    fn on_place(&self, heard: Whereabouts) {
-        let before = self.published.address(heard.node);
-        if heard.node != self.own.node && self.published.learn_place(heard) && before != Some(heard.address) {
-            tracing::info!(node = %heard.node, address = %heard.address, ?before, "a node was found at this address");
-            self.nudge.notify_one();
-        }
-    }
-
-    /// A node has sent a ping, over a link on which it showed that it is that node.
-    fn on_called(&self, caller: identity::NodeId, heartbeat: &Heartbeat) {
-        let Some(from) = heartbeat.from.filter(|from| from.node == caller) else { return };
-        self.on_said(from, heartbeat);
-    }
-
-    /// A ping was answered.
-    pub(super) fn on_answered(&self, heartbeat: &Heartbeat) {
-        let Some(from) = heartbeat.from else { return };
-        self.on_said(from, heartbeat);
-        if heartbeat.group.leader == Some(from.node) {
-            *self.led_at.lock() = Some(Instant::now());
-        }
-    }
-
-    fn on_said(&self, from: Whereabouts, heartbeat: &Heartbeat) {
-        heartbeat.moved.iter().copied().take(MOVED_MAX).chain([from]).for_each(|one| self.on_place(one));
-        let mut heard_of = self.heard_of.lock();
-        if heard_of.len() >= HEARD_OF_MAX && !heard_of.contains_key(&from.node) {
-            heard_of.retain(|_, said| said.at.elapsed() < HEARD_OF_KEPT);
-        }
-        let said = Said { at: Instant::now(), start_ms: from.start_ms, cannot_write: heartbeat.cannot_write };
-        // A word of an earlier life may come late.
-        if heard_of.get(&from.node).is_none_or(|known| known.start_ms <= said.start_ms) {
-            heard_of.insert(from.node, said);
-        }
-    }
-
-    /// Nodes that are connected, and when they last spoke.
-    fn links_heard(&self) -> LinksHeard {
-        let links = self.transport.links();
-        let linked = links.iter().filter(|link| link.connected_at_ms != 0 && link.purpose == Purpose::Control);
-        let linked: BTreeSet<identity::NodeId> = linked.filter_map(|link| link.node).collect();
-        let heard_of = self.heard_of.lock();
-        let heard = |node: identity::NodeId| {
-            let said = heard_of.get(&node)?;
-            Some((node, HeardByLink { age: said.at.elapsed(), start_ms: said.start_ms }))
-        };
-        linked.into_iter().filter_map(heard).collect()
-    }
-
-    /// Whether the raft leader has answered in this time.
-    pub(super) fn is_led_within(&self, time: Duration) -> bool {
-        self.led_at.lock().is_some_and(|at| at.elapsed() < time)
-    }
-
-    fn is_lost(&self) -> bool {
-        !self.is_led_within(LOST_AFTER) && !self.is_leader()
-    }
-
-    /// Whom to ask besides the voters. Where no raft leader is found: seeds, and wherever a member is known to be. The raft
-    /// leader itself: members that it does not hear, for they may not know where it is.
-    pub(super) fn others(&self) -> Vec<Peer> {
-        let is_lost = self.is_lost();
-        if !is_lost && !self.is_leader() {
-            return Vec::new();
-        }
-        let heard_of = self.heard_of.lock().clone();
-        let is_silent = |node: identity::NodeId| heard_of.get(&node).is_none_or(|said| said.at.elapsed() > LOST_AFTER);
-        let topology = self.published.current();
-        let members = topology.nodes.keys().copied().filter(|node| is_lost || is_silent(*node));
-        let known = members.filter(|node| *node != self.own.node).filter_map(|node| {
-            let address = self.published.address(node)?;
-            Some(Peer { node: Some(node), address })
-        });
-        let mut others: Vec<Peer> = known.collect();
-        if is_lost {
-            others.extend(self.seeds.lock().iter());
-            others.extend(self.published.moved().iter().map(|one| Peer { node: Some(one.node), address: one.address }));
-        }
-        others
-    }
-
-    /// Another node has told what it knows of the group.
-    pub(super) fn on_heard(&self, group: GroupView) {
-        let mut heard = self.heard.lock();
-        if group.voters.len() > VOTERS_MAX || !group.is_newer_than(&heard) {
-            return;
-        }
-        let other_voters = group.voters != heard.voters;
-        *heard = group;
-        if other_voters {
-            let bytes = postcard::to_stdvec(&*heard).expect("plain values are encoded");
-            // A stale list after a crash only costs a few more questions.
-            self.disk.write(Write::Put(Record::Group, bytes), |_| {});
-        }
-    }
-
-    /// Who has lost its vote while it was away does not know, and must not disturb the group with elections.
-    pub(super) fn refresh_right_to_elect(&self) {
-        let own_index = self.own_view().voters_index;
-        let heard = self.heard.lock();
-        let lost = heard.voters_index > own_index && heard.voters.iter().all(|voter| voter.node != self.own.node);
-        self.raft.runtime_config().elect(!lost);
-    }
-
-    /// Whom to ask: the raft leader first, then every voter, or the seeds while no voter is known.
-    pub(super) fn peers(&self) -> Vec<Peer> {
-        let group = self.group();
-        let mut voters: Vec<&Voter> = group.voters.iter().filter(|voter| voter.node != self.own.node).collect();
-        voters.sort_by_key(|voter| Some(voter.node) != group.leader);
-        let peer = |voter: &Voter| Peer {
-            node: Some(voter.node),
-            address: self.published.address(voter.node).unwrap_or(voter.address),
-        };
-        let known: Vec<Peer> = voters.into_iter().map(peer).collect();
-        if known.is_empty() { self.seeds.lock().clone() } else { known }
     }
 
     pub(super) fn is_leader(&self) -> bool {

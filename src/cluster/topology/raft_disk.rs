@@ -29,6 +29,8 @@ pub(super) enum Record {
     Group,
     /// What the records and entries are written in, and whose they are.
     Format,
+    /// What this node stands by as a lease voter.
+    Promises,
 }
 
 impl Record {
@@ -40,6 +42,7 @@ impl Record {
             Record::Snapshot => "snapshot",
             Record::Group => "group",
             Record::Format => "format",
+            Record::Promises => "promises",
         }
     }
 }

@@ -17,6 +17,7 @@ pub(crate) fn node(id: NodeId) -> Node {
         zone: String::new(),
         proxy_port: 0,
         start_ms: 1,
+        support: 0,
         state: NodeState::Active,
         leaving: false,
     }

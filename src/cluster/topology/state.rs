@@ -7,7 +7,7 @@
 //!     +--------------------+-------------------+-----------------------+                new epoch)
 //!                                AbortHandoff
 //!  any of these --MarkDead--> Dead --its primary registers again (new epoch, empty)--> Normal
-//!                             Dead --its primary was alive all the time (same epoch, with its keys)--> Normal
+//!                             Dead --its primary was alive all the time, RaiseSupport (same epoch, with its keys)--> Normal
 //!                             Dead --ForgetNode: nobody's --Revive (new epoch, empty)--> Normal
 //! ```
 //!
@@ -16,6 +16,7 @@
 //! (`AbortHandoff`, by the raft leader); a primary that is down or registers again ends them too.
 
 use super::change::{Applied, Refused, TopologyChange};
+use super::leases::LeaseVoters;
 use super::slot_records::SlotRecords;
 use crate::base::identity::{ClusterId, Epoch, Incarnation, NodeId};
 use crate::base::slot::Slot;
@@ -34,7 +35,8 @@ const EVENTS_MAX: usize = 1024;
 pub enum NodeState {
     /// It takes part.
     Active,
-    /// It is gone; what it owned is dead until it is back or forgotten.
+    /// It is fenced: a majority of the lease voters has withdrawn its support, so it has no lease. What it owned is dead until
+    /// it is back or forgotten.
     Down,
 }
 
@@ -57,7 +59,10 @@ pub struct Node {
     pub proxy_port: u16,
     /// When its process started, ms since 1970: greater than in any life before.
     pub start_ms: u64,
-    /// Given by the topology, like the incarnation.
+    /// Given by the topology, like the incarnation. The number of the support that lease voters may give it, the index of the
+    /// change that gave it: greater than any number before.
+    pub support: u64,
+    /// Given by the topology too.
     pub state: NodeState,
     /// It gives its slots away and will leave. Apart from the state, because a member that is believed to be down and comes
     /// back still wants to go. Its next life does not: that registers without it.
@@ -179,6 +184,8 @@ pub struct Topology {
     pub version: u64,
     last_incarnation: u64,
     pub nodes: BTreeMap<NodeId, Node>,
+    /// Who supports leases.
+    pub lease_voters: LeaseVoters,
     slots: SlotRecords,
     pub config: BTreeMap<String, String>,
     /// The latest events, ascending; shared by the versions that have them.
@@ -196,6 +203,7 @@ impl Default for Topology {
             version: 0,
             last_incarnation: 0,
             nodes: BTreeMap::new(),
+            lease_voters: LeaseVoters::default(),
             slots: SlotRecords::default(),
             config: BTreeMap::new(),
             events: VecDeque::new(),
@@ -247,9 +255,13 @@ impl Topology {
             TopologyChange::InitCluster { cluster, hash_key } => self.init(*cluster, *hash_key)?,
             TopologyChange::RegisterNode { node } => return self.register(node, false),
             TopologyChange::ReturnNode { node } => return self.register(node, true),
-            TopologyChange::SetMemberState { node, incarnation, state } => {
-                self.set_member_state(*node, *incarnation, *state)?;
+            TopologyChange::FenceNode { node, incarnation, support, config } => {
+                self.fence(*node, *incarnation, *support, *config)?;
             }
+            TopologyChange::RaiseSupport { node, incarnation, support } => {
+                self.raise_support(*node, *incarnation, *support)?;
+            }
+            TopologyChange::SetLeaseVoters { config, votes } => self.set_lease_voters(*config, votes)?,
             TopologyChange::CopyAdd { slots, from, to, decided_by } => {
                 self.copy_add(slots, *from, *to, *decided_by)?;
             }
@@ -318,8 +330,10 @@ impl Topology {
         }
         self.last_incarnation += 1;
         let incarnation = Incarnation(self.last_incarnation);
-        let known =
-            self.nodes.insert(node.id, Node { incarnation, state: NodeState::Active, leaving: false, ..node.clone() });
+        let given =
+            Node { incarnation, support: self.version, state: NodeState::Active, leaving: false, ..node.clone() };
+        let known = self.nodes.insert(node.id, given);
+        self.lease_voters.begin(node.id, self.version);
         // Moves to it are off: what it had copied is gone.
         let moving: SlotRanges = Slot::all().filter(|slot| self.target(*slot) == Some(node.id)).collect();
         for slot in moving.slots() {
@@ -357,24 +371,6 @@ impl Topology {
         }
     }
 
-    fn set_member_state(&mut self, id: NodeId, incarnation: Incarnation, state: NodeState) -> Result<(), Refused> {
-        self.current(id, incarnation)?;
-        let node = self.nodes.get_mut(&id).ok_or(Refused::UnknownNode)?;
-        if node.state == state {
-            return Err(Refused::NoChange);
-        }
-        let was_down = std::mem::replace(&mut node.state, state) == NodeState::Down;
-        if was_down {
-            self.wake(id);
-        }
-        let kind = match state {
-            NodeState::Active => EventKind::NodeJoined,
-            NodeState::Down => EventKind::NodeDown,
-        };
-        self.record(kind, Some(id), SlotRanges::default());
-        Ok(())
-    }
-
     fn leave(&mut self, id: NodeId, incarnation: Incarnation) -> Result<(), Refused> {
         self.current(id, incarnation)?;
         let node = self.nodes.get_mut(&id).ok_or(Refused::UnknownNode)?;
@@ -383,25 +379,6 @@ impl Topology {
         }
         self.record(EventKind::NodeDraining, Some(id), SlotRanges::default());
         Ok(())
-    }
-
-    /// The node was alive all the time, and nobody else has served what it owns.
-    fn wake(&mut self, id: NodeId) {
-        let mut woken = SlotRanges::default();
-        for slot in Slot::all() {
-            let SlotRecord { primary, phase, .. } = *self.slot(slot);
-            if primary != Some(id) {
-                continue;
-            }
-            // Those too that nobody had marked yet: they have changed.
-            self.set_phase(slot, if phase == Phase::Dead { Phase::Normal } else { phase });
-            if phase == Phase::Dead {
-                woken.extend([slot]);
-            }
-        }
-        if !woken.is_empty() {
-            self.record(EventKind::SlotsRevived, Some(id), woken);
-        }
     }
 
     fn copy_add(&mut self, slots: &SlotRanges, from: NodeId, to: NodeId, decided_by: u64) -> Result<(), Refused> {
@@ -497,6 +474,9 @@ impl Topology {
         if self.slots.iter().any(|record| record.primary == Some(id) || record.phase.target() == Some(id)) {
             return Err(Refused::OwnsSlots);
         }
+        if self.lease_voters.votes.contains(&id) && self.nodes.len() > 1 {
+            return Err(Refused::SupportsLeases);
+        }
         self.take_out(id);
         Ok(())
     }
@@ -540,12 +520,12 @@ impl Topology {
     }
 
     /// Whether this is still the life of the node that somebody has seen.
-    fn current(&self, node: NodeId, incarnation: Incarnation) -> Result<(), Refused> {
+    pub(super) fn current(&self, node: NodeId, incarnation: Incarnation) -> Result<(), Refused> {
         let node = self.nodes.get(&node).ok_or(Refused::UnknownNode)?;
         if node.incarnation == incarnation { Ok(()) } else { Err(Refused::StaleIncarnation) }
     }
 
-    fn set_phase(&mut self, slot: Slot, phase: Phase) {
+    pub(super) fn set_phase(&mut self, slot: Slot, phase: Phase) {
         self.set_record(slot, SlotRecord { phase, ..*self.slot(slot) });
     }
 
@@ -564,7 +544,7 @@ impl Topology {
         self.slot(slot).phase.target()
     }
 
-    fn record(&mut self, kind: EventKind, node: Option<NodeId>, slots: SlotRanges) {
+    pub(super) fn record(&mut self, kind: EventKind, node: Option<NodeId>, slots: SlotRanges) {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
         }

@@ -1,6 +1,7 @@
 //! What must hold after every happening, one file per invariant. Their numbers are those of `docs/simulation.md`.
 
 mod equal_index_equal_topology;
+mod fenced_has_no_lease;
 mod hand_offs_keep_keys;
 mod leaving_stays;
 mod one_owner_per_slot;
@@ -39,6 +40,8 @@ pub(crate) enum Observation<'a> {
         after: &'a Topology,
         changed: &'a [Slot],
     },
+    /// A node is fenced by what was agreed; whether it would answer clients all the same.
+    Fenced { node: NodeId, has_lease: bool },
     /// A node has applied what it learned.
     Learned { node: usize, topology: &'a Topology },
     /// The leader has made a plan for these.
@@ -75,6 +78,7 @@ impl Invariants {
                 Box::new(one_primary_per_epoch::OnePrimaryPerEpoch::default()),
                 Box::new(equal_index_equal_topology::EqualIndexEqualTopology::default()),
                 Box::new(one_owner_per_slot::OneOwnerPerSlot),
+                Box::new(fenced_has_no_lease::FencedHasNoLease),
                 Box::new(hand_offs_keep_keys::HandOffsKeepKeys),
                 Box::new(leaving_stays::LeavingStays),
                 Box::new(plans_move_little::PlansMoveLittle),

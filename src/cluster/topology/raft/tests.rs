@@ -5,9 +5,10 @@ use crate::base::clock::SystemClock;
 use crate::base::identity::{ClusterId, Incarnation};
 use crate::cluster::topology::control_thread::ControlThread;
 use crate::cluster::topology::sample;
-use crate::cluster::topology::state::{Node, NodeState};
+use crate::cluster::topology::state::Node;
 use crate::transport::tcp::{TcpOptions, system_nonces};
 use crate::transport::{LinkSecret, LocalIdentity, TcpTransport};
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use tempfile::TempDir;
 
@@ -214,8 +215,7 @@ async fn five_nodes_go_on_without_their_raft_leader() {
     // A voter that is down is replaced, and may leave its place to the other for good.
     let down = nodes[leader].id;
     let current = nodes[leader].raft.published().current();
-    let incarnation = current.nodes[&down].incarnation;
-    let change = TopologyChange::SetMemberState { node: down, incarnation, state: NodeState::Down };
+    let change = current.fence_of(down).expect("a member");
     assert_eq!(nodes[(leader + 1) % 5].propose(change).await.applied, Applied::Done);
     let expected: Vec<u128> = [1, 2, 3, 4].into_iter().filter(|other| *other != down.0).collect();
     voters_are(&nodes, &expected).await;

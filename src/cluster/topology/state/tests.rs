@@ -49,6 +49,14 @@ impl Log {
         applied
     }
 
+    fn fence(&mut self, node: NodeId) -> Applied {
+        self.apply(self.topology.fence_of(node).expect("a member"))
+    }
+
+    fn raise(&mut self, node: NodeId) -> Applied {
+        self.apply(self.topology.raise_of(node).expect("a member"))
+    }
+
     /// What versions share is the same, and the list of what moves is complete.
     fn check_records(&self, before: &Topology) {
         let changed: SlotRanges = self.topology.slots().changed_since(before.slots()).flat_map(Slots::iter).collect();
@@ -118,7 +126,8 @@ fn a_restarted_node_begins_its_slots_anew_and_stale_messages_do_nothing() {
     let epoch = log.topology.slot(Slot::default()).epoch;
     log.register(1);
     assert!(log.topology.slot(Slot::default()).epoch > epoch, "its keys are gone");
-    let stale = TopologyChange::SetMemberState { node: from, incarnation: first, state: NodeState::Down };
+    let (support, config) = (log.topology.nodes[&from].support, log.topology.lease_voters.config);
+    let stale = TopologyChange::FenceNode { node: from, incarnation: first, support, config };
     assert_eq!(log.apply(stale), Applied::Refused(Refused::StaleIncarnation));
 }
 
@@ -130,7 +139,7 @@ fn a_node_that_returns_has_its_slots_as_they_were() {
     let begun = log.index;
     log.apply(TopologyChange::CopyReady { slots: slots(0, 9), to, incarnation: second, begun });
     log.apply(TopologyChange::BeginHandoff { slots: slots(0, 9), to, begun });
-    log.apply(TopologyChange::SetMemberState { node: from, incarnation: first, state: NodeState::Down });
+    log.fence(from);
     log.apply(TopologyChange::MarkDead { slots: slots(100, 200), node: from, incarnation: first });
     let epoch = log.topology.slot(Slot::default()).epoch;
     let returned = log.apply(TopologyChange::ReturnNode { node: Node { start_ms: 5, ..node(1) } });
@@ -152,7 +161,7 @@ fn a_node_that_returns_has_its_slots_as_they_were() {
 fn slots_of_a_member_that_may_come_back_are_given_to_nobody_else() {
     let (mut log, first, _) = Log::of_two();
     let (node, incarnation) = (NodeId(1), first);
-    log.apply(TopologyChange::SetMemberState { node, incarnation, state: NodeState::Down });
+    log.fence(node);
     log.apply(TopologyChange::MarkDead { slots: slots(0, 9), node, incarnation });
     assert_eq!(log.topology.slot(Slot::default()).phase, Phase::Dead);
     let revive = TopologyChange::Revive { slots: slots(0, 9), to: NodeId(2) };
@@ -167,13 +176,12 @@ fn slots_of_a_member_that_may_come_back_are_given_to_nobody_else() {
 fn a_late_word_of_its_death_does_nothing_to_a_node_that_is_back() {
     let (mut log, first, _) = Log::of_two();
     let (node, incarnation) = (NodeId(1), first);
-    let state = |state| TopologyChange::SetMemberState { node, incarnation, state };
     let dead = TopologyChange::MarkDead { slots: SlotRanges::all(), node, incarnation };
     assert_eq!(log.apply(dead.clone()), Applied::Refused(Refused::NotDown));
-    log.apply(state(NodeState::Down));
+    log.fence(node);
     assert_eq!(log.apply(dead.clone()), Applied::Done);
     assert_eq!(log.apply(dead.clone()), Applied::Refused(Refused::NoChange), "and no second event");
-    log.apply(state(NodeState::Active));
+    log.raise(node);
     assert_eq!(log.apply(dead), Applied::Refused(Refused::NotDown));
     assert_eq!(log.topology.slot(Slot::default()).phase, Phase::Normal);
 }
@@ -185,7 +193,7 @@ fn a_member_that_owns_slots_is_not_forgotten_by_mistake() {
         log.apply(TopologyChange::ForgetNode { node: NodeId(1), incarnation: first, decided_by: u64::MAX }),
         Applied::Refused(Refused::NotDown)
     );
-    log.apply(TopologyChange::SetMemberState { node: NodeId(1), incarnation: first, state: NodeState::Down });
+    log.fence(NodeId(1));
     assert_eq!(
         log.apply(TopologyChange::ForgetNode { node: NodeId(1), incarnation: first, decided_by: u64::MAX }),
         Applied::Done
@@ -249,10 +257,8 @@ fn a_move_that_was_decided_before_its_slots_changed_does_not_begin() {
         assert_eq!(applied, Applied::Done);
     };
     let back = |log: &mut Log| {
-        let incarnation = log.topology.nodes[&from].incarnation;
-        for state in [NodeState::Down, NodeState::Active] {
-            log.apply(TopologyChange::SetMemberState { node: from, incarnation, state });
-        }
+        log.fence(from);
+        log.raise(from);
     };
     // What happened meanwhile, and whether the late change still begins a move.
     type Meanwhile<'a> = &'a dyn Fn(&mut Log);
@@ -281,12 +287,11 @@ fn a_move_that_was_decided_before_its_slots_changed_does_not_begin() {
 fn a_member_that_was_back_meanwhile_is_not_forgotten() {
     let (mut log, incarnation, _) = Log::of_two();
     let node = NodeId(1);
-    let state = |state| TopologyChange::SetMemberState { node, incarnation, state };
-    log.apply(state(NodeState::Down));
+    log.fence(node);
     let forget = |decided_by| TopologyChange::ForgetNode { node, incarnation, decided_by };
     let early = log.index;
-    log.apply(state(NodeState::Active));
-    log.apply(state(NodeState::Down));
+    log.raise(node);
+    log.fence(node);
     assert_eq!(log.apply(forget(early)), Applied::Refused(Refused::DecidedBefore));
     // Its slots are marked after somebody saw it down, and has decided.
     let now = log.index;
@@ -299,11 +304,10 @@ fn a_member_that_was_back_meanwhile_is_not_forgotten() {
 fn a_node_that_was_alive_all_the_time_has_its_slots_back() {
     let (mut log, first, _) = Log::of_two();
     let epoch = log.topology.slot(Slot::default()).epoch;
-    let state = |state| TopologyChange::SetMemberState { node: NodeId(1), incarnation: first, state };
-    log.apply(state(NodeState::Down));
+    log.fence(NodeId(1));
     log.apply(TopologyChange::MarkDead { slots: SlotRanges::all(), node: NodeId(1), incarnation: first });
     assert_eq!(log.topology.slot(Slot::default()).phase, Phase::Dead);
-    assert_eq!(log.apply(state(NodeState::Active)), Applied::Done);
+    assert_eq!(log.raise(NodeId(1)), Applied::Done);
     let record = log.topology.slot(Slot::default());
     assert_eq!((record.phase, record.epoch), (Phase::Normal, epoch));
 }
@@ -315,8 +319,8 @@ fn a_member_that_is_down_and_comes_back_still_wants_to_leave() {
     let leaving = TopologyChange::Leaving { node, incarnation };
     assert_eq!(log.apply(leaving.clone()), Applied::Done);
     assert_eq!(log.apply(leaving), Applied::Refused(Refused::NoChange));
-    for state in [NodeState::Down, NodeState::Active] {
-        assert_eq!(log.apply(TopologyChange::SetMemberState { node, incarnation, state }), Applied::Done);
+    for change in [Log::fence, Log::raise] {
+        assert_eq!(change(&mut log, node), Applied::Done);
         assert!(log.topology.nodes[&node].leaving && !log.topology.nodes[&node].takes_slots());
     }
     let to_it = TopologyChange::CopyAdd { slots: slots(0, 9), from: NodeId(2), to: node, decided_by: u64::MAX };
@@ -333,7 +337,7 @@ fn a_late_removal_takes_no_slots_with_it() {
     assert_eq!(log.apply(remove.clone()), Applied::Refused(Refused::NotLeaving));
     log.apply(TopologyChange::Leaving { node, incarnation });
     assert_eq!(log.apply(remove.clone()), Applied::Refused(Refused::OwnsSlots));
-    log.apply(TopologyChange::SetMemberState { node, incarnation, state: NodeState::Down });
+    log.fence(node);
     log.apply(TopologyChange::MarkDead { slots: SlotRanges::all(), node, incarnation });
     assert_eq!(log.apply(remove), Applied::Refused(Refused::OwnsSlots), "it may come back, with its keys");
     assert_eq!(log.topology.owned_by(node), SlotRanges::all());
@@ -373,11 +377,8 @@ fn any_change() -> impl Strategy<Value = TopologyChange> {
             8 => TopologyChange::CopyRemove { slots, node: from, begun },
             9 => TopologyChange::MarkDead { slots, node: from, incarnation },
             10 => TopologyChange::Revive { slots, to },
-            11 => TopologyChange::SetMemberState {
-                node: from,
-                incarnation,
-                state: if begun % 2 == 0 { NodeState::Down } else { NodeState::Active },
-            },
+            11 if begun % 2 == 0 => TopologyChange::FenceNode { node: from, incarnation, support: begun, config: 2 },
+            11 => TopologyChange::RaiseSupport { node: from, incarnation, support: begun },
             12 => TopologyChange::Leaving { node: from, incarnation },
             13 => TopologyChange::ForgetNode { node: from, incarnation, decided_by: begun },
             _ => TopologyChange::RemoveNode { node: from, incarnation },
@@ -411,4 +412,44 @@ proptest! {
         }
         prop_assert_eq!(other, log.topology);
     }
+}
+
+/// A fence that was decided by another support, or by other voters, comes too late; so does a support that was raised already.
+#[test]
+fn fences_and_supports_name_what_they_are_about() {
+    let (mut log, _, _) = Log::of_two();
+    let (node, other) = (NodeId(1), NodeId(2));
+    let (fence, raise) =
+        (log.topology.fence_of(node).expect("a member"), log.topology.raise_of(node).expect("a member"));
+    let of_other = log.topology.fence_of(other).expect("a member");
+    assert_eq!(log.topology.lease_voters.votes, [node, node], "the first of a cluster decides alone");
+    assert_eq!(log.raise(node), Applied::Done, "a support is raised before anybody fences");
+    assert_eq!(log.apply(fence), Applied::Refused(Refused::OtherNumber));
+    assert_eq!(log.apply(raise), Applied::Refused(Refused::OtherNumber));
+    let config = log.topology.lease_voters.config;
+    let set = |config, votes: &[NodeId]| TopologyChange::SetLeaseVoters { config, votes: votes.to_vec() };
+    assert_eq!(log.apply(set(config, &[node, other])), Applied::Refused(Refused::OtherNumber), "one vote at a time");
+    assert_eq!(log.apply(set(config, &[node, node, NodeId(9)])), Applied::Refused(Refused::UnknownNode));
+    assert_eq!(log.apply(set(config, &[node, node, other])), Applied::Done);
+    assert_eq!(log.apply(set(config, &[node, node])), Applied::Refused(Refused::OtherNumber));
+    assert_eq!(log.apply(of_other), Applied::Refused(Refused::OtherNumber), "others voted then");
+    assert_eq!(log.fence(other), Applied::Done);
+    assert_eq!(log.fence(other), Applied::Refused(Refused::NoChange));
+    let support = log.topology.nodes[&other].support;
+    assert_eq!(log.raise(other), Applied::Done);
+    assert!(log.topology.nodes[&other].support > support);
+}
+
+#[test]
+fn a_member_that_supports_leases_is_not_removed() {
+    let (mut log, _, second) = Log::of_two();
+    let (first, node) = (NodeId(1), NodeId(2));
+    let config = log.topology.lease_voters.config;
+    log.apply(TopologyChange::SetLeaseVoters { config, votes: vec![first, first, node] });
+    log.apply(TopologyChange::Leaving { node, incarnation: second });
+    let remove = TopologyChange::RemoveNode { node, incarnation: second };
+    assert_eq!(log.apply(remove.clone()), Applied::Refused(Refused::SupportsLeases));
+    let config = log.topology.lease_voters.config;
+    log.apply(TopologyChange::SetLeaseVoters { config, votes: vec![first, first] });
+    assert_eq!(log.apply(remove), Applied::Done);
 }
