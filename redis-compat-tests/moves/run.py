@@ -29,9 +29,6 @@ from moves.load import Load  # noqa: E402
 # Seconds of load before and after a change, for comparison.
 AROUND_SECONDS = 2
 PROBLEMS_SHOWN = 10
-# Requests that may be sent to and fro until a node has learned of a hand-over that it has proposed: a target proposes it as
-# soon as the source's answer says that it stands still, perhaps before its own requests wait (moves/coming). To be 0.
-LOOPS_MAX = 5
 
 
 def forbidden(seen, cluster, leaving):
@@ -40,8 +37,7 @@ def forbidden(seen, cluster, leaving):
     for kind, count in sorted(seen.items()):
         word, _, port = kind.partition(" ")
         allowed = kind in ("MOVED", "broken WATCH") or (word in ("closed", "refused") and port == str(leaving))
-        allowed |= kind == "redirect loops" and count <= LOOPS_MAX
-        # redis-server moves key by key, and a node that left owns nothing: these belong to it, and clients cope.
+            # redis-server moves key by key, and a node that left owns nothing: these belong to it, and clients cope.
         if cluster.redis and word in ("ASK", "TRYAGAIN", "CLUSTERDOWN", "redirect"):
             allowed = True
         if not allowed:

@@ -5,13 +5,14 @@
 //!   Copying       copied            CopyReady
 //!   Ready         copied            BeginHandoff
 //!   HandingOff    stopped           (it is complete: nothing that arrived is touched from here on)
-//!   HandingOff    complete, kept    Handoff
+//!   HandingOff    complete, kept    Handoff (learned, not only heard)
 //!   Releasing                       (it is done: tell the source)
 //!   none          whatever          (it is off, or was done: whoever follows the topology drops what did not come)
 //! ```
 //!
 //! The stage that is known is the farthest one that was learned, that a proposal came to, or that the source told by
-//! ending its stream. A proposal whose outcome is unknown may be committed at any later time, so it means nothing: the
+//! ending its stream. Handoff is proposed only where HandingOff was learned: requests wait here from then on, so that the source,
+//! which answers MOVED as soon as it learns the hand-off, sends no client to a node that would send it back. A proposal whose outcome is unknown may be committed at any later time, so it means nothing: the
 //! same is proposed again, each step is refused where it was done already, and meanwhile the stream goes on, because the
 //! source's writers wait while nobody takes their effects. Only the topology ends a move. A node with a log proposes Handoff
 //! when that has everything: where it ends before it learns of the outcome it comes back with what is its own.
@@ -99,6 +100,8 @@ pub enum Action {
 #[derive(Clone, Debug)]
 pub struct Coming {
     stage: Stage,
+    /// The farthest stage that the topology has shown here, and its newest version.
+    shown: Stage,
     learned: u64,
     /// Nothing is proposed before this version is known here: it shows what became of a step.
     awaited: u64,
@@ -136,6 +139,7 @@ impl Coming {
     pub fn new(begun: u64) -> Coming {
         Coming {
             stage: Stage::Copying,
+            shown: Stage::Copying,
             learned: 0,
             awaited: 0,
             version: begun,
@@ -199,7 +203,10 @@ impl Coming {
                 self.tell(version, actions);
                 self.end(actions);
             }
-            Some(stage) => self.stage = self.stage.max(stage),
+            Some(stage) => {
+                self.stage = self.stage.max(stage);
+                self.shown = self.shown.max(stage);
+            }
             None => self.end(actions),
         }
     }
@@ -299,7 +306,7 @@ impl Coming {
         let step = match self.stage {
             Stage::Copying if is_copied => Step::CopyReady,
             Stage::Ready if is_copied => Step::BeginHandoff,
-            Stage::HandingOff if self.is_kept => Step::Handoff,
+            Stage::HandingOff if self.is_kept && self.shown == Stage::HandingOff => Step::Handoff,
             _ => return None,
         };
         (self.learned >= self.awaited && self.proposing != Some(step)).then_some(step)

@@ -123,9 +123,20 @@ impl Pair {
         let mut events = vec![event];
         // A tick is one look at the clock: what follows from its answers is done, but time does not pass.
         while let Some(event) = events.pop() {
+            // It looks for what it has brought about.
+            let has_begun = matches!(event, Event::Proposed(Step::BeginHandoff, Outcome::Done { .. }));
             let Some(target) = self.target.coming.get_mut(&self.begun) else { return };
             for action in target.core.on(event, self.now_us) {
                 events.extend(self.perform(action));
+            }
+            if has_begun {
+                let news = self.news(&self.target);
+                self.target.learn(&news);
+                self.target.follow(Some(incarnation(TARGET)));
+                events.extend(self.target.coming.get(&self.begun).map(|target| {
+                    let topology = &self.target.topology;
+                    Event::Learned { version: topology.version, stage: duties::stage_of(topology, &target.one) }
+                }));
             }
         }
     }

@@ -50,6 +50,22 @@ impl Target {
     }
 }
 
+/// A source that stands still, and a proposal that was agreed, tell that the hand-off begins; but requests do not wait here before
+/// the topology has shown it, and would be sent back to the source.
+#[test]
+fn a_hand_off_is_proposed_only_where_its_beginning_was_learned() {
+    let mut target = Target::new();
+    target.on(piece(true, false));
+    target.on(Event::Proposed(Step::CopyReady, Outcome::Done { version: 8 }));
+    target.on(Event::Proposed(Step::BeginHandoff, Outcome::Done { version: 9 }));
+    target.wake();
+    assert_eq!(target.on(piece(true, true)), [Action::Complete]);
+    assert_eq!(target.on(Event::Kept), []);
+    assert_eq!(target.on(learned(8, Stage::Ready)), []);
+    assert_eq!(target.coming.wake_at_us(), None);
+    assert_eq!(target.on(learned(9, Stage::HandingOff)), [Action::Propose(Step::Handoff)]);
+}
+
 #[test]
 fn once_a_hand_off_was_proposed_nothing_that_arrived_is_touched() {
     let mut target = Target::with_everything();
