@@ -121,6 +121,13 @@ impl Lease {
         ends.get(votes.len() / 2).copied().unwrap_or(0)
     }
 
+    /// Until when requests may be answered that see the slots as they were in `shown`; `topology`: the newest that is known. A node that
+    /// was fenced, and has a support again, may own slots there that others have been given since.
+    pub fn until_as_shown_us(&self, topology: &Topology, shown: &Topology, incarnation: Option<Incarnation>) -> u64 {
+        let support = |topology: &Topology| topology.nodes.get(&self.own).map(|node| (node.incarnation, node.support));
+        if support(topology) == support(shown) { self.until_us(topology, incarnation) } else { 0 }
+    }
+
     /// Whether its support is to be raised now: a voter has withdrawn it, or the node is fenced. A proposal whose outcome is
     /// unknown is made again after a pause; it names the support, so that it is agreed once.
     pub fn raise(&mut self, topology: &Topology, incarnation: Option<Incarnation>, now_us: u64) -> bool {
@@ -177,6 +184,7 @@ impl LeaseTerm {
 mod tests {
     use super::*;
     use crate::base::identity::ClusterId;
+    use crate::base::slot_ranges::SlotRanges;
     use crate::cluster::topology::{Applied, TopologyChange, sample};
 
     const OWN: NodeId = NodeId(1);
@@ -216,6 +224,36 @@ mod tests {
         let mut fenced = topology.clone();
         fenced.apply(100, &fenced.fence_of(OWN).expect("a member"));
         assert_eq!(lease.until_us(&fenced, life), 0);
+    }
+
+    #[test]
+    fn a_lease_waits_until_requests_see_the_slots_that_it_is_for() {
+        let mut newest = topology();
+        let life = Some(newest.nodes[&OWN].incarnation);
+        let shown = newest.clone();
+        let mut lease = Lease::new(OWN);
+        lease.answered(OTHERS[0], BeatAnswer::Supported { sent_us: 1_000 });
+        let check = |newest: &Topology, shown: &Topology, life, until_us| {
+            assert_eq!(lease.until_as_shown_us(newest, shown, life), until_us);
+        };
+        check(&newest, &shown, life, 1_000 + LEASE_US);
+        let mut agree = |change| assert_eq!(newest.apply(newest.version + 1, &change), Applied::Done);
+        agree(TopologyChange::Revive { slots: SlotRanges::all(), to: OTHERS[1] });
+        check(&newest, &shown, life, 1_000 + LEASE_US);
+        // Fenced and raised: somebody may have been given what it owned.
+        for change in [newest.fence_of(OWN), newest.raise_of(OWN)] {
+            let change = change.expect("a member");
+            newest.apply(newest.version + 1, &change);
+        }
+        check(&newest, &shown, life, 0);
+        check(&newest, &newest, life, 1_000 + LEASE_US);
+        // Forgotten and registered anew.
+        let mut again = topology();
+        let node = again.nodes.get_mut(&OWN).expect("a member");
+        node.incarnation = Incarnation(node.incarnation.0 + 1);
+        let next = Some(node.incarnation);
+        check(&again, &shown, next, 0);
+        check(&again, &again, next, 1_000 + LEASE_US);
     }
 
     #[test]

@@ -19,7 +19,6 @@ use crate::cluster::datagram::ClusterSecret;
 use crate::cluster::draining::{Drained, Reason};
 use crate::cluster::forming::{Forming, Found};
 use crate::cluster::identity_store::{IdentityStore, StoredIdentity};
-use crate::cluster::lease::LeaseTerm;
 use crate::cluster::membership::socket::{MembershipHandle, SocketOptions};
 use crate::cluster::membership::{Life, MemberIdentity, MemberMetadata, MembershipEvent, MembershipOptions};
 use crate::cluster::topology::control_thread::ControlThread;
@@ -209,10 +208,9 @@ impl Joined {
         let consensus: Arc<dyn Consensus> = Arc::new(raft.clone());
         let (membership, events) = start_membership(&config, &raft, &identity, address, &seeds, start_ms)?;
         let membership = Arc::new(membership);
-        let term = Arc::new(LeaseTerm::default());
         let parts = ClusterParts {
             node: identity.node,
-            lease: Arc::clone(&term),
+            lease: Arc::default(),
             consensus: Arc::clone(&consensus),
             membership: Arc::clone(&membership),
             transport: Arc::clone(&transport) as Arc<_>,
@@ -220,8 +218,13 @@ impl Joined {
         };
         let cluster = Arc::new(Cluster::new(parts, raft.published().current()).map_err(io::Error::other)?);
         let (given, incarnation) = watch::channel(None);
-        let leases =
-            Leases::new(identity.node, raft.clone(), Arc::clone(&transport) as Arc<_>, incarnation.clone(), term);
+        let leases = Leases::new(
+            identity.node,
+            raft.clone(),
+            Arc::clone(&transport) as Arc<_>,
+            incarnation.clone(),
+            Arc::clone(&cluster),
+        );
         let leaving = Arc::new(AtomicBool::new(false));
         let moves = Moves::start(
             MovesOptions {

@@ -2,10 +2,11 @@
 
 use crate::base::clock;
 use crate::base::identity::{Incarnation, NodeId};
-use crate::cluster::lease::{BEAT_US, Beat, BeatAnswer, LEASE_US, Lease, LeaseTerm};
+use crate::cluster::lease::{BEAT_US, Beat, BeatAnswer, LEASE_US, Lease};
 use crate::cluster::support::Support;
 use crate::cluster::topology::raft::{Consensus, RaftTopology};
 use crate::cluster::topology::{Applied, Topology};
+use crate::services::cluster::Cluster;
 use crate::transport::{Blob, Peer, Purpose, Request, Response, Sender, Transport};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
@@ -27,7 +28,8 @@ pub(super) struct Leases {
     incarnation: watch::Receiver<Option<Incarnation>>,
     lease: Mutex<Lease>,
     support: Mutex<Support>,
-    term: Arc<LeaseTerm>,
+    /// What requests see.
+    cluster: Arc<Cluster>,
 }
 
 impl Leases {
@@ -36,11 +38,11 @@ impl Leases {
         raft: RaftTopology,
         transport: Arc<dyn Transport>,
         incarnation: watch::Receiver<Option<Incarnation>>,
-        term: Arc<LeaseTerm>,
+        cluster: Arc<Cluster>,
     ) -> Arc<Leases> {
         let lease = Mutex::new(Lease::new(node));
         let support = Mutex::new(Support::new(node, raft.promises().clone(), clock::boot_us()));
-        Arc::new(Leases { node, raft, transport, incarnation, lease, support, term })
+        Arc::new(Leases { node, raft, transport, incarnation, lease, support, cluster })
     }
 
     /// Asks for support, for as long as the node runs, and says until when there is a lease.
@@ -97,7 +99,9 @@ impl Leases {
         let incarnation = *self.incarnation.borrow();
         let mut lease = self.lease.lock();
         let support = topology.nodes.get(&self.node).map_or(0, |node| node.support);
-        self.term.set(lease.until_us(&topology, incarnation), support);
+        // The slots are set by another thread, by the same topology a little later.
+        let shown = Arc::clone(&self.cluster.view().topology);
+        self.cluster.lease().set(lease.until_as_shown_us(&topology, &shown, incarnation), support);
         if lease.raise(&topology, incarnation, clock::boot_us()) {
             let (leases, change) = (Arc::clone(self), topology.raise_of(self.node));
             tokio::spawn(async move {

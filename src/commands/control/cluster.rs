@@ -261,6 +261,7 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     let voters: Vec<NodeId> = group.voters.iter().map(|voter| voter.node).collect();
     field("starling_raft_leader", &names(&leader));
     field("starling_raft_voters", &names(&voters));
+    field("starling_lease_voters", &names(&topology.lease_voters.votes));
     field("starling_raft_write_failures", &cluster.consensus().write_failures());
     field("starling_nodes_without_udp", &without_udp(&cluster, topology, &members));
     field("starling_links_refused", &cluster.transport().refusals());
