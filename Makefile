@@ -43,11 +43,12 @@ fuzz: ## files, payloads, compressed strings, patterns and numbers that nobody w
 sim-planted: ## plants mistakes in a copy of the sources; the simulation must find each
 	redis-compat-tests/planted/run.py
 
-compat-long: build test-tools ## the long forms: 1,000,000 compared commands, 100,000 malformed requests, 100,000 keys moved, processes that stand still, 100,000 races
+compat-long: build test-tools ## the long forms: 1,000,000 compared commands, 100,000 malformed requests, 100,000 keys moved, processes that stand still or are cut off, 100,000 races
 	python3 redis-compat-tests/differential/run.py --commands 1000000
 	python3 redis-compat-tests/malformed/run.py --inputs 100000
 	python3 redis-compat-tests/moves/run.py --keys 100000
 	python3 redis-compat-tests/moves/pauses.py
+	python3 redis-compat-tests/leases/run.py --rounds 50
 	python3 redis-compat-tests/crashes/run.py --rounds 500
 	python3 redis-compat-tests/crashes/run.py --faults 500
 	STARLING_ORDER_ROUNDS=100000 python3 redis-compat-tests/faults/run.py --only answers

@@ -32,6 +32,7 @@ def suites(server):
         "logs": ["--target", template],
         "clients": ["--server", binary],
         "moves": ["--server", binary],
+        "leases": ["--server", binary],
         "faults": ["--server", binary],
         # What a kill loses differs from run to run; the moments do not.
         "crashes": ["--server", binary, "--seed", "2000"],

@@ -67,15 +67,16 @@ def free_port(span=10000, low=11000, high=45000):
 
 
 class Server:
-    """One running server. `extra` is appended to its command line; `cpus` pins it ("0", "0-1")."""
+    """One running server. `extra` is appended to its command line; `cpus` pins it ("0", "0-1"); `host` is where it listens."""
 
-    def __init__(self, command, extra=(), port=None, directory=None, cpus=None, environment=None, places=None):
+    def __init__(self, command, extra=(), port=None, directory=None, cpus=None, environment=None, places=None, host="127.0.0.1"):
         self.command = command_line(command)
         self.extra = list(extra)
         self.port = port or free_port()
         self.owns_directory = directory is None
         self.directory = directory or tempfile.mkdtemp(prefix="compat-")
         self.cpus = cpus
+        self.host = host
         self.environment = dict(os.environ, **(environment or {}))
         self.places = dict(places or {}, port=str(self.port), dir=self.directory)
         self.process = None
@@ -113,7 +114,7 @@ class Server:
             if not self.alive():
                 raise RuntimeError("%s exited with %s:\n%s" % (self.arguments()[0], self.process.returncode, self.log_tail()))
             try:
-                with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                with socket.create_connection((self.host, self.port), 1) as connection:
                     connection.settimeout(5)
                     connection.sendall(probe)
                     if connection.recv(64).startswith(tuple(good)):
