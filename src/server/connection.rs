@@ -318,21 +318,21 @@ impl Connection {
     /// Executes the complete requests at the front of `bytes`; returns how many bytes they were.
     fn execute(&mut self, bytes: &[u8]) -> usize {
         let worker = Rc::clone(&self.worker);
-        let services = &worker.services;
-        let config = services.settings.load();
-        let cluster = services.cluster.as_deref();
+        let (services, config) = (&worker.services, worker.services.settings.load());
         let is_gated = services.engine.log.is_gated();
+        let support = services.cluster.as_ref().map_or(Some(0), |cluster| cluster.lease().begin(clock::boot_us()));
         let mut batch = Batch {
             services,
             counters: &worker.counters,
             now_ms: clock::unix_us() / 1000,
             condition: Condition::of(services),
             timing: Timing::default(),
-            view: cluster.map(|cluster| cluster.view()),
+            view: services.cluster.as_ref().map(|cluster| cluster.view()),
             proxied: self.proxied(),
-            support: cluster.map_or(Some(0), |cluster| cluster.lease().begin(clock::boot_us())),
+            support,
             told: Told::Nothing,
-            replies: (is_gated || cluster.is_some()).then(|| std::mem::take(&mut *worker.replies.borrow_mut())),
+            replies: (is_gated || services.cluster.is_some())
+                .then(|| std::mem::take(&mut *worker.replies.borrow_mut())),
             is_gated,
         };
         if is_gated {

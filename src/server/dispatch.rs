@@ -47,6 +47,7 @@ pub struct Batch<'a> {
     /// The connection's side of the proxy, if its requests are forwarded.
     pub proxied: Option<Rc<Proxied>>,
     /// The support under which this node may answer for its slots; `None`: its lease has ended. Nobody asks outside of a cluster.
+    /// Looked at before the view: a lease is for the slots as they are shown.
     pub support: Option<u64>,
     /// What the reply that is being made tells.
     pub told: Told,

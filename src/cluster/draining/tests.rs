@@ -124,6 +124,11 @@ fn it_goes_when_it_holds_nothing() {
     cluster.agree(TopologyChange::Handoff { slots: slots.clone(), to, incarnation, begun });
     assert_eq!(cluster.look(), Next::Wait, "its keys are still here");
     cluster.agree(TopologyChange::CopyRemove { slots, node: from, begun });
+    for votes in [vec![from, from, to], vec![from, from, to, to], vec![from, to, to], vec![to, to]] {
+        assert_eq!(cluster.look(), Next::Wait, "it supports leases");
+        let config = cluster.topology.lease_voters.config;
+        cluster.agree(TopologyChange::SetLeaseVoters { config, votes });
+    }
     let remove = TopologyChange::RemoveNode { node: from, incarnation: Incarnation(1) };
     assert_eq!(cluster.look(), Next::Propose(remove.clone()));
     cluster.agree(remove);
