@@ -59,6 +59,9 @@ bench: build test-tools ## throughput and server CPU per request beside redis-se
 bench-log: build ## SET without a log, with one synced each second, and before each reply, beside redis-server
 	python3 benches/log.py
 
+bench-saving: build ## BGSAVE of 5,000,000 keys under load and loading them, beside redis-server
+	python3 benches/saving.py
+
 bench-memory: build test-tools ## bytes per key beside redis-server
 	python3 benches/memory.py
 
@@ -96,4 +99,4 @@ clean: ## remove what was built
 crashes-long: ## the log on a disk that crashes and fails: 10,000 lives, from STARLING_SEED on
 	$(CARGO) test --locked --release --lib what_was_kept_comes_back_many_times -- --ignored --nocapture
 
-.PHONY: help build run demo check test-tools unit compat compat-long test fuzz sim sim-long sim-planted crashes-long bench bench-log bench-memory bench-eviction bench-arguments bench-instructions fmt fix lint docs verify memcheck clean
+.PHONY: help build run demo check test-tools unit compat compat-long test fuzz sim sim-long sim-planted crashes-long bench bench-log bench-saving bench-memory bench-eviction bench-arguments bench-instructions fmt fix lint docs verify memcheck clean
