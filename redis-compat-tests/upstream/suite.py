@@ -23,8 +23,8 @@ TAGS = "-needs:repl -needs:pfdebug"
 PORTS = 400
 HANG_SECONDS = 40
 # Files with single tests that rightly take longer than that.
-PATIENCE = {"unit/geo": 60, "unit/hyperloglog": 120, "unit/maxmemory": 120, "unit/memefficiency": 120, "unit/scan": 60,
-            "unit/type/list-2": 60, "unit/type/list-3": 60}
+PATIENCE = {"unit/geo": 120, "unit/hyperloglog": 120, "unit/maxmemory": 120, "unit/memefficiency": 120, "unit/scan": 60,
+            "unit/type/list-2": 60, "unit/type/list-3": 60, "unit/type/set": 60}
 FILE_SECONDS = 280
 RERUNS_MAX = 8
 OK = re.compile(r"^\[ok\]: (.*) \((\d+) ms\)$")
