@@ -81,8 +81,8 @@ MISTAKES = [
         "a hand-off that is proposed before the target's log has everything",
         "scripted",
         "src/moves/coming.rs",
-        "Stage::HandingOff if self.is_kept =>",
-        "Stage::HandingOff if self.is_complete =>",
+        "Stage::HandingOff if self.is_kept &&",
+        "Stage::HandingOff if self.is_complete &&",
     ),
     (
         "keys of another epoch taken for the slot's",
