@@ -84,6 +84,7 @@ const ACTING: &[(&str, &str, &str)] = &[
     ("proto-max-bulk-len", "src/server/connection.rs", "config.proto_max_bulk_len"),
     ("rdb-key-save-delay", "src/services/snapshots.rs", "config.rdb_key_save_delay"),
     ("rdb-save-incremental-fsync", "src/services/snapshots.rs", "config.rdb_save_incremental_fsync"),
+    ("rdbcompression", "src/services/snapshots.rs", "config.rdbcompression"),
     ("requirepass", "src/server/worker.rs", ".requirepass"),
     ("save", "src/services/snapshots.rs", "config.save"),
     ("set-max-intset-entries", "src/commands/control/config.rs", "limits.set_max_intset_entries"),
