@@ -99,11 +99,11 @@ MISTAKES = [
         "Phase::HandingOff { .. } => SlotState::Serving,",
     ),
     (
-        "voters that wait no longer than a lease lasts",
+        "voters that wait half as long as a lease lasts",
         "clusters_survive",
         "src/cluster/lease.rs",
         "pub const WITHDRAW_US: u64 = 660_000;",
-        "pub const WITHDRAW_US: u64 = 560_000;",
+        "pub const WITHDRAW_US: u64 = 300_000;",
     ),
     (
         "a node that is fenced by one voter",
