@@ -55,10 +55,15 @@ impl Leases {
         loop {
             let is_turn = tokio::select! {
                 _ = beats.tick() => true,
-                Ok(()) = topologies.changed() => false,
-                Ok(()) = incarnations.changed() => false,
-                // The node ends.
-                else => return,
+                // An error means that the node ends.
+                changed = topologies.changed() => match changed {
+                    Ok(()) => false,
+                    Err(_) => return,
+                },
+                changed = incarnations.changed() => match changed {
+                    Ok(()) => false,
+                    Err(_) => return,
+                },
             };
             let topology = self.raft.published().current();
             let incarnation = *self.incarnation.borrow();
@@ -137,15 +142,22 @@ impl Leases {
     pub(super) async fn vote(self: Arc<Leases>) {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_failing = false;
         loop {
             looks.tick().await;
             let topology = self.raft.published().current();
             let due = self.support.lock().look(&topology, clock::boot_us());
             if let Some(promises) = due {
                 match self.raft.keep_promises(&promises).await {
-                    Ok(()) => self.support.lock().kept(promises),
+                    Ok(()) => {
+                        is_failing = false;
+                        self.support.lock().kept(promises);
+                    }
                     Err(error) => {
-                        tracing::warn!(%error, "what this node promises as a lease voter is not on its disk: it promises nothing");
+                        // Said once: after a write has failed none succeeds before a restart.
+                        if !std::mem::replace(&mut is_failing, true) {
+                            tracing::warn!(%error, "this node cannot write what it promises as a lease voter, and promises nothing");
+                        }
                         tokio::time::sleep(WRITE_PAUSE).await;
                     }
                 }
