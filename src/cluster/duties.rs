@@ -8,13 +8,17 @@
 //! The same topology gives the same list, and nothing to do gives none, so it may be asked at any time and by any leader;
 //! a change that was proposed already is refused when it is applied again.
 
+mod copies;
+
+pub use copies::{REPLICAS, replicas};
+
 use super::planner::{self, PlanInput, PlanNode};
 use super::quota::{self, Member};
 use super::topology::{Node, NodeState, Phase, SlotRecord, Topology, TopologyChange};
 use crate::base::identity::NodeId;
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Slots that move together at most: all of them stand still for the moment of their hand-off.
 const SLOTS_PER_MOVE: usize = 256;
@@ -63,7 +67,7 @@ pub fn moves(topology: &Topology) -> Vec<SlotMove> {
 fn move_of(record: &SlotRecord) -> Option<(u64, Stage, NodeId, NodeId)> {
     let primary = record.primary?;
     match record.phase {
-        Phase::Normal | Phase::Dead => None,
+        Phase::Normal | Phase::Dead | Phase::Electing => None,
         Phase::Copying { to, begun } => Some((begun, Stage::Copying, primary, to)),
         Phase::Ready { to, begun } => Some((begun, Stage::Ready, primary, to)),
         Phase::HandingOff { to, begun } => Some((begun, Stage::HandingOff, primary, to)),
@@ -82,16 +86,21 @@ pub fn stage_of(topology: &Topology, one: &SlotMove) -> Option<Stage> {
 }
 
 /// What the raft leader should propose, most urgent first. `gathering`: members are still coming, so nothing moves that is
-/// served already; it would move again with the next of them.
-pub fn leader_duties(topology: &Topology, gathering: bool) -> Vec<TopologyChange> {
+/// served already; it would move again with the next of them. `given_up`: members that are down for so long that others
+/// take their place as copies.
+pub fn leader_duties(topology: &Topology, gathering: bool, given_up: &BTreeSet<NodeId>) -> Vec<TopologyChange> {
     if topology.cluster.is_none() {
         return Vec::new();
     }
     let moves = moves(topology);
-    let mut changes = dead(topology);
+    let mut changes = copies::elections(topology);
+    changes.extend(dead(topology));
     changes.extend(moves.iter().filter_map(|one| end_of(topology, one)));
     if changes.is_empty() {
         changes = next_moves(topology, &moves, gathering);
+        if !gathering {
+            changes.extend(copies::next_copies(topology, given_up));
+        }
     }
     changes
 }
@@ -101,7 +110,8 @@ fn dead(topology: &Topology) -> Vec<TopologyChange> {
     let down = topology.nodes.values().filter(|node| node.state == NodeState::Down);
     let slots_of = |node: &Node| -> SlotRanges {
         let owned = Slot::all().zip(topology.slots().iter()).filter(|(_, record)| record.primary == Some(node.id));
-        owned.filter(|(_, record)| record.phase != Phase::Dead).map(|(slot, _)| slot).collect()
+        let is_dead = |record: &SlotRecord| record.phase != Phase::Dead && !topology.has_candidate(record);
+        owned.filter(|(_, record)| is_dead(record)).map(|(slot, _)| slot).collect()
     };
     down.map(|node| (node, slots_of(node)))
         .filter(|(_, slots)| !slots.is_empty())
@@ -137,11 +147,15 @@ pub fn plan_input(topology: &Topology) -> PlanInput {
         state: if node.takes_slots() { planner::NodeState::Live } else { planner::NodeState::Draining },
     };
     // A slot that is on its way counts as being there: a plan must not send it again.
-    let holder = |record: &SlotRecord| record.phase.target().or(record.primary);
+    let holders = |record: &SlotRecord| {
+        let primary = record.phase.target().or(record.primary);
+        let copies = record.copies.iter().filter(|copy| !topology.is_lost(copy)).map(|copy| copy.node);
+        primary.into_iter().chain(copies.filter(|node| Some(*node) != primary)).collect()
+    };
     PlanInput {
         nodes: topology.nodes.values().map(node).collect(),
-        copies: 1,
-        table: topology.slots().iter().map(|record| holder(record).into_iter().collect()).collect(),
+        copies: 1 + copies::replicas(topology),
+        table: topology.slots().iter().map(holders).collect(),
     }
 }
 
@@ -189,7 +203,10 @@ fn next_moves(topology: &Topology, moves: &[SlotMove], gathering: bool) -> Vec<T
     }
     let is_below = |counts: &BTreeMap<NodeId, usize>, node, most| counts.get(&node).is_none_or(|count| *count < most);
     let can_give = |giving: &BTreeMap<NodeId, usize>, node| is_below(giving, node, MOVES_FROM_NODE);
-    if givers(topology).is_some_and(|givers| gathering || !givers.iter().any(|giver| can_give(&giving, *giver))) {
+    let has_copies = copies::replicas(topology) > 0;
+    if !has_copies
+        && givers(topology).is_some_and(|givers| gathering || !givers.iter().any(|giver| can_give(&giving, *giver)))
+    {
         return Vec::new();
     }
     let planned = planner::plan(&plan_input(topology));
@@ -200,7 +217,7 @@ fn next_moves(topology: &Topology, moves: &[SlotMove], gathering: bool) -> Vec<T
             let record = topology.slot(*slot);
             match one.from {
                 Some(from) => record.phase == Phase::Normal && record.primary == Some(from),
-                None => record.primary.is_none(),
+                None => record.primary.is_none() && topology.survivors(record).next().is_none(),
             }
         };
         let slots = one.slots.slots().filter(is_still);
@@ -211,7 +228,7 @@ fn next_moves(topology: &Topology, moves: &[SlotMove], gathering: bool) -> Vec<T
             }
             continue;
         };
-        if gathering {
+        if gathering || has_copies {
             continue;
         }
         let slots: SlotRanges = slots.take(SLOTS_PER_MOVE).collect();

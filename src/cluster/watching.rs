@@ -3,15 +3,17 @@
 use super::duties::{self, SlotMove, Stage};
 use super::hints::{self, LinksHeard};
 use super::membership::MembersView;
-use super::topology::{Topology, TopologyChange};
+use super::topology::{NodeState, Topology, TopologyChange};
 use crate::base::identity::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A hand-off that takes longer than this is called off: nobody serves its slots meanwhile.
 const HAND_OFF_LIMIT_US: u64 = 3_000_000;
 /// Members that come within so long of each other are planned for together, for so long at most.
 const GATHERING_PAUSE_US: u64 = 400_000;
 const GATHERING_LIMIT_US: u64 = 4_000_000;
+/// A member that is down for so long has its copies made elsewhere.
+const REBUILD_DELAY_US: u64 = 60_000_000;
 
 /// What a leader has seen since it leads.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub struct Watching {
     /// How many members there were at the last look.
     members: Option<usize>,
     gathering: Option<Gathering>,
+    /// Since when members are down.
+    down: BTreeMap<NodeId, u64>,
 }
 
 /// Members that come one after the other.
@@ -56,6 +60,17 @@ impl Watching {
         }
         self.gathering = self.gathering.filter(|gathering| now_us < gathering.latest_us + GATHERING_PAUSE_US);
         self.gathering.is_some_and(|gathering| now_us < gathering.since_us + GATHERING_LIMIT_US)
+    }
+
+    /// Members that are down for so long that others take their place as copies.
+    pub fn given_up(&mut self, topology: &Topology, now_us: u64) -> BTreeSet<NodeId> {
+        let is_down = |id: &NodeId| topology.nodes.get(id).is_some_and(|node| node.state == NodeState::Down);
+        self.down.retain(|id, _| is_down(id));
+        for id in topology.nodes.keys().filter(|id| is_down(id)) {
+            self.down.entry(*id).or_insert(now_us);
+        }
+        let late = self.down.iter().filter(|(_, since_us)| now_us - **since_us >= REBUILD_DELAY_US);
+        late.map(|(id, _)| *id).collect()
     }
 
     /// Hand-offs that take too long.

@@ -153,7 +153,7 @@ impl Ownership {
             }
             let state = match record.phase {
                 _ if !mine || !current => SlotState::Elsewhere,
-                Phase::Dead => SlotState::Elsewhere,
+                Phase::Dead | Phase::Electing => SlotState::Elsewhere,
                 Phase::HandingOff { .. } => SlotState::Frozen,
                 Phase::Normal | Phase::Copying { .. } | Phase::Ready { .. } | Phase::Releasing { .. } => {
                     SlotState::Serving

@@ -332,6 +332,7 @@ fn arrivals_belong_to_one_move() {
         phase: Phase::Normal,
         moved,
         changed: 0,
+        copies: Default::default(),
     };
     let takes = |now: SlotRecord| {
         let mut arrivals = Arrivals::default();

@@ -9,6 +9,7 @@ use crate::cluster::registration::{Event, Registration};
 use crate::cluster::topology::raft::Consensus;
 use crate::cluster::topology::{Applied, Node, Refused, TopologyChange};
 use crate::cluster::watching::Watching;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership: Arc<MembershipHandle>) {
     let mut topologies = consensus.subscribe();
     let (mut watching, mut fencing, began) = (Watching::default(), Fencing::default(), Instant::now());
-    let mut done: Option<(u64, bool)> = None;
+    let mut done: Option<(u64, bool, BTreeSet<NodeId>)> = None;
     loop {
         let topology = Arc::clone(&topologies.borrow_and_update());
         if consensus.group().leader == Some(node) {
@@ -40,10 +41,11 @@ pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership
             changes.extend(watching.overdue(&topology, now_us));
             let gathering = watching.is_gathering(&topology, now_us);
             // The plan is the same for the same topology.
-            let decided_by = (topology.version, gathering);
-            if done != Some(decided_by) {
-                changes.extend(duties::leader_duties(&topology, gathering));
-                done = Some(decided_by);
+            let given_up = watching.given_up(&topology, now_us);
+            let decided_by = Some((topology.version, gathering, given_up.clone()));
+            if done != decided_by {
+                changes.extend(duties::leader_duties(&topology, gathering, &given_up));
+                done = decided_by;
             }
             let mut refused = false;
             for change in changes {

@@ -279,7 +279,7 @@ impl World {
         let gathering = watching.is_gathering(topology, now_us);
         let decided_by = (topology.version, gathering);
         if *done != Some(decided_by) {
-            changes.extend(duties::leader_duties(topology, gathering));
+            changes.extend(duties::leader_duties(topology, gathering, &BTreeSet::new()));
             *done = Some(decided_by);
             // The same plan once more, seldom: it is what takes most of a run's time.
             if duties::moves(topology).is_empty() {

@@ -14,7 +14,7 @@
 //! - what gives away what is nobody's (`Revive`): nothing. No keys are lost, and the next plan sets the shares right.
 
 use super::state::Node;
-use crate::base::identity::{ClusterId, Incarnation, NodeId};
+use crate::base::identity::{ClusterId, Epoch, Incarnation, NodeId};
 use crate::base::slot_ranges::SlotRanges;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,17 @@ pub enum TopologyChange {
     RaiseSupport { node: NodeId, incarnation: Incarnation, support: u64 },
     /// Others support leases from now on, one vote more or less than in the list of this number; sorted.
     SetLeaseVoters { config: u64, votes: Vec<NodeId> },
+    /// A member begins to copy these slots besides their primaries; the index of this change is the number of the copy. Of
+    /// this and what follows slots are left out that it does not fit any more.
+    CopyJoin { slots: SlotRanges, node: NodeId, incarnation: Incarnation },
+    /// That copy has everything, and follows.
+    CopyInSync { slots: SlotRanges, node: NodeId, incarnation: Incarnation, number: u64 },
+    /// It is a copy no more.
+    CopyLeave { slots: SlotRanges, node: NodeId, number: u64 },
+    /// The primary of these slots is fenced: one of their copies is to be the next, in a new epoch.
+    BeginElection { slots: SlotRanges, node: NodeId, incarnation: Incarnation },
+    /// This copy is, for it knew the most of those that could be asked.
+    Promote { slots: SlotRanges, epoch: Epoch, node: NodeId, incarnation: Incarnation },
 }
 
 /// Why a change was not made. Nothing was changed.

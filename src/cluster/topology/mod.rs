@@ -4,6 +4,7 @@
 
 pub mod change;
 pub mod control_thread;
+pub mod copies;
 mod following;
 mod heard;
 pub mod leases;
@@ -20,5 +21,6 @@ pub mod state;
 pub mod voters;
 
 pub use change::{Applied, Refused, TopologyChange};
+pub use copies::{COPIES_MAX, Copies, SlotCopy};
 pub use leases::LeaseVoters;
 pub use state::{Node, NodeState, Phase, SlotRecord, Topology};

@@ -4,6 +4,7 @@
 //! touches, and two versions tell which slots may differ by comparing pointers: with a hundred nodes, each of which
 //! follows thousands of changes, nobody can afford to look at 16384 slots for every one of them.
 
+use super::copies::Copies;
 use super::state::{Phase, SlotRecord};
 use crate::base::identity::Epoch;
 use crate::base::slot::{SLOT_COUNT, Slot};
@@ -15,7 +16,7 @@ const PIECE_SLOTS: usize = 128;
 
 /// The records of all slots.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<SlotRecord>", into = "Vec<SlotRecord>")]
+#[serde(try_from = "Vec<(u16, SlotRecord)>", into = "Vec<(u16, SlotRecord)>")]
 pub struct SlotRecords {
     pieces: Box<[Arc<Piece>]>,
 }
@@ -38,14 +39,21 @@ impl std::fmt::Display for WrongCount {
 }
 
 fn is_moving(record: &SlotRecord) -> bool {
-    !matches!(record.phase, Phase::Normal | Phase::Dead)
+    !matches!(record.phase, Phase::Normal | Phase::Dead | Phase::Electing)
 }
 
 impl Default for SlotRecords {
     /// Nobody owns anything.
     fn default() -> SlotRecords {
-        let free = SlotRecord { primary: None, epoch: Epoch(0), phase: Phase::Dead, moved: None, changed: 0 };
-        let piece = Arc::new(Piece { records: [free; PIECE_SLOTS], moving: 0 });
+        let free = || SlotRecord {
+            primary: None,
+            epoch: Epoch(0),
+            phase: Phase::Dead,
+            moved: None,
+            changed: 0,
+            copies: Copies::default(),
+        };
+        let piece = Arc::new(Piece { records: std::array::from_fn(|_| free()), moving: 0 });
         SlotRecords { pieces: vec![piece; SLOT_COUNT / PIECE_SLOTS].into_boxed_slice() }
     }
 }
@@ -60,8 +68,9 @@ impl SlotRecords {
     /// Agrees on something else about a slot.
     pub(super) fn set(&mut self, slot: Slot, record: SlotRecord) {
         let piece = Arc::make_mut(&mut self.pieces[slot.index() / PIECE_SLOTS]);
+        let moves = usize::from(is_moving(&record));
         let before = std::mem::replace(&mut piece.records[slot.index() % PIECE_SLOTS], record);
-        piece.moving = piece.moving + usize::from(is_moving(&record)) - usize::from(is_moving(&before));
+        piece.moving = piece.moving + moves - usize::from(is_moving(&before));
     }
 
     /// All records, by slot.
@@ -101,24 +110,33 @@ impl Slots {
     }
 }
 
-impl TryFrom<Vec<SlotRecord>> for SlotRecords {
+/// Records that follow each other and are the same are written once, with their number.
+impl TryFrom<Vec<(u16, SlotRecord)>> for SlotRecords {
     type Error = WrongCount;
 
-    fn try_from(records: Vec<SlotRecord>) -> Result<SlotRecords, WrongCount> {
-        if records.len() != SLOT_COUNT {
+    fn try_from(runs: Vec<(u16, SlotRecord)>) -> Result<SlotRecords, WrongCount> {
+        if runs.iter().map(|(count, _)| usize::from(*count)).sum::<usize>() != SLOT_COUNT {
             return Err(WrongCount);
         }
         let mut table = SlotRecords::default();
+        let records = runs.iter().flat_map(|(count, record)| std::iter::repeat_n(record, usize::from(*count)));
         for (slot, record) in Slot::all().zip(records) {
-            table.set(slot, record);
+            table.set(slot, record.clone());
         }
         Ok(table)
     }
 }
 
-impl From<SlotRecords> for Vec<SlotRecord> {
-    fn from(table: SlotRecords) -> Vec<SlotRecord> {
-        table.iter().copied().collect()
+impl From<SlotRecords> for Vec<(u16, SlotRecord)> {
+    fn from(table: SlotRecords) -> Vec<(u16, SlotRecord)> {
+        let mut runs: Vec<(u16, SlotRecord)> = Vec::new();
+        for record in table.iter() {
+            match runs.last_mut() {
+                Some((count, last)) if last == record => *count += 1,
+                _ => runs.push((1, record.clone())),
+            }
+        }
+        runs
     }
 }
 

@@ -9,6 +9,7 @@
 //!  any of these --MarkDead--> Dead --its primary registers again (new epoch, empty)--> Normal
 //!                             Dead --its primary was alive all the time, RaiseSupport (same epoch, with its keys)--> Normal
 //!                             Dead --ForgetNode: nobody's --Revive (new epoch, empty)--> Normal
+//!  what has copies (`copies`): --BeginElection--> Electing --Promote (new epoch, a copy is the primary)--> Normal
 //! ```
 //!
 //! A move has a number, the index of its `CopyAdd`, and every step of it must name that number: steps of an earlier move
@@ -16,6 +17,7 @@
 //! (`AbortHandoff`, by the raft leader); a primary that is down or registers again ends them too.
 
 use super::change::{Applied, Refused, TopologyChange};
+use super::copies::Copies;
 use super::leases::LeaseVoters;
 use super::slot_records::SlotRecords;
 use crate::base::identity::{ClusterId, Epoch, Incarnation, NodeId};
@@ -103,6 +105,8 @@ pub enum Phase {
     },
     /// Its primary is gone, with its keys.
     Dead,
+    /// Its primary is gone; one of its copies is to be the next.
+    Electing,
 }
 
 impl Phase {
@@ -110,7 +114,7 @@ impl Phase {
     pub fn target(self) -> Option<NodeId> {
         match self {
             Phase::Copying { to, .. } | Phase::Ready { to, .. } | Phase::HandingOff { to, .. } => Some(to),
-            Phase::Normal | Phase::Releasing { .. } | Phase::Dead => None,
+            Phase::Normal | Phase::Releasing { .. } | Phase::Dead | Phase::Electing => None,
         }
     }
 
@@ -126,13 +130,13 @@ impl Phase {
             | Phase::Ready { begun, .. }
             | Phase::HandingOff { begun, .. }
             | Phase::Releasing { begun, .. } => Some(begun),
-            Phase::Normal | Phase::Dead => None,
+            Phase::Normal | Phase::Dead | Phase::Electing => None,
         }
     }
 }
 
 /// What is agreed about one slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotRecord {
     pub primary: Option<NodeId>,
     /// Raised by every change of the primary.
@@ -143,6 +147,8 @@ pub struct SlotRecord {
     /// The index of the latest change of this record, or of a return of its primary: what was decided before is over.
     /// That it was marked dead is no change in this sense: whoever saw its primary down had decided the same.
     pub changed: u64,
+    /// Who has it besides its primary, or is to have it.
+    pub copies: Copies,
 }
 
 /// Something that happened, in the same order everywhere.
@@ -170,6 +176,10 @@ pub enum EventKind {
     SlotsDead,
     SlotsRevived,
     ConfigChanged,
+    /// A copy is to take the primary's place.
+    ElectionBegun,
+    /// It has.
+    Promoted,
 }
 
 /// Everything the cluster has agreed on.
@@ -227,11 +237,13 @@ impl Topology {
         Slot::all().filter(|slot| self.slot(*slot).primary == Some(node)).collect()
     }
 
-    /// The slots that a node serves, or may still hold; and those on their way to it: until they are known to be called off,
+    /// The slots that a node serves, has a copy of, or may still hold; and those on their way to it: until they are known to be called off,
     /// its hand-over may have been agreed without its hearing so, and then nobody else has their keys.
     pub fn held_by(&self, node: NodeId) -> SlotRanges {
-        let may_have = |SlotRecord { primary, phase, .. }: &SlotRecord| {
-            [*primary, phase.releasing_from(), phase.target()].contains(&Some(node))
+        let may_have = |record: &SlotRecord| {
+            let SlotRecord { primary, phase, copies, .. } = record;
+            let is_copy = copies.on(node).is_some_and(|copy| !self.is_lost(copy));
+            is_copy || [*primary, phase.releasing_from(), phase.target()].contains(&Some(node))
         };
         let held = Slot::all().zip(self.slots().iter()).filter(|(_, record)| may_have(record));
         held.map(|(slot, _)| slot).collect()
@@ -298,6 +310,17 @@ impl Topology {
             TopologyChange::ForgetNode { node, incarnation, decided_by } => {
                 self.forget(*node, *incarnation, *decided_by)?;
             }
+            TopologyChange::CopyJoin { slots, node, incarnation } => self.copy_join(slots, *node, *incarnation)?,
+            TopologyChange::CopyInSync { slots, node, incarnation, number } => {
+                self.copy_in_sync(slots, *node, *incarnation, *number)?;
+            }
+            TopologyChange::CopyLeave { slots, node, number } => self.copy_leave(slots, *node, *number)?,
+            TopologyChange::BeginElection { slots, node, incarnation } => {
+                self.begin_election(slots, *node, *incarnation)?;
+            }
+            TopologyChange::Promote { slots, epoch, node, incarnation } => {
+                self.promote(slots, *epoch, *node, *incarnation)?;
+            }
         }
         Ok(Applied::Done)
     }
@@ -339,6 +362,8 @@ impl Topology {
         for slot in moving.slots() {
             self.set_phase(slot, Phase::Normal);
         }
+        // What others have of its slots counts, not what is here.
+        self.elect_for_restarted(node.id, returns);
         let owned = self.owned_by(node.id);
         if returns {
             // Moves from it are off: what they had to send is not known any more.
@@ -364,10 +389,10 @@ impl Topology {
     fn begin_anew(&mut self, slots: &SlotRanges, node: NodeId) {
         for slot in slots.slots() {
             let epoch = Epoch(self.slot(slot).epoch.0.saturating_add(2));
-            self.set_record(
-                slot,
-                SlotRecord { primary: Some(node), epoch, phase: Phase::Normal, moved: None, changed: 0 },
-            );
+            let copies = self.slot(slot).copies.clone();
+            let record =
+                SlotRecord { primary: Some(node), epoch, phase: Phase::Normal, moved: None, changed: 0, copies };
+            self.set_record(slot, record);
         }
     }
 
@@ -413,7 +438,9 @@ impl Topology {
             let record = self.slot(slot);
             let phase = record.primary.map_or(Phase::Normal, |from| Phase::Releasing { from, begun });
             let epoch = Epoch(record.epoch.0.saturating_add(1));
-            self.set_record(slot, SlotRecord { primary: Some(to), epoch, phase, moved: Some(begun), changed: 0 });
+            let copies = record.copies.clone();
+            let record = SlotRecord { primary: Some(to), epoch, phase, moved: Some(begun), changed: 0, copies };
+            self.set_record(slot, record);
         }
         self.record(EventKind::MoveDone, Some(to), slots.clone());
         Ok(())
@@ -431,7 +458,7 @@ impl Topology {
             return Err(Refused::NoChange);
         }
         for slot in slots.slots() {
-            self.slots.set(slot, SlotRecord { phase: Phase::Dead, ..*self.slot(slot) });
+            self.slots.set(slot, SlotRecord { phase: Phase::Dead, ..self.slot(slot).clone() });
         }
         self.record(EventKind::SlotsDead, Some(node), slots.clone());
         Ok(())
@@ -445,7 +472,12 @@ impl Topology {
         if slots.slots().any(|slot| self.slot(slot).primary.is_some()) {
             return Err(Refused::NotThePrimary);
         }
-        if slots.is_empty() || slots.slots().any(|slot| self.slot(slot).phase != Phase::Dead) {
+        let is_lost = |record: &SlotRecord| match record.phase {
+            Phase::Dead => true,
+            Phase::Electing => self.survivors(record).next().is_none(),
+            _ => false,
+        };
+        if slots.is_empty() || slots.slots().any(|slot| !is_lost(self.slot(slot))) {
             return Err(Refused::WrongPhase);
         }
         self.begin_anew(slots, to);
@@ -471,7 +503,11 @@ impl Topology {
         if !self.nodes.get(&id).ok_or(Refused::UnknownNode)?.leaving {
             return Err(Refused::NotLeaving);
         }
-        if self.slots.iter().any(|record| record.primary == Some(id) || record.phase.target() == Some(id)) {
+        let refers = |record: &SlotRecord| {
+            let is_copy = record.copies.on(id).is_some_and(|copy| !self.is_lost(copy));
+            is_copy || record.primary == Some(id) || record.phase.target() == Some(id)
+        };
+        if self.slots.iter().any(refers) {
             return Err(Refused::OwnsSlots);
         }
         if self.lease_voters.votes.contains(&id) && self.nodes.len() > 1 {
@@ -496,15 +532,20 @@ impl Topology {
     /// It is no member any more; what it owned is nobody's.
     fn take_out(&mut self, id: NodeId) {
         self.nodes.remove(&id);
+        let elected = self.take_out_copies(id);
         for slot in Slot::all() {
-            let SlotRecord { primary, epoch, phase, .. } = *self.slot(slot);
+            let SlotRecord { primary, epoch, phase, ref copies, .. } = *self.slot(slot);
             if primary == Some(id) {
-                self.set_record(slot, SlotRecord { primary: None, epoch, phase: Phase::Dead, moved: None, changed: 0 });
+                let (phase, copies) = (Phase::Dead, copies.clone());
+                self.set_record(slot, SlotRecord { primary: None, epoch, phase, moved: None, changed: 0, copies });
             } else if phase.target() == Some(id) || phase.releasing_from() == Some(id) {
                 self.set_phase(slot, Phase::Normal);
             }
         }
         self.record(EventKind::NodeRemoved, Some(id), SlotRanges::default());
+        if !elected.is_empty() {
+            self.record(EventKind::ElectionBegun, Some(id), elected);
+        }
     }
 
     /// Takes all slots from one phase to the next, or none of them.
@@ -526,11 +567,11 @@ impl Topology {
     }
 
     pub(super) fn set_phase(&mut self, slot: Slot, phase: Phase) {
-        self.set_record(slot, SlotRecord { phase, ..*self.slot(slot) });
+        self.set_record(slot, SlotRecord { phase, ..self.slot(slot).clone() });
     }
 
     /// Changes a record, which says since when it is so.
-    fn set_record(&mut self, slot: Slot, record: SlotRecord) {
+    pub(super) fn set_record(&mut self, slot: Slot, record: SlotRecord) {
         self.slots.set(slot, SlotRecord { changed: self.version, ..record });
     }
 

@@ -1,3 +1,4 @@
+use super::super::COPIES_MAX;
 use super::super::sample;
 use super::super::slot_records::Slots;
 use super::*;
@@ -63,7 +64,8 @@ impl Log {
         for slot in Slot::all().filter(|slot| !changed.contains(*slot)) {
             assert_eq!(self.topology.slot(slot), before.slot(slot), "{slot} has changed unnoticed");
         }
-        let is_moving = |slot: &Slot| !matches!(self.topology.slot(*slot).phase, Phase::Normal | Phase::Dead);
+        let rests = |phase| matches!(phase, Phase::Normal | Phase::Dead | Phase::Electing);
+        let is_moving = |slot: &Slot| !rests(self.topology.slot(*slot).phase);
         let moving = self.topology.slots().moving().map(|(slot, _)| slot);
         assert_eq!(moving.collect::<SlotRanges>(), Slot::all().filter(is_moving).collect());
     }
@@ -364,7 +366,7 @@ fn nothing_happens_before_there_is_a_cluster() {
 /// Changes that mostly make sense, and often come too late, too early or twice.
 fn any_change() -> impl Strategy<Value = TopologyChange> {
     let range = (0u16..40, 0u16..10).prop_map(|(first, more)| slots(first, first + more));
-    (0u8..15, range, 1u8..4, 1u8..4, (1u64..8, 4u64..64)).prop_map(|(kind, slots, a, b, (life, begun))| {
+    (0u8..20, range, 1u8..4, 1u8..4, (1u64..8, 4u64..64)).prop_map(|(kind, slots, a, b, (life, begun))| {
         let (from, to) = (NodeId(u128::from(a)), NodeId(u128::from(b)));
         let incarnation = Incarnation(life);
         match kind {
@@ -381,6 +383,11 @@ fn any_change() -> impl Strategy<Value = TopologyChange> {
             11 => TopologyChange::RaiseSupport { node: from, incarnation, support: begun },
             12 => TopologyChange::Leaving { node: from, incarnation },
             13 => TopologyChange::ForgetNode { node: from, incarnation, decided_by: begun },
+            14 => TopologyChange::CopyJoin { slots, node: to, incarnation },
+            15 => TopologyChange::CopyInSync { slots, node: to, incarnation, number: begun },
+            16 => TopologyChange::CopyLeave { slots, node: to, number: begun },
+            17 => TopologyChange::BeginElection { slots, node: from, incarnation },
+            18 => TopologyChange::Promote { slots, epoch: Epoch(begun as u32 % 8), node: to, incarnation },
             _ => TopologyChange::RemoveNode { node: from, incarnation },
         }
     })
@@ -396,9 +403,16 @@ proptest! {
         let start = log.topology.clone();
         for change in &changes {
             log.apply(change.clone());
-            for record in log.topology.slots().iter().filter(|record| record.phase != Phase::Dead) {
+            let is_served = |record: &&SlotRecord| !matches!(record.phase, Phase::Dead | Phase::Electing);
+            for record in log.topology.slots().iter().filter(is_served) {
                 let primary = record.primary.expect("a living slot has a primary");
                 prop_assert!(log.topology.nodes.contains_key(&primary));
+            }
+            for record in log.topology.slots().iter() {
+                let on: std::collections::BTreeSet<NodeId> = record.copies.iter().map(|copy| copy.node).collect();
+                prop_assert!(on.len() == record.copies.len() && record.copies.len() <= COPIES_MAX + 1);
+                prop_assert!(record.primary.is_none_or(|primary| !on.contains(&primary)), "{record:?}");
+                prop_assert!(record.phase != Phase::Electing || record.primary.is_none());
             }
             for record in log.topology.slots().iter().filter(|record| record.phase == Phase::Dead) {
                 let down = |id| log.topology.nodes.get(&id).is_some_and(|node| node.state == NodeState::Down);

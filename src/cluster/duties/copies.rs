@@ -1,0 +1,114 @@
+//! What has to be done about copies: who shall have one, who no more, and where a copy takes the primary's place.
+
+use super::plan_input;
+use crate::base::identity::NodeId;
+use crate::base::slot::Slot;
+use crate::base::slot_ranges::SlotRanges;
+use crate::cluster::planner::{self, Owners};
+use crate::cluster::topology::{COPIES_MAX, NodeState, Phase, SlotCopy, SlotRecord, Topology, TopologyChange};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The setting of the cluster that says how many copies there shall be besides the primary.
+pub const REPLICAS: &str = "replicas";
+
+/// How many copies of a slot there shall be besides the primary, where there are as many members.
+pub fn replicas(topology: &Topology) -> usize {
+    let set = topology.config.get(REPLICAS).and_then(|value| value.parse().ok());
+    set.unwrap_or(0).min(COPIES_MAX - 1)
+}
+
+/// Slots whose primary is fenced, and that somebody has who answers.
+pub(super) fn elections(topology: &Topology) -> Vec<TopologyChange> {
+    let down = topology.nodes.values().filter(|node| node.state == NodeState::Down);
+    let elected = down.map(|node| {
+        let slots = Slot::all().zip(topology.slots().iter());
+        let of_it = slots.filter(|(_, record)| record.primary == Some(node.id) && topology.has_candidate(record));
+        (node, of_it.map(|(slot, _)| slot).collect::<SlotRanges>())
+    });
+    let begin = |(node, slots): (&crate::cluster::topology::Node, SlotRanges)| TopologyChange::BeginElection {
+        slots,
+        node: node.id,
+        incarnation: node.incarnation,
+    };
+    elected.filter(|(_, slots)| !slots.is_empty()).map(begin).collect()
+}
+
+/// Copies that begin, and copies that end. `given_up`: members that have been down for so long that others take their place.
+pub(super) fn next_copies(topology: &Topology, given_up: &BTreeSet<NodeId>) -> Vec<TopologyChange> {
+    let has_copies = topology.slots().iter().any(|record| !record.copies.is_empty());
+    if replicas(topology) == 0 && !has_copies {
+        return Vec::new();
+    }
+    let table = planner::plan(&plan_input(topology)).table;
+    let mut joins: BTreeMap<NodeId, SlotRanges> = BTreeMap::new();
+    let mut leaves: BTreeMap<(NodeId, u64), SlotRanges> = BTreeMap::new();
+    for ((slot, record), want) in Slot::all().zip(topology.slots().iter()).zip(&table) {
+        if record.phase != Phase::Normal || record.primary.is_none() {
+            continue;
+        }
+        let look = Look { topology, record, want, given_up };
+        look.joining().for_each(|node| joins.entry(node).or_default().extend([slot]));
+        look.leaving().for_each(|copy| leaves.entry((copy.node, copy.number)).or_default().extend([slot]));
+    }
+    let join = |(node, slots)| {
+        let incarnation = topology.nodes.get(&node)?.incarnation;
+        Some(TopologyChange::CopyJoin { slots, node, incarnation })
+    };
+    let leave = |((node, number), slots)| TopologyChange::CopyLeave { slots, node, number };
+    joins.into_iter().filter_map(join).chain(leaves.into_iter().map(leave)).collect()
+}
+
+/// One slot, and who shall have it.
+struct Look<'a> {
+    topology: &'a Topology,
+    record: &'a SlotRecord,
+    want: &'a Owners,
+    given_up: &'a BTreeSet<NodeId>,
+}
+
+impl<'a> Look<'a> {
+    fn is_up(&self, node: NodeId) -> bool {
+        self.topology.nodes.get(&node).is_some_and(|node| node.state == NodeState::Active)
+    }
+
+    fn takes_slots(&self, node: NodeId) -> bool {
+        self.topology.nodes.get(&node).is_some_and(crate::cluster::topology::Node::takes_slots)
+    }
+
+    /// Who has it, or will soon: also a member that is down, for a while.
+    fn counts(&self, copy: &SlotCopy) -> bool {
+        !self.topology.is_lost(copy) && (self.is_up(copy.node) || !self.given_up.contains(&copy.node))
+    }
+
+    /// Who has it now, and answers.
+    fn has(&self, node: NodeId) -> bool {
+        let is_ready = |copy: &&SlotCopy| copy.node == node && !self.topology.is_lost(copy) && copy.ready;
+        self.is_up(node) && (self.record.primary == Some(node) || self.record.copies.iter().any(|copy| is_ready(&copy)))
+    }
+
+    fn joining(&self) -> impl Iterator<Item = NodeId> + use<'a> {
+        let counted = || self.record.copies.iter().filter(|copy| self.counts(copy));
+        let down = counted().filter(|copy| !self.is_up(copy.node)).count();
+        let (known, up) = (1 + counted().count(), 1 + counted().count() - down);
+        // A member that is down is waited for, unless only the primary is left.
+        let missing = if down > 0 && up > 1 { self.want.len().saturating_sub(known) } else { COPIES_MAX };
+        let is_new = |node: &NodeId| {
+            let known = self.record.copies.on(*node).filter(|copy| !self.topology.is_lost(copy));
+            self.record.primary != Some(*node) && known.is_none() && self.takes_slots(*node)
+        };
+        let joining: Vec<NodeId> = self.want.iter().copied().filter(is_new).take(missing).collect();
+        joining.into_iter()
+    }
+
+    fn leaving(&self) -> impl Iterator<Item = SlotCopy> + use<'a> {
+        let is_complete = self.want.iter().all(|node| self.has(*node));
+        let goes = |copy: &SlotCopy| {
+            let is_lost = self.topology.is_lost(copy);
+            // What is lost goes when its node does not take it up again; who is down is waited for.
+            let waits = !self.is_up(copy.node) && !self.given_up.contains(&copy.node);
+            !self.want.contains(&copy.node) && !waits && (is_lost || is_complete)
+        };
+        let leaving: Vec<SlotCopy> = self.record.copies.iter().copied().filter(goes).collect();
+        leaving.into_iter()
+    }
+}

@@ -1,0 +1,166 @@
+use super::*;
+use crate::base::identity::ClusterId;
+use crate::cluster::topology::{Applied, Node, TopologyChange, sample};
+
+const A: NodeId = NodeId(1);
+const B: NodeId = NodeId(2);
+const C: NodeId = NodeId(3);
+
+/// Three nodes; the first has all slots, the others are ready copies of some.
+struct Three {
+    topology: Topology,
+    slots: SlotRanges,
+}
+
+impl Three {
+    fn new() -> Three {
+        let mut three = Three { topology: Topology::default(), slots: Slot::all().take(10).collect() };
+        three.agree(TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
+        [A, B, C].into_iter().for_each(|id| three.start(id, 1));
+        three.agree(TopologyChange::Revive { slots: SlotRanges::all(), to: A });
+        for id in [B, C] {
+            let number = three.join(id);
+            assert_eq!(three.in_sync(id, number), Applied::Done);
+        }
+        three
+    }
+
+    fn agree(&mut self, change: TopologyChange) -> Applied {
+        self.topology.apply(self.topology.version + 1, &change)
+    }
+
+    fn start(&mut self, id: NodeId, start_ms: u64) {
+        self.agree(TopologyChange::RegisterNode { node: Node { start_ms, ..sample::node(id) } });
+    }
+
+    fn life(&self, id: NodeId) -> Incarnation {
+        self.topology.nodes[&id].incarnation
+    }
+
+    fn join(&mut self, id: NodeId) -> u64 {
+        let (slots, incarnation) = (self.slots.clone(), self.life(id));
+        assert_eq!(self.agree(TopologyChange::CopyJoin { slots, node: id, incarnation }), Applied::Done);
+        self.topology.version
+    }
+
+    fn in_sync(&mut self, id: NodeId, number: u64) -> Applied {
+        let (slots, incarnation) = (self.slots.clone(), self.life(id));
+        self.agree(TopologyChange::CopyInSync { slots, node: id, incarnation, number })
+    }
+
+    fn fence(&mut self, id: NodeId) {
+        let fence = self.topology.fence_of(id).expect("a member");
+        assert_eq!(self.agree(fence), Applied::Done);
+    }
+
+    fn elect(&mut self) -> Applied {
+        let incarnation = self.life(A);
+        self.agree(TopologyChange::BeginElection { slots: self.slots.clone(), node: A, incarnation })
+    }
+
+    fn promote(&mut self, id: NodeId) -> Applied {
+        let (slots, epoch, incarnation) = (self.slots.clone(), self.first().epoch, self.life(id));
+        self.agree(TopologyChange::Promote { slots, epoch, node: id, incarnation })
+    }
+
+    fn first(&self) -> &SlotRecord {
+        self.topology.slot(Slot::default())
+    }
+}
+
+const REFUSED: Applied = Applied::Refused(Refused::WrongPhase);
+
+#[test]
+fn a_copy_takes_the_place_of_a_fenced_primary_in_a_new_epoch() {
+    let mut three = Three::new();
+    let epoch = three.first().epoch;
+    assert_eq!(three.elect(), Applied::Refused(Refused::NotDown), "nobody is deposed");
+    three.fence(A);
+    assert_eq!(three.elect(), Applied::Done);
+    assert_eq!((three.first().phase, three.first().primary), (Phase::Electing, None));
+    assert_eq!(three.elect(), REFUSED, "it is under way");
+    assert_eq!(three.promote(B), Applied::Done);
+    let record = three.first();
+    assert_eq!((record.phase, record.primary), (Phase::Normal, Some(B)));
+    assert!(record.epoch > epoch);
+    assert_eq!(record.copies.iter().map(|copy| copy.node).collect::<Vec<_>>(), [C, A]);
+    assert_eq!(three.promote(C), REFUSED, "there is a primary");
+    // What has no copies is as before.
+    assert_eq!(three.topology.owned_by(A).len(), Slot::all().count() - 10);
+    // The former primary is back, and takes nothing.
+    let raise = three.topology.raise_of(A).expect("a member");
+    three.agree(raise);
+    assert_eq!(three.first().primary, Some(B));
+}
+
+#[test]
+fn only_a_memory_that_had_everything_and_still_has_it_is_promoted() {
+    let mut three = Three::new();
+    three.fence(A);
+    three.elect();
+    three.start(B, 2);
+    assert_eq!(three.promote(B), REFUSED, "it has started again");
+    three.fence(C);
+    assert_eq!(three.promote(C), Applied::Refused(Refused::NotActive));
+    let raise = three.topology.raise_of(C).expect("a member");
+    three.agree(raise);
+    assert_eq!(three.promote(C), Applied::Done);
+    let number = three.join(B);
+    assert!(!three.first().copies.on(B).expect("it joined").ready);
+    assert_eq!(three.in_sync(B, number - 1), REFUSED, "the word is of another copy");
+    assert_eq!(three.in_sync(B, number), Applied::Done);
+}
+
+#[test]
+fn a_primary_that_starts_again_gives_way_to_its_copies_and_begins_anew_where_there_are_none() {
+    let mut three = Three::new();
+    three.start(A, 2);
+    assert_eq!(three.first().phase, Phase::Electing);
+    assert!(three.first().copies.on(A).is_none(), "its memory is gone");
+    assert_eq!(three.topology.owned_by(A).len(), Slot::all().count() - 10);
+    // Nobody has them any more: they may begin anew.
+    let revive = TopologyChange::Revive { slots: three.slots.clone(), to: A };
+    assert_eq!(three.agree(revive.clone()), REFUSED);
+    three.start(B, 2);
+    assert_eq!(three.agree(revive.clone()), REFUSED, "one has them");
+    three.start(C, 2);
+    assert_eq!(three.agree(revive), Applied::Done);
+}
+
+#[test]
+fn a_primary_that_returns_with_its_disk_is_one_of_those_who_are_asked() {
+    let mut three = Three::new();
+    three.agree(TopologyChange::ReturnNode { node: Node { start_ms: 2, ..sample::node(A) } });
+    let copy = *three.first().copies.on(A).expect("it has something");
+    assert!(copy.ready && !three.topology.is_lost(&copy));
+    assert_eq!(three.promote(A), Applied::Done);
+    assert_eq!((three.first().primary, three.first().moved), (Some(A), Some(copy.number)));
+}
+
+#[test]
+fn who_is_forgotten_or_leaves_is_no_copy_any_more() {
+    let mut three = Three::new();
+    three.fence(A);
+    let (node, incarnation) = (A, three.life(A));
+    three.agree(TopologyChange::ForgetNode { node, incarnation, decided_by: u64::MAX });
+    assert_eq!(three.first().phase, Phase::Electing, "others have its slots");
+    assert_eq!(three.topology.slot(Slot::all().last().expect("a slot")).phase, Phase::Dead);
+    three.promote(B);
+    let incarnation = three.life(C);
+    three.agree(TopologyChange::Leaving { node: C, incarnation });
+    let remove = TopologyChange::RemoveNode { node: C, incarnation };
+    assert_eq!(three.agree(remove.clone()), Applied::Refused(Refused::OwnsSlots));
+    let number = three.first().copies.on(C).expect("a copy").number;
+    let leave = TopologyChange::CopyLeave { slots: three.slots.clone(), node: C, number };
+    assert_eq!(three.agree(leave.clone()), Applied::Done);
+    assert_eq!(three.agree(leave), REFUSED);
+    assert_eq!(three.agree(remove), Applied::Done);
+}
+
+#[test]
+fn a_topology_reads_back_with_its_copies() {
+    let three = Three::new();
+    let bytes = postcard::to_stdvec(&three.topology).expect("it is encoded");
+    assert!(bytes.len() < 2000, "{} bytes", bytes.len());
+    assert_eq!(postcard::from_bytes::<Topology>(&bytes).expect("it reads back"), three.topology);
+}
