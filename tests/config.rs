@@ -85,6 +85,7 @@ const ACTING: &[(&str, &str, &str)] = &[
     ("rdb-key-save-delay", "src/services/snapshots.rs", "config.rdb_key_save_delay"),
     ("rdb-save-incremental-fsync", "src/services/snapshots.rs", "config.rdb_save_incremental_fsync"),
     ("rdbcompression", "src/services/snapshots.rs", "config.rdbcompression"),
+    ("replicas", "src/commands/control/config/agreed.rs", "cluster.replicas"),
     ("requirepass", "src/server/worker.rs", ".requirepass"),
     ("save", "src/services/snapshots.rs", "config.save"),
     ("set-max-intset-entries", "src/commands/control/config.rs", "limits.set_max_intset_entries"),
@@ -234,6 +235,19 @@ fn the_log_and_what_is_timed_follow_their_parameters() {
     assert!(!ask(&["INFO", "latencystats"]).contains(line));
     assert_eq!(ask(&["CONFIG", "RESETSTAT"]), "+OK");
     assert_eq!(ask(&["LATENCY", "HISTOGRAM", "config|resetstat"]), "*0", "what was not timed is not shown");
+}
+
+#[test]
+fn replicas_are_a_matter_of_clusters() {
+    let node = Starling::start(&["--replicas", "2"]);
+    let mut connection = node.connect("127.0.0.1", node.port);
+    let refused = ask(&mut connection, &["CONFIG", "SET", "replicas", "3"]);
+    assert!(refused.contains("'replicas') - this server is no node of a cluster"), "{refused}");
+    assert_eq!(ask(&mut connection, &["CONFIG", "SET", "replicas", "2"]), "+OK", "what it says already");
+    // One place in a slot's record is for the copy that takes another's place.
+    let too_many = starling::cluster::topology::COPIES_MAX.to_string();
+    let (code, output) = starling(&["check", "--replicas", &too_many], &[]);
+    assert!(code != 0 && output.contains("between 0 and 4"), "{output}");
 }
 
 #[test]

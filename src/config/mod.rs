@@ -71,6 +71,8 @@ pub struct ClusterConfig {
     /// How many shares of the slots the node takes.
     pub weight: u32,
     pub zone: String,
+    /// Copies of every slot besides its primary. What counts is what the nodes of the cluster have agreed on.
+    pub replicas: usize,
     /// Seconds that a node may take to hand over its slots when it is told to end.
     pub shutdown_timeout: u64,
 }
@@ -324,6 +326,7 @@ impl Config {
                 allow_reads_when_down: yes("cluster-allow-reads-when-down"),
                 weight: number("weight") as u32,
                 zone: text("zone").to_owned(),
+                replicas: size("replicas"),
                 shutdown_timeout: number("shutdown-timeout"),
             },
             proxy_port: number("proxy-port") as u16,

@@ -222,6 +222,13 @@ impl Cluster {
         }
     }
 
+    /// Ends when the view is of this version or a newer one, or after a while.
+    pub async fn until_shown(&self, version: u64, at_most: Duration) {
+        let mut versions = self.versions.subscribe();
+        // An error means that the node ends.
+        let _ = tokio::time::timeout(at_most, versions.wait_for(|shown| *shown >= version)).await;
+    }
+
     pub fn consensus(&self) -> &Arc<dyn Consensus> {
         &self.parts.consensus
     }

@@ -3,6 +3,7 @@
 mod busy;
 mod client;
 mod cluster;
+mod copies;
 mod joining;
 mod leaving;
 mod listener;

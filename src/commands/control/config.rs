@@ -1,6 +1,8 @@
 //! CONFIG: the node's parameters while it runs.
 
-use crate::commands::context::Control;
+mod agreed;
+
+use crate::commands::context::{Control, Flow};
 use crate::commands::error::CommandError;
 use crate::commands::help;
 use crate::commands::parse::is;
@@ -33,7 +35,7 @@ const CONFIG: &[CommandSpec] = &[
 fn get(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let config = control.services.settings.load_full();
     let patterns: Vec<&[u8]> = arguments.from(2).collect();
-    let found = config.get(&patterns);
+    let found = agreed::shown(control.services, config.get(&patterns));
     reply.map(found.len());
     for (name, text) in found {
         reply.bulk(name.as_bytes());
@@ -50,6 +52,10 @@ fn set(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWri
     control.session.secrets.extend((3..arguments.len()).step_by(2).filter(is_secret));
     let changes: Vec<(&[u8], &[u8])> =
         (2..arguments.len()).step_by(2).map(|index| (arguments.at(index), arguments.at(index + 1))).collect();
+    if let Some(agreement) = agreed::agreement(control, &changes)? {
+        control.flow = Flow::Later(agreement);
+        return Ok(());
+    }
     let (services, holds_shards) = (control.services, control.in_transaction);
     let change = |before: &Config| {
         let config = before.changed(&changes)?;
@@ -78,9 +84,13 @@ fn set(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWri
             .ok_or_else(|| CommandError::text("ERR CONFIG SET failed - another CONFIG SET is under way"))?,
         false => services.settings.change(change),
     };
-    changed.map_err(|error: ConfigError| CommandError::Text(format!("ERR {error}").into()))?;
+    changed.map_err(refused)?;
     reply.ok();
     Ok(())
+}
+
+fn refused(error: ConfigError) -> CommandError {
+    CommandError::Text(format!("ERR {error}").into())
 }
 
 /// Makes room for more clients if `maxclients` grew.

@@ -1,0 +1,69 @@
+//! `replicas`: no node's own parameter, all nodes of a cluster agree on one value.
+//!
+//! CONFIG SET proposes to the raft group, and is answered when the change is agreed and this node knows it; CONFIG GET shows
+//! what is agreed.
+
+use super::refused;
+use crate::cluster::duties::{REPLICAS, replicas};
+use crate::cluster::topology::{Applied, Refused, TopologyChange};
+use crate::commands::context::{Control, LaterReply};
+use crate::commands::error::CommandError;
+use crate::commands::parse::is;
+use crate::config::ConfigError;
+use crate::resp::reply::{Protocol, ReplyWriter};
+use crate::services::Services;
+use crate::services::cluster::Cluster;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an answer waits for this node to hear what the raft group has agreed on.
+const HEARD_LIMIT: Duration = Duration::from_secs(1);
+
+/// Parameters as CONFIG GET shows them: what is agreed, in place of what this node was started with.
+pub(super) fn shown<'a>(services: &Services, found: Vec<(&'a str, &'a str)>) -> Vec<(&'a str, String)> {
+    let text = |(name, text): (&'a str, &str)| match &services.cluster {
+        Some(cluster) if name == REPLICAS => (name, replicas(&cluster.view().topology).to_string()),
+        _ => (name, text.to_owned()),
+    };
+    found.into_iter().map(text).collect()
+}
+
+/// The reply of a CONFIG SET on which the cluster has to agree; `None`: it changes nothing of that kind.
+///
+/// # Errors
+/// This server is in no cluster, or the command changes more: an agreement is not taken back where the rest fails.
+pub(super) fn agreement(control: &Control<'_>, changes: &[(&[u8], &[u8])]) -> Result<Option<LaterReply>, CommandError> {
+    if !changes.iter().any(|(name, _)| is(name, REPLICAS)) {
+        return Ok(None);
+    }
+    let before = control.services.settings.load_full();
+    let wanted = before.changed(changes).map_err(refused)?.cluster.replicas;
+    let cluster = control.services.cluster.clone();
+    let held = cluster.as_ref().map_or(before.cluster.replicas, |cluster| replicas(&cluster.view().topology));
+    if wanted == held {
+        return Ok(None);
+    }
+    let reason = match cluster {
+        None => "this server is no node of a cluster: nobody else could have copies",
+        Some(_) if changes.len() > 1 => "all nodes of the cluster agree on it: set it by itself",
+        Some(_) if control.in_transaction => "it is not changed inside a transaction",
+        Some(cluster) => return Ok(Some(Box::pin(agree(cluster, wanted)))),
+    };
+    Err(refused(ConfigError::Invalid { name: REPLICAS.to_owned(), reason: reason.to_owned() }))
+}
+
+async fn agree(cluster: Arc<Cluster>, wanted: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut reply = ReplyWriter::new(&mut bytes, Protocol::Resp2);
+    let change = TopologyChange::SetConfig { name: REPLICAS.to_owned(), value: wanted.to_string() };
+    match cluster.consensus().propose(change).await {
+        // Proposed twice, or by another client too: it is so.
+        Ok(agreed) if matches!(agreed.applied, Applied::Done | Applied::Refused(Refused::NoChange)) => {
+            cluster.until_shown(agreed.index, HEARD_LIMIT).await;
+            reply.ok();
+        }
+        Ok(agreed) => reply.error(format!("ERR The cluster did not change '{REPLICAS}': {:?}", agreed.applied)),
+        Err(error) => reply.error(format!("ERR The cluster could not agree on '{REPLICAS}': {error}")),
+    }
+    bytes
+}
