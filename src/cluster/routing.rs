@@ -4,9 +4,9 @@
 //!  Topology --(every new version)--> RoutingView, shared as Arc --> route(slots of the request's keys) --> Route
 //! ```
 //!
-//! The answers are Redis Cluster's (specification, "MOVED Redirection", "Multiple keys operations", "Scaling reads
-//! using replica nodes"), and so is their order. There is no ASK: a slot changes hands in one committed step, so a
-//! connection's ASKING is accepted and has nothing to change.
+//! The answers are Redis Cluster's (specification, "MOVED Redirection", "Multiple keys operations"), and so is their order.
+//! There is no ASK: a slot changes hands in one committed step, so a connection's ASKING is accepted and has nothing to
+//! change. Nor does READONLY change anything: copies execute no commands, so reads too are redirected to the primary.
 
 mod building;
 
@@ -14,6 +14,8 @@ use crate::base::identity::NodeId;
 use crate::base::slot::{SLOT_COUNT, Slot};
 use crate::base::slot_ranges::SlotRanges;
 use building::Building;
+use smallvec::SmallVec;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -60,13 +62,16 @@ pub enum Service {
     Nothing,
 }
 
+/// Nodes that have copies of one slot.
+pub type CopyList = SmallVec<[NodeId; 4]>;
+
 /// Where one slot is: what a view is made from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct SlotPlace<'a> {
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct SlotPlace {
     /// `None`: nobody serves the slot.
     pub primary: Option<NodeId>,
-    /// Who else has it, in the committed order.
-    pub copies: &'a [NodeId],
+    /// Who else has it. Neighbouring slots share a range only where they have the same copies in the same order.
+    pub copies: CopyList,
     /// Of a slot that nobody serves: who was the last to. Clients that want every slot to have an owner are still shown it.
     pub last_owner: Option<NodeId>,
     /// This node is one end of a hand-off that is being committed: it answers no request until that is done or off.
@@ -119,13 +124,18 @@ pub struct OwnedRange<'a> {
     pub owners: &'a [NodeIndex],
 }
 
+impl OwnedRange<'_> {
+    /// How many slots it has.
+    pub fn slot_count(&self) -> usize {
+        self.last.index() - self.first.index() + 1
+    }
+}
+
 /// What a request is, as far as routing cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct RequestTraits {
     /// It may change keys. For EXEC: one of the queued commands may.
     pub write: bool,
-    /// Its connection said READONLY.
-    pub readonly_connection: bool,
 }
 
 /// What to do with a request.
@@ -175,9 +185,6 @@ pub fn route(slots: &[Slot], view: &RoutingView, request: RequestTraits) -> Rout
         return Route::Wait(slot);
     }
     if view.this_node == Some(NodeIndex(primary)) {
-        return Route::Local;
-    }
-    if request.readonly_connection && !request.write && view.has_copy_here(slot) {
         return Route::Local;
     }
     Route::Moved { slot, node: NodeIndex(primary) }
@@ -245,7 +252,7 @@ impl RoutingView {
     ///
     /// # Errors
     /// See [`RoutingError`]: the parts contradict each other.
-    pub fn new<'a>(parts: RoutingParts, place: impl FnMut(Slot) -> SlotPlace<'a>) -> Result<RoutingView, RoutingError> {
+    pub fn new(parts: RoutingParts, place: impl FnMut(Slot) -> SlotPlace) -> Result<RoutingView, RoutingError> {
         let mut building = Building::new(parts)?;
         building.ask(Slot::all(), place)?;
         Ok(building.finish())
@@ -256,11 +263,11 @@ impl RoutingView {
     ///
     /// # Errors
     /// As [`RoutingView::new`].
-    pub fn followed_by<'a>(
+    pub fn followed_by(
         &self,
         parts: RoutingParts,
         changed: impl Iterator<Item = Slot>,
-        mut place: impl FnMut(Slot) -> SlotPlace<'a>,
+        mut place: impl FnMut(Slot) -> SlotPlace,
     ) -> Result<RoutingView, RoutingError> {
         let mut building = Building::new(parts)?;
         let mut kept_from = 0;
@@ -295,7 +302,7 @@ impl RoutingView {
 
     /// Whether somebody serves every slot.
     pub fn is_covered(&self) -> bool {
-        self.ranges().map(|range| range.last.index() - range.first.index() + 1).sum::<usize>() == SLOT_COUNT
+        self.ranges().map(|range| range.slot_count()).sum::<usize>() == SLOT_COUNT
     }
 
     /// What the cluster lets through.
@@ -347,6 +354,29 @@ impl RoutingView {
         shown
     }
 
+    /// Those as CLUSTER SLOTS lists them. Every node is the primary of some slots and has copies of others, and clients
+    /// (redis-py, node-redis) take a node for what it is where they first read of it. So each primary is introduced as such,
+    /// with one slot in a range without copies, before any copy is named: else FLUSHALL on all primaries would miss nodes.
+    pub fn listed_ranges(&self) -> Vec<OwnedRange<'_>> {
+        let shown = self.shown_ranges();
+        if shown.iter().all(|range| range.owners.len() == 1) {
+            return shown;
+        }
+        let (mut listed, mut others) = (Vec::new(), Vec::new());
+        let mut introduced = BTreeSet::new();
+        for range in shown {
+            if !introduced.insert(range.owners[0]) {
+                others.push(range);
+                continue;
+            }
+            listed.push(OwnedRange { last: range.first, owners: &range.owners[..1], ..range });
+            let next = Slot::new(range.first.index() as u64 + 1).filter(|next| *next <= range.last);
+            others.extend(next.map(|first| OwnedRange { first, ..range }));
+        }
+        listed.extend(others);
+        listed
+    }
+
     fn owned(&self, range: &Range) -> OwnedRange<'_> {
         let owners = &self.owners[range.owners_start..range.owners_end];
         OwnedRange { first: range.first, last: range.last, owners }
@@ -355,10 +385,6 @@ impl RoutingView {
     /// The slots whose primary a node is.
     pub fn slots_of(&self, node: NodeIndex) -> SlotRanges {
         Slot::all().filter(|slot| self.primaries[slot.index()] == node.0).collect()
-    }
-
-    fn has_copy_here(&self, slot: Slot) -> bool {
-        self.this_node.is_some_and(|here| self.owners(slot).contains(&here))
     }
 }
 

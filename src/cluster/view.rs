@@ -1,8 +1,10 @@
 //! From the agreed topology to the routing view of one node. Pure.
 
-use super::routing::{PreferredEndpoint, RoutingError, RoutingNode, RoutingParts, RoutingView, Service, SlotPlace};
+use super::routing::{
+    CopyList, PreferredEndpoint, RoutingError, RoutingNode, RoutingParts, RoutingView, Service, SlotPlace,
+};
 use super::topology::slot_records::Slots;
-use super::topology::{Phase, Topology};
+use super::topology::{Copies, NodeState, Phase, SlotRecord, Topology};
 use crate::base::identity::{Incarnation, NodeId};
 use crate::base::slot::Slot;
 
@@ -47,6 +49,7 @@ pub fn routing_view(
         preferred_endpoint: options.preferred_endpoint,
         service: Service::All,
     };
+    let mut shown = ShownCopies { topology, last: Default::default() };
     let place = |slot: Slot| {
         let record = topology.slot(slot);
         let primary =
@@ -56,11 +59,13 @@ pub fn routing_view(
             Phase::HandingOff { to, .. } => primary == Some(this_node) || (current && to == this_node),
             _ => false,
         };
-        SlotPlace { primary, copies: &[], last_owner: record.primary, handing_off }
+        SlotPlace { primary, copies: shown.of(record), last_owner: last_owner(topology, record), handing_off }
     };
     let view = match former {
-        // Whether this life is meant decides about all slots of the node.
-        Some((before, view)) if is_current(before, this_node, incarnation) == current => {
+        // Whether this life is meant decides about all slots of the node, and who is up about the copies of all slots.
+        Some((before, view))
+            if is_current(before, this_node, incarnation) == current && shows_copies_alike(before, topology) =>
+        {
             let changed = topology.slots().changed_since(before.slots());
             view.followed_by(parts, changed.flat_map(Slots::iter), place)?
         }
@@ -73,3 +78,46 @@ pub fn routing_view(
     };
     Ok(view.with_service(service))
 }
+
+/// Who is shown as the owner of a slot that nobody serves: its primary that is down; of one that is being elected, a copy that
+/// may be the next, for clients that want every slot to have an owner.
+fn last_owner(topology: &Topology, record: &SlotRecord) -> Option<NodeId> {
+    record.primary.or_else(|| topology.survivors(record).map(|copy| copy.node).next())
+}
+
+/// What clients are shown of the copies of slots, one slot after the other.
+struct ShownCopies<'a> {
+    topology: &'a Topology,
+    /// The slot before: neighbours mostly have the same copies.
+    last: (Copies, CopyList),
+}
+
+impl ShownCopies<'_> {
+    /// Who has everything, and is up. By id: the order in which copies came means nothing, and would make ranges shorter.
+    fn of(&mut self, record: &SlotRecord) -> CopyList {
+        if record.copies.is_empty() {
+            return CopyList::new();
+        }
+        if self.last.0 != record.copies {
+            let up = |node: NodeId| self.topology.nodes.get(&node).is_some_and(|node| node.state == NodeState::Active);
+            let survivors = self.topology.survivors(record).map(|copy| copy.node);
+            let mut shown: CopyList = survivors.filter(|node| up(*node)).collect();
+            shown.sort_unstable();
+            self.last = (record.copies.clone(), shown);
+        }
+        self.last.1.iter().copied().filter(|node| record.primary != Some(*node)).collect()
+    }
+}
+
+/// Whether records that are the same show the same copies in both: their nodes are as they were, or there are no copies.
+fn shows_copies_alike(before: &Topology, after: &Topology) -> bool {
+    let lives = |topology: &Topology| {
+        let life = |node: &super::topology::Node| (node.id, node.incarnation, node.state);
+        topology.nodes.values().map(life).collect::<Vec<_>>()
+    };
+    let has_copies = |topology: &Topology| topology.slots().iter().any(|record| !record.copies.is_empty());
+    lives(before) == lives(after) || !(has_copies(before) || has_copies(after))
+}
+
+#[cfg(test)]
+mod tests;

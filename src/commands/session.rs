@@ -159,8 +159,6 @@ pub struct Session {
     pub transaction: Option<Transaction>,
     pub watching: Watching,
     pub subscriptions: Subscriptions,
-    /// READONLY: reads may be answered by copies.
-    pub is_readonly: bool,
     /// CLIENT NO-TOUCH: what it reads and writes is not touched.
     pub keeps_access: bool,
     /// ASKING: the next command may touch a slot that is arriving.
@@ -191,7 +189,6 @@ impl Session {
             transaction: None,
             watching: Watching::default(),
             subscriptions: Subscriptions::default(),
-            is_readonly: false,
             keeps_access: false,
             is_asking: false,
             is_proxied: false,

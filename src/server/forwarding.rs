@@ -466,7 +466,7 @@ impl Home for ThisNode {
 
     fn place(&self, slot: Slot, writes: bool) -> Place {
         let view = self.cluster.view();
-        let traits = RequestTraits { write: writes, readonly_connection: false };
+        let traits = RequestTraits { write: writes };
         match routing::route(&[slot], &view.routing, traits) {
             Route::Local => Place::Here,
             Route::Moved { node, .. } => Place::At(address(view.routing.node(node))),
@@ -485,7 +485,7 @@ impl Home for ThisNode {
 
     fn unserved(&self, writes: bool) -> Option<&'static str> {
         let view = self.cluster.view();
-        let traits = RequestTraits { write: writes, readonly_connection: false };
+        let traits = RequestTraits { write: writes };
         routing::down_for_all(&view.routing, traits).map(DownReason::message)
     }
 

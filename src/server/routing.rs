@@ -27,7 +27,7 @@ pub(super) fn elsewhere(
     command: &'static Command,
     slots: &[Slot],
 ) -> Option<Elsewhere> {
-    let mut request = RequestTraits { write: command.spec.has(spec::WRITE), readonly_connection: session.is_readonly };
+    let mut request = RequestTraits { write: command.spec.has(spec::WRITE) };
     let queued;
     let slots = match &session.transaction {
         Some(transaction) if command.spec.has(spec::ENDS_TRANSACTION) && !transaction.aborted => {

@@ -7,17 +7,19 @@
 
 use crate::base::identity::{Incarnation, NodeId};
 use crate::base::slot_ranges::SlotRanges;
+use crate::cluster::duties::replicas;
 use crate::cluster::lease::LeaseTerm;
 use crate::cluster::membership::socket::MembershipHandle;
 use crate::cluster::routing::{NodeIndex, PreferredEndpoint, RoutingError, RoutingView};
 use crate::cluster::topology::raft::Consensus;
-use crate::cluster::topology::{Phase, Topology};
+use crate::cluster::topology::{Phase, SlotRecord, Topology};
 use crate::cluster::view::{self, ViewOptions};
 use crate::config::Config;
 use crate::transport::Transport;
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -86,25 +88,69 @@ impl View {
 
     /// How many slots somebody serves.
     pub fn served_count(&self) -> usize {
-        self.routing.ranges().map(|range| range.last.index() - range.first.index() + 1).sum()
+        self.routing.ranges().map(|range| range.slot_count()).sum()
     }
 
-    /// How many slots have an owner, dead or alive.
+    /// How many slots have an owner, dead or alive, or are to have one of their copies.
     pub fn assigned_count(&self) -> usize {
-        self.topology.slots().iter().filter(|record| record.primary.is_some()).count()
+        self.count(|record| record.primary.is_some() || record.phase == Phase::Electing)
     }
 
     /// How many slots are dead with their owner.
     pub fn dead_count(&self) -> usize {
-        let is_dead =
-            |record: &&crate::cluster::topology::SlotRecord| record.primary.is_some() && record.phase == Phase::Dead;
-        self.topology.slots().iter().filter(is_dead).count()
+        self.count(|record| record.primary.is_some() && record.phase == Phase::Dead)
+    }
+
+    /// How many slots wait until one of their copies takes the place of a primary that is gone.
+    pub fn electing_count(&self) -> usize {
+        self.count(|record| record.phase == Phase::Electing)
+    }
+
+    fn count(&self, is_counted: impl Fn(&SlotRecord) -> bool) -> usize {
+        self.topology.slots().iter().filter(|record| is_counted(record)).count()
+    }
+
+    /// How many copies are there besides primaries, and how many are wanted and not there, over all slots.
+    pub fn copy_counts(&self) -> CopyCounts {
+        let replicas = replicas(&self.topology);
+        let mut counts = CopyCounts { replicas, ready: 0, missing: 0 };
+        for range in self.routing.shown_ranges() {
+            let copies = range.owners.len() - 1;
+            counts.ready += range.slot_count() * copies;
+            counts.missing += range.slot_count() * replicas.saturating_sub(copies);
+        }
+        counts
+    }
+
+    /// Who has copies of a node's slots, and of how many.
+    pub fn copies_of(&self, node: NodeId) -> BTreeMap<NodeId, usize> {
+        let mut held = BTreeMap::new();
+        for range in self.routing.ranges() {
+            let Some((primary, copies)) = range.owners.split_first() else { continue };
+            if self.routing.node(*primary).id == node {
+                for copy in copies {
+                    *held.entry(self.routing.node(*copy).id).or_default() += range.slot_count();
+                }
+            }
+        }
+        held
     }
 
     /// Where clients reach a node, as -MOVED names it.
     pub fn address(&self, node: NodeIndex) -> &str {
         self.routing.address(node)
     }
+}
+
+/// Copies of slots besides their primaries, as requests see them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyCounts {
+    /// How many each slot shall have.
+    pub replicas: usize,
+    /// Those that have everything, and are up.
+    pub ready: usize,
+    /// How many more there should be, whether or not there are nodes for them.
+    pub missing: usize,
 }
 
 /// What the parts of the cluster give to connections.
@@ -211,6 +257,16 @@ impl Cluster {
             }
             Err(error) => tracing::error!(%error, version, "the topology cannot be shown to clients"),
         }
+    }
+
+    /// The nodes that have copies of this node's slots: where clients reach each, and of how many slots.
+    pub fn own_replicas(&self) -> Vec<(IpAddr, u16, usize)> {
+        let view = self.view();
+        let place = |(id, slots): (&NodeId, &usize)| {
+            let node = view.topology.nodes.get(id)?;
+            Some((node.ip, node.port, *slots))
+        };
+        view.copies_of(self.node()).iter().filter_map(place).collect()
     }
 
     /// Ends when there is another view than the one of this version, or after a while.

@@ -24,3 +24,24 @@ fn replicas_are_agreed_by_all_nodes() {
     until("the other hears of it", || at_first.ask("CONFIG GET replicas").ends_with("$1\r\n0\r\n"));
     at_first.check("CONFIG SET replicas 0", "+OK");
 }
+
+#[test]
+fn a_cluster_without_copies_says_so_and_readonly_ends_with_reset() {
+    let member = Member::start_with(None, &[]);
+    let mut client = Client::connect(member.node.peer);
+    until("it has registered", || client.ask("CLUSTER INFO").contains("cluster_slots_ok:16384"));
+    let id = client.ask("CLUSTER MYID").lines().nth(1).expect("a name").to_owned();
+    client.check(&format!("CLUSTER REPLICAS {id}"), "*0");
+    client.check("CLUSTER SLAVES nobody", "-ERR Unknown node nobody");
+    client.check("ROLE", "*3 $6 master :0 *0");
+    assert!(client.ask("INFO replication").contains("connected_slaves:0\r\nmaster_failover_state"));
+    client.check("CONFIG SET replicas 2", "+OK");
+    let info = client.ask("CLUSTER INFO");
+    let copies =
+        "starling_replicas:2\r\nstarling_copies_ready:0\r\nstarling_copies_missing:32768\r\nstarling_slots_electing:0";
+    assert!(info.contains(copies), "{info}");
+    client.check("READONLY", "+OK");
+    assert!(client.ask("CLIENT INFO").contains(" flags=r "));
+    client.check("RESET", "+RESET");
+    assert!(client.ask("CLIENT INFO").contains(" flags=N "));
+}

@@ -49,10 +49,10 @@ impl Building {
         Ok(index)
     }
 
-    pub(super) fn ask<'a>(
+    pub(super) fn ask(
         &mut self,
         slots: impl Iterator<Item = Slot>,
-        mut place: impl FnMut(Slot) -> SlotPlace<'a>,
+        mut place: impl FnMut(Slot) -> SlotPlace,
     ) -> Result<(), RoutingError> {
         let mut owners: SmallVec<[NodeIndex; 4]> = SmallVec::new();
         for slot in slots {
@@ -65,8 +65,8 @@ impl Building {
                 continue;
             };
             owners.clear();
-            for id in std::iter::once(&primary).chain(copies) {
-                owners.push(self.index(slot, *id)?);
+            for id in std::iter::once(primary).chain(copies) {
+                owners.push(self.index(slot, id)?);
             }
             self.view.primaries[slot.index()] = owners[0].0;
             append(&mut self.view.ranges, &mut self.view.owners, (slot, slot), &owners);

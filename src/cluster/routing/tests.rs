@@ -1,19 +1,18 @@
 use super::*;
 use proptest::prelude::*;
+use smallvec::smallvec;
 
-const READ: RequestTraits = RequestTraits { write: false, readonly_connection: false };
-const WRITE: RequestTraits = RequestTraits { write: true, readonly_connection: false };
-const READ_ANY: RequestTraits = RequestTraits { write: false, readonly_connection: true };
-const WRITE_ANY: RequestTraits = RequestTraits { write: true, readonly_connection: true };
+const READ: RequestTraits = RequestTraits { write: false };
+const WRITE: RequestTraits = RequestTraits { write: true };
 
 /// Of slots 0 to 99 node 1 is primary and node 2 has a copy, of 100 to 199 the other way round, 200 to 299 are node 3's
 /// alone; 90 to 99 and 190 to 199 are being handed off to or by the node that asks; all others are nobody's.
-fn place(slot: Slot) -> SlotPlace<'static> {
+fn place(slot: Slot) -> SlotPlace {
     let handing_off = matches!(slot.number(), 90..100 | 190..200);
     match slot.number() {
-        0..100 => SlotPlace { primary: Some(NodeId(1)), copies: &[NodeId(2)], handing_off, last_owner: None },
-        100..200 => SlotPlace { primary: Some(NodeId(2)), copies: &[NodeId(1)], handing_off, last_owner: None },
-        200..300 => SlotPlace { primary: Some(NodeId(3)), copies: &[], handing_off, last_owner: None },
+        0..100 => SlotPlace { primary: Some(NodeId(1)), copies: smallvec![NodeId(2)], handing_off, last_owner: None },
+        100..200 => SlotPlace { primary: Some(NodeId(2)), copies: smallvec![NodeId(1)], handing_off, last_owner: None },
+        200..300 => SlotPlace { primary: Some(NodeId(3)), copies: smallvec![], handing_off, last_owner: None },
         _ => SlotPlace::default(),
     }
 }
@@ -72,12 +71,10 @@ fn the_first_key_decides_before_the_slots_are_compared() {
 }
 
 #[test]
-fn a_readonly_connection_reads_from_a_copy_and_never_writes_there() {
+fn a_copy_executes_nothing() {
     let view = view(parts(1));
-    check(&view, &[100], READ_ANY, Route::Local);
-    check(&view, &[100], WRITE_ANY, moved(100, 2));
-    check(&view, &[200], READ_ANY, moved(200, 3));
-    check(&view, &[5], WRITE_ANY, Route::Local);
+    check(&view, &[100], READ, moved(100, 2));
+    check(&view, &[100], WRITE, moved(100, 2));
 }
 
 #[test]
@@ -86,7 +83,6 @@ fn a_slot_being_handed_off_waits_at_both_ends() {
     check(&view, &[95], READ, Route::Wait(slots(&[95])[0]));
     check(&view, &[95], WRITE, Route::Wait(slots(&[95])[0]));
     check(&view, &[195], WRITE, Route::Wait(slots(&[195])[0]));
-    check(&view, &[195], READ_ANY, Route::Wait(slots(&[195])[0]));
 }
 
 #[test]
@@ -107,7 +103,7 @@ fn a_cluster_that_is_down_serves_what_it_may() {
 fn nothing_is_local_to_a_node_that_is_no_member() {
     let view = view(parts(9));
     assert_eq!(view.this_node(), None);
-    check(&view, &[5], READ_ANY, moved(5, 1));
+    check(&view, &[5], READ, moved(5, 1));
     check(&view, &[95], WRITE, moved(95, 1));
 }
 
@@ -136,6 +132,19 @@ fn ranges_are_merged_by_owners_in_order() {
     assert_eq!(view.node(three).id, NodeId(3));
     assert_eq!(view.primary(slots(&[300])[0]), None);
     assert!(view.owners(slots(&[300])[0]).is_empty());
+}
+
+#[test]
+fn every_primary_is_listed_as_one_before_it_is_named_as_a_copy() {
+    let view = view(parts(1));
+    let listed: Vec<_> =
+        view.listed_ranges().iter().map(|range| (range.first.number(), range.last.number(), range.owners)).collect();
+    let (one, two, three) = (NodeIndex(0), NodeIndex(1), NodeIndex(2));
+    let introduced: [(u16, u16, &[NodeIndex]); 3] = [(0, 0, &[one]), (100, 100, &[two]), (200, 200, &[three])];
+    assert_eq!(listed[..3], introduced);
+    assert_eq!(listed[3..], [(1, 99, &[one, two][..]), (101, 199, &[two, one]), (201, 299, &[three])]);
+    let alone = RoutingView::new(parts(1), |slot| SlotPlace { copies: smallvec![], ..place(slot) }).expect("a view");
+    assert_eq!(alone.listed_ranges(), alone.shown_ranges(), "where nobody has copies");
 }
 
 #[test]
@@ -191,7 +200,7 @@ proptest! {
         let parts = RoutingParts { nodes: (0..6).map(node).collect(), ..parts(this_node) };
         let view = RoutingView::new(parts, |slot| SlotPlace {
             primary: table[slot.index()].first().copied(),
-            copies: table[slot.index()].get(1..).unwrap_or_default(),
+            copies: table[slot.index()].get(1..).unwrap_or_default().into(),
             handing_off: false,
             last_owner: None,
         }).expect("parts that fit together");
@@ -216,9 +225,8 @@ proptest! {
                 [first, ..] if *first == NodeId(this_node) => Route::Local,
                 [first, ..] => Route::Moved { slot, node: NodeIndex(first.0 as u16) },
             };
-            prop_assert_eq!(route(&[slot], &view, WRITE_ANY), expected);
-            let has_it = owners.contains(&NodeId(this_node));
-            prop_assert_eq!(route(&[slot], &view, READ_ANY) == Route::Local, has_it);
+            prop_assert_eq!(route(&[slot], &view, WRITE), expected);
+            prop_assert_eq!(route(&[slot], &view, READ), expected);
         }
     }
 }
@@ -245,7 +253,7 @@ proptest! {
     ) {
         let slot_place = |&(owner, lost, handing_off): &(u128, bool, bool)| SlotPlace {
             primary: (!lost).then_some(NodeId(owner)),
-            copies: &[],
+            copies: smallvec![],
             last_owner: Some(NodeId(owner)),
             handing_off: handing_off && !lost,
         };

@@ -38,7 +38,9 @@ const CLUSTER: &[CommandSpec] = &[
     control("links", Exactly(2), BASIC, 0, links).tips(VARIES),
     control("myid", Exactly(2), BASIC, 0, my_id),
     control("nodes", Exactly(2), BASIC, 0, nodes).tips(VARIES),
+    control("replicas", Exactly(3), BASIC | ADMIN, 0, replicas).tips(VARIES),
     control("shards", Exactly(2), BASIC, 0, shards).tips(VARIES),
+    control("slaves", Exactly(3), BASIC | ADMIN, 0, replicas).tips(VARIES),
     control("slots", Exactly(2), BASIC, 0, slots).tips(VARIES),
 ];
 
@@ -75,7 +77,7 @@ fn slots(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
 fn write_slots(view: &View, reply: &mut ReplyWriter<'_>) {
     let routing = &view.routing;
     // Clients refuse to start where a slot has no owner: what a node had that is gone stays with it until another has it.
-    let ranges = routing.shown_ranges();
+    let ranges = routing.listed_ranges();
     reply.array(ranges.len());
     for range in ranges {
         reply.array(2 + range.owners.len());
@@ -114,6 +116,8 @@ fn endpoint(node: &RoutingNode, preferred: PreferredEndpoint) -> (Option<String>
 
 // ---- SHARDS ----
 
+/// A shard for every node, which is its primary. Copies are left out: here each node has some of several shards, and clients
+/// that read this (rueidis) know a node in one place, and would take it for a replica only.
 fn shards(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let cluster = cluster(control)?;
     let (view, members) = (cluster.view_full(), cluster.membership().members());
@@ -186,9 +190,37 @@ fn nodes(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
     let mut text = String::new();
     for node in view.topology.nodes.values() {
         write_node_line(&mut text, node, &view, &members, cluster.node());
+        text.push('\n');
     }
     reply.verbatim("txt", &text);
     Ok(())
+}
+
+/// The nodes that have copies of a node's slots. Their lines say `master`, which each of them is too.
+fn replicas(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let cluster = cluster(control)?;
+    let (view, members) = (cluster.view_full(), cluster.membership().members());
+    let primary = node_named(arguments.at(2))?;
+    if !view.topology.nodes.contains_key(&primary) {
+        return Err(unknown(arguments.at(2)));
+    }
+    let copies = view.copies_of(primary);
+    let holders: Vec<&Node> = copies.keys().filter_map(|node| view.topology.nodes.get(node)).collect();
+    reply.array(holders.len());
+    for node in holders {
+        let mut text = String::new();
+        write_node_line(&mut text, node, &view, &members, cluster.node());
+        reply.bulk(text.as_bytes());
+    }
+    Ok(())
+}
+
+fn node_named(name: &[u8]) -> Result<NodeId, CommandError> {
+    std::str::from_utf8(name).ok().and_then(|name| name.parse().ok()).ok_or_else(|| unknown(name))
+}
+
+fn unknown(name: &[u8]) -> CommandError {
+    CommandError::Text(format!("ERR Unknown node {}", String::from_utf8_lossy(name)).into())
 }
 
 /// `<id> <ip:port@cport[,hostname]> <flags> <master> <ping-sent> <pong-recv> <config-epoch> <link-state> <slot> ...`
@@ -218,7 +250,6 @@ fn write_node_line(text: &mut String, node: &Node, view: &View, members: &Member
     if !slots.is_empty() {
         let _ = write!(text, " {slots}");
     }
-    text.push('\n');
 }
 
 // ---- INFO ----
@@ -247,7 +278,7 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     field("cluster_slots_assigned", &view.assigned_count());
     field("cluster_slots_ok", &served.saturating_sub(suspected));
     field("cluster_slots_pfail", &suspected);
-    field("cluster_slots_fail", &view.dead_count());
+    field("cluster_slots_fail", &(view.dead_count() + view.electing_count()));
     field("cluster_known_nodes", &topology.nodes.len());
     field("cluster_size", &size);
     field("cluster_current_epoch", &epoch);
@@ -256,6 +287,11 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     field("cluster_stats_messages_received", &counted(&counters.datagrams_in));
     field("total_cluster_links_buffer_limit_exceeded", &0);
     field("starling_topology_version", &topology.version);
+    let copies = view.copy_counts();
+    field("starling_replicas", &copies.replicas);
+    field("starling_copies_ready", &copies.ready);
+    field("starling_copies_missing", &copies.missing);
+    field("starling_slots_electing", &view.electing_count());
     let group = cluster.consensus().group();
     let leader: Vec<NodeId> = group.leader.into_iter().collect();
     let voters: Vec<NodeId> = group.voters.iter().map(|voter| voter.node).collect();
@@ -312,17 +348,12 @@ fn links(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
 /// Removes a node that is gone. What it owned begins anew, empty, on the others.
 fn forget(control: &mut Control<'_>, arguments: Arguments<'_>, _: &mut ReplyWriter<'_>) -> CommandResult {
     let cluster = cluster(control)?;
-    let unknown = || {
-        let name = String::from_utf8_lossy(arguments.at(2));
-        CommandError::Text(format!("ERR Unknown node {name}").into())
-    };
-    let name = std::str::from_utf8(arguments.at(2)).map_err(|_| unknown())?;
-    let node: NodeId = name.parse().map_err(|()| unknown())?;
+    let node = node_named(arguments.at(2))?;
     if node == cluster.node() {
         return Err(CommandError::text("ERR I tried hard but I can't forget myself..."));
     }
     let view = cluster.view_full();
-    let agreed = view.topology.nodes.get(&node).cloned().ok_or_else(unknown)?;
+    let agreed = view.topology.nodes.get(&node).cloned().ok_or_else(|| unknown(arguments.at(2)))?;
     if !is_failed(&agreed) {
         return Err(CommandError::text(
             "ERR The node is alive: end it with SIGTERM, so that it hands over its slots first and leaves by itself",
@@ -375,6 +406,8 @@ fn cluster_help(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWr
             "    Return the node id.",
             "NODES",
             "    Return cluster configuration seen by node.",
+            "REPLICAS <node-id>",
+            "    Return the nodes that have copies of the slots of <node-id>.",
             "SHARDS",
             "    Return information about slot range mappings and the nodes associated with them.",
             "SLOTS",

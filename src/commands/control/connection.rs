@@ -87,7 +87,6 @@ fn readwrite(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWrite
 }
 
 fn set_readonly(control: &mut Control<'_>, is_readonly: bool, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    control.session.is_readonly = is_readonly;
     control.session.client.readonly.store(is_readonly, std::sync::atomic::Ordering::Relaxed);
     reply.ok();
     Ok(())
@@ -202,7 +201,7 @@ fn reset(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
     let session = &mut *control.session;
     session.select(0);
     session.reply_mode = ReplyMode::On;
-    session.is_readonly = false;
+    session.client.readonly.store(false, std::sync::atomic::Ordering::Relaxed);
     session.is_asking = false;
     session.keeps_access = false;
     session.client.no_evict.store(false, std::sync::atomic::Ordering::Relaxed);

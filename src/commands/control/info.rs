@@ -315,10 +315,15 @@ fn stats(section: &mut Section<'_>) {
     section.field("client_output_buffer_limit_disconnections", load(&statistics.output_limit_disconnections));
 }
 
-/// The copies of a slot belong to the cluster; in Redis's sense every node is a master without replicas.
+/// Every node is a master, and those that have copies of its slots are its replicas. How far a copy is, is known for each
+/// slot, not for a node: there are no offsets.
 fn replication(section: &mut Section<'_>) {
+    let replicas = section.services.cluster.as_ref().map(|cluster| cluster.own_replicas()).unwrap_or_default();
     section.field("role", "master");
-    section.zeros(&["connected_slaves"]);
+    section.field("connected_slaves", replicas.len());
+    for (index, (ip, port, slots)) in replicas.iter().enumerate() {
+        section.field(&format!("slave{index}"), format_args!("ip={ip},port={port},state=online,slots={slots}"));
+    }
     section.field("master_failover_state", "no-failover");
     section.field("master_replid", &section.services.run_id);
     section.field("master_replid2", "0".repeat(40));

@@ -38,12 +38,19 @@ fn time(_: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> C
     Ok(())
 }
 
-/// This node has no replicas in Redis's sense: the copies of a slot belong to the cluster, and take no commands.
-fn role(_: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+/// A master always; its replicas are the nodes that have copies of its slots. Nodes count no offsets: all are 0.
+fn role(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let replicas = control.services.cluster.as_ref().map(|cluster| cluster.own_replicas()).unwrap_or_default();
     reply.array(3);
     reply.bulk(b"master");
     reply.integer(0);
-    reply.array(0);
+    reply.array(replicas.len());
+    for (ip, port, _) in replicas {
+        reply.array(3);
+        reply.bulk(ip.to_string().as_bytes());
+        reply.bulk_integer(i64::from(port));
+        reply.bulk_integer(0);
+    }
     Ok(())
 }
 
