@@ -2,6 +2,7 @@
 
 mod cluster;
 mod drain;
+mod election;
 mod ending;
 mod handler;
 mod leader;

@@ -5,6 +5,7 @@
 pub mod datagram;
 pub mod draining;
 pub mod duties;
+pub mod election;
 pub mod fencing;
 pub mod figures;
 pub mod forming;

@@ -21,7 +21,7 @@ mod part;
 mod slot;
 
 use super::Engine;
-use super::effect::Effect;
+use super::effect::{Cause, Effect, encode};
 use super::group::Run;
 use super::keyspace::Keyspace;
 use super::log::{Behind, Chunk, LogOffset, Lost, Reader};
@@ -32,12 +32,13 @@ use slot::{Export, next};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-#[cfg(test)]
 pub(super) use slot::encode_entry;
 
 /// Bytes that may wait for one move before the writers of its slots have to wait. What waits is what is still to be sent
 /// when the slots stand still, so it is a bound of that time too.
 pub const BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes that may wait for one node that follows; with more it begins again.
+const FOLLOWED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// So much has to be taken before writers that wait may go on: letting each of many slots go on has a cost.
 const ROOM_BYTES: usize = 1024 * 1024;
 /// Bytes of the log that may be read under the lock of a slot: 100 microseconds, about.
@@ -51,9 +52,22 @@ const TAKE_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub slot: Slot,
+    /// Of the last of its effects.
     pub position: Position,
-    /// The encoded [`Effect`].
+    pub kind: RecordKind,
+    /// The encoded [`Effect`]; of a run several, one behind the other.
     pub effect: Box<[u8]>,
+}
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordKind {
+    /// An entry, or what happened to one that was sent: the slot is not complete.
+    Piece,
+    /// So many effects of a slot that is complete: all of them, or none.
+    Run { count: u32 },
+    /// The slot is complete from here on. No effect.
+    Complete,
 }
 
 impl Record {
@@ -101,10 +115,11 @@ pub struct Exports {
     chunks: VecDeque<Arc<Chunk>>,
     /// So far the log has been read.
     read: LogOffset,
-    slots: BTreeMap<Slot, Export>,
+    /// By slot, and by what it is sent for: a move, or a copy.
+    slots: BTreeMap<(Slot, u64), Export>,
     moves: BTreeMap<u64, Outgoing>,
     /// Slots of which the writers wait because a value in them was outgrown.
-    held: BTreeSet<Slot>,
+    held: BTreeSet<(Slot, u64)>,
     portion: Portion,
 }
 
@@ -118,6 +133,8 @@ struct Outgoing {
     is_full: bool,
     /// Slots of which something has not been read.
     unread: BTreeSet<Slot>,
+    /// It goes on when everything has been read.
+    follows: bool,
 }
 
 impl Exports {
@@ -129,11 +146,13 @@ impl Exports {
 
     /// Begins the export of a slot, as one of those of a move.
     pub fn begin(&mut self, slot: Slot, of: u64) {
-        if self.reader.is_none() {
-            self.reader = Some(self.engine.read_log(Behind::Lost));
-        }
-        self.slots.insert(slot, Export::new(of, self.portion));
+        self.listen();
+        self.slots.insert((slot, of), Export::new(self.portion));
         let outgoing = self.moves.entry(of).or_default();
+        if outgoing.follows {
+            // What it has of the slot is something else.
+            outgoing.push_encoded(slot, self.engine.position(slot), encode::flush_slot);
+        }
         outgoing.unread.insert(slot);
         // Its writers as those of the move's other slots.
         if outgoing.is_full {
@@ -141,25 +160,65 @@ impl Exports {
         }
     }
 
+    /// Begins what a node is sent that has copies, or is to have some: slots are added by [`Exports::begin`], and by
+    /// [`Exports::begin_at`] where it has them already.
+    pub fn begin_following(&mut self, of: u64) {
+        self.end(of);
+        self.listen();
+        self.moves.insert(of, Outgoing { follows: true, ..Outgoing::default() });
+    }
+
+    /// Goes on with a slot that the node has as it is here, in this position; or in `start`, where nothing has happened
+    /// here since the epoch began with that. False: it has something else.
+    pub fn begin_at(&mut self, slot: Slot, of: u64, held: Position, start: Option<Position>) -> Result<bool, Broken> {
+        let engine = Arc::clone(&self.engine);
+        let mut keyspace = self.lock_at_end(&engine, slot)?;
+        let meta = keyspace.locks.shard(engine.placement().shard(slot)).meta(engine.placement().slot_in_shard(slot));
+        let followed = self.try_follow_to(Some(meta.last));
+        drop(keyspace);
+        self.end_if_broken(followed)?;
+        let is_same = held == meta.position || (meta.position.seq == 0 && start == Some(held));
+        if is_same && let Some(outgoing) = self.moves.get_mut(&of) {
+            self.slots.insert((slot, of), Export::complete(self.portion, meta.position));
+            outgoing.push(Record::complete(slot, meta.position));
+        }
+        Ok(is_same)
+    }
+
+    fn listen(&mut self) {
+        if self.reader.is_none() {
+            self.reader = Some(self.engine.read_log(Behind::Lost));
+        }
+    }
+
     /// Ends the exports of a move.
     pub fn end(&mut self, of: u64) {
         let Some(outgoing) = self.moves.remove(&of) else { return };
-        let (engine, held) = (&self.engine, &mut self.held);
-        let mut has_waiters = false;
-        self.slots.retain(|slot, export| {
-            if export.of == of && (held.remove(slot) || outgoing.is_full) {
-                engine.set_throttled(*slot, false);
-                has_waiters = true;
+        let mut throttled = Vec::new();
+        let held = &mut self.held;
+        self.slots.retain(|(slot, export_of), _| {
+            if *export_of == of && (held.remove(&(*slot, of)) || outgoing.is_full) {
+                throttled.push(*slot);
             }
-            export.of != of
+            *export_of != of
         });
+        for slot in &throttled {
+            self.engine.set_throttled(*slot, self.is_throttled(*slot));
+        }
         if self.moves.is_empty() {
             self.reader = None;
             self.chunks.clear();
         }
-        if has_waiters {
-            engine.log.tell_room();
+        if !throttled.is_empty() {
+            self.engine.log.tell_room();
         }
+    }
+
+    /// Whether the writers of a slot wait for any of those that it is sent to.
+    fn is_throttled(&self, slot: Slot) -> bool {
+        let exports = self.slots.range((slot, 0)..=(slot, u64::MAX));
+        let is_full = |of: u64| self.moves.get(&of).is_some_and(|outgoing| outgoing.is_full);
+        exports.map(|((_, of), _)| *of).any(|of| is_full(of) || self.held.contains(&(slot, of)))
     }
 
     /// Whether the exports of a move go on: those that have lost their place in the log have ended.
@@ -193,31 +252,37 @@ impl Exports {
     }
 
     /// Makes the writers of slots wait of which too much waits, until some of it has been taken, and lets those go on whose
-    /// value was outgrown and has been read since.
+    /// value was outgrown and has been read since. Ends what a node follows that takes too little.
     fn throttle(&mut self) {
-        let (engine, slots, moves) = (&self.engine, &self.slots, &self.moves);
-        self.held.retain(|slot| {
-            let Some(export) = slots.get(slot) else { return false };
-            if !export.is_outgrown() {
-                engine.set_throttled(*slot, moves.get(&export.of).is_some_and(|outgoing| outgoing.is_full));
-                engine.log.tell_room();
-            }
-            export.is_outgrown()
-        });
+        let slots = &self.slots;
+        let is_outgrown = |one: &(Slot, u64)| slots.get(one).is_some_and(Export::is_outgrown);
+        let read: Vec<(Slot, u64)> = self.held.iter().filter(|one| !is_outgrown(one)).copied().collect();
+        for one in read {
+            self.held.remove(&one);
+            self.engine.set_throttled(one.0, self.is_throttled(one.0));
+            self.engine.log.tell_room();
+        }
+        let mut slow = Vec::new();
+        let mut changed = Vec::new();
         for (of, outgoing) in &mut self.moves {
-            let limit = if outgoing.is_full { BACKLOG_BYTES_MAX - ROOM_BYTES } else { BACKLOG_BYTES_MAX };
-            let is_full = outgoing.bytes > limit;
-            if is_full == outgoing.is_full {
+            if outgoing.follows {
+                slow.extend((outgoing.bytes > FOLLOWED_BYTES_MAX).then_some(*of));
                 continue;
             }
-            outgoing.is_full = is_full;
-            for (slot, _) in self.slots.iter().filter(|(_, export)| export.of == *of) {
-                self.engine.set_throttled(*slot, is_full || self.held.contains(slot));
+            let limit = if outgoing.is_full { BACKLOG_BYTES_MAX - ROOM_BYTES } else { BACKLOG_BYTES_MAX };
+            let is_full = outgoing.bytes > limit;
+            if std::mem::replace(&mut outgoing.is_full, is_full) != is_full {
+                changed.push((*of, is_full));
             }
+        }
+        for (of, is_full) in changed {
+            let of_it = self.slots.keys().filter(|(_, export_of)| *export_of == of).map(|(slot, _)| *slot);
+            of_it.for_each(|slot| self.engine.set_throttled(slot, self.is_throttled(slot)));
             if !is_full {
                 self.engine.log.tell_room();
             }
         }
+        slow.into_iter().for_each(|of| self.end(of));
     }
 
     /// Reads the log to its end. Everything that was executed before is in the queues then. Where the log cannot be
@@ -229,7 +294,7 @@ impl Exports {
     }
 
     /// Reads the log, and the next entries of a slot as they are then. Where the log cannot be followed, all exports end.
-    pub fn step(&mut self, slot: Slot, now_ms: u64) -> Result<(), Broken> {
+    pub fn step(&mut self, slot: Slot, of: u64, now_ms: u64) -> Result<(), Broken> {
         let engine = Arc::clone(&self.engine);
         let mut keyspace = self.lock_at_end(&engine, slot)?;
         let slot_in_shard = engine.placement().slot_in_shard(slot);
@@ -239,22 +304,26 @@ impl Exports {
         // The effects of this slot up to now, of which there are few. Nobody waits for room that this reader makes: it is
         // none of those that must have everything.
         let followed = self.try_follow_to(Some(until));
-        let read = match (&followed, self.slots.get_mut(&slot)) {
+        let read = match (&followed, self.slots.get_mut(&(slot, of))) {
             (Ok(()), Some(export)) => export.read(shard.table(0, slot_in_shard), now_ms),
             _ => Vec::new(),
         };
         drop(keyspace);
         self.end_if_broken(followed)?;
-        let Some(export) = self.slots.get_mut(&slot) else { return Ok(()) };
+        let Some(export) = self.slots.get_mut(&(slot, of)) else { return Ok(()) };
         export.position.get_or_insert(position);
-        if export.is_outgrown() && self.held.insert(slot) {
+        if export.is_outgrown() && self.held.insert((slot, of)) {
             engine.set_throttled(slot, true);
         }
-        if let Some(outgoing) = self.moves.get_mut(&export.of) {
+        if let Some(outgoing) = self.moves.get_mut(&of) {
             for effect in read {
-                outgoing.push(Record { slot, position, effect: effect.into_boxed_slice() });
+                outgoing.push(Record::piece(slot, position, effect.into_boxed_slice()));
             }
             outgoing.note(slot, export);
+            if outgoing.follows && export.is_read() {
+                export.is_complete = true;
+                outgoing.push(Record::complete(slot, position));
+            }
         }
         self.throttle();
         Ok(())
@@ -330,19 +399,28 @@ impl Exports {
 
     fn read_run(&mut self, run: &Run<'_>) -> Result<(), Broken> {
         let Some(slot) = run.slot else { return self.read_node_run(run) };
-        let Some(export) = self.slots.get_mut(&slot) else { return Ok(()) };
-        let Some(outgoing) = self.moves.get_mut(&export.of) else { return Ok(()) };
-        let (mut position, mut effects) = (run.first, run.effects);
-        while !effects.is_empty() {
-            let before = effects;
-            let effect = Effect::decode(&mut effects).ok_or(Broken::Malformed)?;
-            let encoded = &before[..before.len() - effects.len()];
-            if export.goes_on(slot, position, &effect)? {
-                export.read_effect(slot, position, &effect, encoded, outgoing);
+        for ((_, of), export) in self.slots.range_mut((slot, 0)..=(slot, u64::MAX)) {
+            let Some(outgoing) = self.moves.get_mut(of) else { continue };
+            if export.is_complete && run.cause != Cause::Move {
+                export.follow_run(slot, run)?;
+                let kind = RecordKind::Run { count: u32::try_from(run.count).unwrap_or(u32::MAX) };
+                // Other databases are not exported.
+                let effects = if run.database == 0 { run.effects } else { &[] };
+                outgoing.push(Record { slot, position: run.last(), kind, effect: effects.into() });
+                continue;
             }
-            position.seq += 1;
+            let (mut position, mut effects) = (run.first, run.effects);
+            while !effects.is_empty() {
+                let before = effects;
+                let effect = Effect::decode(&mut effects).ok_or(Broken::Malformed)?;
+                let encoded = &before[..before.len() - effects.len()];
+                if export.goes_on(slot, position, &effect)? {
+                    export.read_effect(slot, position, &effect, encoded, outgoing);
+                }
+                position.seq += 1;
+            }
+            outgoing.note(slot, export);
         }
-        outgoing.note(slot, export);
         Ok(())
     }
 
@@ -352,14 +430,24 @@ impl Exports {
         while !effects.is_empty() {
             let effect = Effect::decode(&mut effects).ok_or(Broken::Malformed)?;
             let Effect::Flush { database: None | Some(0), slots } = effect else { continue };
-            for (slot, export) in self.slots.iter_mut().filter(|(slot, _)| slots.contains(**slot)) {
-                let Some(outgoing) = self.moves.get_mut(&export.of) else { continue };
+            for ((slot, of), export) in self.slots.iter_mut().filter(|((slot, _), _)| slots.contains(*slot)) {
+                let Some(outgoing) = self.moves.get_mut(of) else { continue };
                 export.position = export.position.map(next);
                 export.flush(*slot, export.position.unwrap_or_default(), outgoing);
                 outgoing.note(*slot, export);
             }
         }
         Ok(())
+    }
+}
+
+impl Record {
+    fn piece(slot: Slot, position: Position, effect: Box<[u8]>) -> Record {
+        Record { slot, position, kind: RecordKind::Piece, effect }
+    }
+
+    fn complete(slot: Slot, position: Position) -> Record {
+        Record { slot, position, kind: RecordKind::Complete, effect: Box::default() }
     }
 }
 
@@ -372,7 +460,7 @@ impl Outgoing {
     fn push_encoded(&mut self, slot: Slot, position: Position, write: impl FnOnce(&mut Vec<u8>)) {
         let mut effect = Vec::new();
         write(&mut effect);
-        self.push(Record { slot, position, effect: effect.into_boxed_slice() });
+        self.push(Record::piece(slot, position, effect.into_boxed_slice()));
     }
 
     /// Notes whether something of a slot has not been read.

@@ -9,6 +9,7 @@ pub(crate) mod changes;
 pub mod collections;
 mod commit;
 pub mod database;
+pub mod digest;
 pub mod effect;
 pub mod entry;
 pub mod event;

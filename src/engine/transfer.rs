@@ -66,7 +66,8 @@ impl Engine {
         self.lock_slot(slot, 0, 0).clear(slot)
     }
 
-    /// Applies effects of a slot that were executed elsewhere, the last of which stands at this position.
+    /// Applies effects of a slot that were executed elsewhere, the last of which stands at this position. Each of the bytes is
+    /// one effect or several.
     pub fn apply<'a>(
         &self,
         slot: Slot,
@@ -77,8 +78,10 @@ impl Engine {
         let mut keyspace = self.lock_slot(slot, 0, 0);
         keyspace.set_cause(Cause::Move);
         for mut bytes in effects {
-            let effect = Effect::decode(&mut bytes).filter(|_| bytes.is_empty()).ok_or(ApplyError::Malformed)?;
-            keyspace.apply(Some(slot), &effect)?;
+            while !bytes.is_empty() {
+                let effect = Effect::decode(&mut bytes).ok_or(ApplyError::Malformed)?;
+                keyspace.apply(Some(slot), &effect)?;
+            }
         }
         keyspace.go_on_after(slot, position);
         Ok(())

@@ -97,6 +97,7 @@ mod tests {
         let record = |number: u64, effect: &[u8]| Record {
             slot: Slot::new(number).expect("a slot"),
             position: Position { epoch: Epoch(number as u32 + 7), seq: u64::MAX - number },
+            kind: crate::engine::export::RecordKind::Piece,
             effect: effect.into(),
         };
         let records = [record(16383, b""), record(0, b"effect"), record(258, &[7; 300])];

@@ -14,6 +14,7 @@
 //! keys must not delay raft or heartbeats. Only committed changes start and stop anything; there is no timer that gives a slot back.
 
 pub mod coming;
+pub mod copies;
 pub mod going;
 mod messages;
 pub mod ownership;
@@ -22,16 +23,18 @@ mod target;
 
 use crate::base::identity::{Epoch, Incarnation, NodeId};
 use crate::base::slot::Slot;
+use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::duties::{self, SlotMove, Stage};
 use crate::cluster::topology::raft::Consensus;
 use crate::cluster::topology::{Topology, TopologyChange};
 use crate::engine::Engine;
 use crate::engine::shard::SlotState;
 use crate::transport::{Blob, Response, Sender, Transport};
+use copies::CopyTable;
 use ownership::{Action, Arrivals, Followed, Ownership};
 use parking_lot::Mutex;
 use source::Source;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -40,6 +43,8 @@ use tokio::task::JoinHandle;
 /// Before the end of a move is proposed again: doubled every time, up to the last.
 const RELEASE_PAUSE_MIN: Duration = Duration::from_millis(200);
 const RELEASE_PAUSE_MAX: Duration = Duration::from_secs(3);
+/// Attempts of one task of a copy that are counted.
+const ATTEMPT_BITS: u32 = 20;
 
 /// Makes a version of the topology visible to requests, after the slots of this node have been set accordingly.
 pub type Show = Box<dyn Fn(&Arc<Topology>, Option<Incarnation>) + Send>;
@@ -68,6 +73,7 @@ struct Shared {
     nudge: Arc<dyn Fn(u64) + Send + Sync>,
     source: Mutex<Source>,
     arrivals: Mutex<Arrivals>,
+    copies: Mutex<CopyTable>,
     /// The newest topology that requests see. A target goes by it: when it proposes to take slots over, requests for them
     /// wait here already, and the source may send its clients.
     shown: watch::Sender<Arc<Topology>>,
@@ -92,12 +98,18 @@ impl Moves {
             nudge: options.nudge,
             source: Mutex::new(source),
             arrivals: Mutex::default(),
+            copies: Mutex::default(),
             shown: watch::Sender::new(Arc::default()),
         });
         let ownership = Ownership::new(options.node, options.held);
         shared.engine.set_slot_states(Slot::all().map(|slot| (slot, SlotState::Elsewhere)));
-        let run =
-            Follower { shared: Arc::clone(&shared), ownership, copying: HashMap::new(), releasing: HashMap::new() };
+        let run = Follower {
+            shared: Arc::clone(&shared),
+            ownership,
+            copying: HashMap::new(),
+            releasing: HashMap::new(),
+            following: BTreeMap::new(),
+        };
         runtime.spawn(source::follow_log(Arc::clone(&shared)));
         runtime.spawn(run.run(options.incarnation, options.show));
         Moves { shared, runtime }
@@ -107,6 +119,13 @@ impl Moves {
     pub async fn answer(&self, sender: &Sender, request: &Blob) -> Response {
         let (shared, sender, request) = (Arc::clone(&self.shared), *sender, request.clone());
         let answered = self.runtime.spawn(async move { source::answer(&shared, &sender, &request) }).await;
+        answered.unwrap_or_else(|_| Response::Failed("the moves have stopped".into()))
+    }
+
+    /// Answers another node's message about copies.
+    pub async fn answer_copy(&self, sender: &Sender, request: &Blob) -> Response {
+        let (shared, sender, request) = (Arc::clone(&self.shared), *sender, request.clone());
+        let answered = self.runtime.spawn(async move { copies::answer(&shared, &sender, &request).await }).await;
         answered.unwrap_or_else(|_| Response::Failed("the moves have stopped".into()))
     }
 }
@@ -119,6 +138,8 @@ struct Follower {
     copying: HashMap<u64, JoinHandle<()>>,
     /// The tasks that propose the end of moves from here that are done.
     releasing: HashMap<u64, JoinHandle<()>>,
+    /// The copies of this node that follow their primaries, and the slots of each.
+    following: BTreeMap<(NodeId, u64), (SlotRanges, JoinHandle<()>)>,
 }
 
 impl Follower {
@@ -135,6 +156,7 @@ impl Follower {
             };
             if changed.is_err() {
                 self.copying.into_values().for_each(|task| task.abort());
+                self.following.into_values().for_each(|(_, task)| task.abort());
                 return;
             }
         }
@@ -143,11 +165,14 @@ impl Follower {
     fn follow(&mut self, topology: &Arc<Topology>, incarnation: Option<Incarnation>, show: &Show) {
         let moves = duties::moves(topology);
         let Followed { actions, ended, dropped, begun } = {
-            let mut arrivals = self.shared.arrivals.lock();
-            self.ownership.follow(topology, incarnation, &moves, &mut arrivals)
+            let (mut arrivals, mut copies) = (self.shared.arrivals.lock(), self.shared.copies.lock());
+            self.ownership.follow(topology, incarnation, &moves, &mut arrivals, &mut copies)
         };
+        // They run on this thread, so they stand still from here on.
+        self.end_copies(topology, incarnation);
+        let mut anew = None;
         for action in actions {
-            self.perform(action);
+            self.perform(action, &mut anew);
         }
         show(topology, incarnation);
         self.shared.shown.send_replace(Arc::clone(topology));
@@ -166,18 +191,54 @@ impl Follower {
                 self.copying.insert(number, tokio::spawn(target::copy(shared, one, epochs, incarnation)));
             }
         }
+        self.begin_copies(topology, incarnation);
         self.keep_releasing(moves);
     }
 
-    fn perform(&self, action: Action) {
+    /// Ends the tasks of copies that are none any more, or that have another primary or other slots.
+    fn end_copies(&mut self, topology: &Topology, incarnation: Option<Incarnation>) {
+        let wanted = copies::following(topology, self.shared.node, incarnation);
+        self.following.retain(|key, (slots, task)| {
+            let goes_on = wanted.get(key) == Some(slots);
+            if !goes_on {
+                task.abort();
+            }
+            goes_on
+        });
+    }
+
+    fn begin_copies(&mut self, topology: &Topology, incarnation: Option<Incarnation>) {
+        let Some(life) = incarnation else { return };
+        for (key, slots) in copies::following(topology, self.shared.node, incarnation) {
+            let (shared, (source, number)) = (Arc::clone(&self.shared), key);
+            // Greater than of any stream of this number before.
+            let attempt = topology.version << ATTEMPT_BITS;
+            self.following.entry(key).or_insert_with(|| {
+                let follow = copies::following::follow(shared, source, number, slots.clone(), life, attempt);
+                (slots, tokio::spawn(follow))
+            });
+        }
+    }
+
+    /// `anew`: the slot that the action before has emptied.
+    fn perform(&self, action: Action, anew: &mut Option<Slot>) {
         match action {
             Action::BeginAnew(slot) => {
+                *anew = Some(slot);
                 let dropped = self.shared.engine.clear_slot(slot);
                 if dropped > 0 {
                     tracing::warn!(%slot, dropped, "a slot begins anew, its keys are dropped");
                 }
             }
-            Action::Set { slot, state, epoch } => self.shared.engine.set_slot(slot, state, epoch),
+            Action::Set { slot, state, epoch } => {
+                let start = self.shared.engine.position(slot);
+                // What is here of a slot that is somebody else's stands where it stood, in the epoch that it is of.
+                let epoch = if state == SlotState::Elsewhere { start.epoch } else { epoch };
+                if start.epoch != epoch && *anew != Some(slot) {
+                    self.shared.source.lock().feeds.begin_epoch(slot, start);
+                }
+                self.shared.engine.set_slot(slot, state, epoch);
+            }
         }
     }
 

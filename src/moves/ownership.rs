@@ -11,6 +11,7 @@ use crate::cluster::topology::slot_records::Slots;
 use crate::cluster::topology::{Phase, SlotRecord, Topology};
 use crate::cluster::view::is_current;
 use crate::engine::shard::SlotState;
+use crate::moves::copies::{CopyTable, own_number};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -99,9 +100,10 @@ impl Ownership {
         incarnation: Option<Incarnation>,
         moves: &[SlotMove],
         arrivals: &mut Arrivals,
+        copies: &mut CopyTable,
     ) -> Followed {
         let mut followed = Followed::default();
-        self.set_slots(topology, incarnation, arrivals, &mut followed);
+        self.set_slots(topology, incarnation, (arrivals, copies), &mut followed);
         let coming: BTreeMap<u64, &SlotMove> =
             moves.iter().filter(|one| one.to == self.node).map(|one| (one.begun, one)).collect();
         let Followed { ended, dropped, begun, .. } = &mut followed;
@@ -132,7 +134,7 @@ impl Ownership {
         &mut self,
         topology: &Arc<Topology>,
         incarnation: Option<Incarnation>,
-        arrivals: &mut Arrivals,
+        (arrivals, copies): (&mut Arrivals, &mut CopyTable),
         followed: &mut Followed,
     ) {
         let current = is_current(topology, self.node, incarnation);
@@ -145,11 +147,16 @@ impl Ownership {
         for slot in pieces.into_iter().flat_map(Slots::iter) {
             let record = topology.slot(slot);
             let mine = record.primary == Some(self.node);
+            // A version that does not know this life may be older than what the former one has left.
             if mine && current {
-                self.take(slot, record, arrivals, &mut followed.actions);
-            } else if current && self.held[slot.index()].take().is_some() {
-                // A version that does not know this life may be older than what the former one has left.
-                followed.dropped.push(slot);
+                self.take(slot, record, (arrivals, copies), &mut followed.actions);
+            } else if current {
+                let held = self.held[slot.index()].take();
+                match own_number(record, self.node, incarnation) {
+                    Some(number) => keep_copy(slot, number, held, copies),
+                    None if copies.drop_slot(slot) || held.is_some() => followed.dropped.push(slot),
+                    None => {}
+                }
             }
             let state = match record.phase {
                 _ if !mine || !current => SlotState::Elsewhere,
@@ -166,15 +173,35 @@ impl Ownership {
     }
 
     /// Makes sure that what is here is what belongs to the slot.
-    fn take(&mut self, slot: Slot, record: &SlotRecord, arrivals: &mut Arrivals, actions: &mut Vec<Action>) {
+    fn take(
+        &mut self,
+        slot: Slot,
+        record: &SlotRecord,
+        (arrivals, copies): (&mut Arrivals, &mut CopyTable),
+        actions: &mut Vec<Action>,
+    ) {
         let held = &mut self.held[slot.index()];
         if *held == Some(record.epoch) {
             return;
         }
-        if !arrivals.take(slot, record) {
+        // The copy that was elected; or what a move has brought.
+        let is_copy = record.moved.is_some() && copies.number(slot) == record.moved;
+        copies.drop_slot(slot);
+        if !is_copy && !arrivals.take(slot, record) {
             actions.push(Action::BeginAnew(slot));
         }
         *held = Some(record.epoch);
+    }
+}
+
+/// What is here of a slot belongs to its copy of this number. `held`: it was the primary's until now, and so is complete.
+fn keep_copy(slot: Slot, number: u64, held: Option<Epoch>, copies: &mut CopyTable) {
+    if held.is_some() {
+        copies.keep(slot, number, true);
+    } else if copies.number(slot) != Some(number) {
+        // Another copy of the same life had it: nothing has been dropped since.
+        let is_complete = copies.number(slot).is_some_and(|before| copies.is_complete(slot, before));
+        copies.keep(slot, number, is_complete);
     }
 }
 
@@ -207,11 +234,17 @@ mod tests {
         (held[0], held[1]) = (Some(epoch), Some(Epoch(epoch.0 + 7)));
         let mut ownership = Ownership::new(own, held);
         let mut arrivals = Arrivals::default();
-        let before = ownership.follow(&Arc::new(topology.clone()), None, &[], &mut arrivals);
+        let before = ownership.follow(&Arc::new(topology.clone()), None, &[], &mut arrivals, &mut CopyTable::default());
         assert!(before.actions.is_empty() && before.dropped.is_empty(), "{before:?}");
         let again = TopologyChange::ReturnNode { node: Node { start_ms: 2, ..node(own) } };
         let Applied::Registered(incarnation) = topology.apply(5, &again) else { panic!("it is refused") };
-        let followed = ownership.follow(&Arc::new(topology.clone()), Some(incarnation), &[], &mut arrivals);
+        let followed = ownership.follow(
+            &Arc::new(topology.clone()),
+            Some(incarnation),
+            &[],
+            &mut arrivals,
+            &mut CopyTable::default(),
+        );
         let of = |number| {
             let of_slot = move |action: &&Action| match action {
                 Action::BeginAnew(of) | Action::Set { slot: of, .. } => *of == slot(number),

@@ -1,6 +1,7 @@
 //! The source of moves: sends slots in pieces, whenever the target asks for the next one and [`Going`] says so.
 
 use super::Shared;
+use super::copies::Feeds;
 use super::going::{Answer, Going};
 use super::messages::{SlotAnswer, SlotRequest, encode, write_record};
 use crate::base::clock;
@@ -27,8 +28,9 @@ const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The slots that this node is sending.
 pub(super) struct Source {
     going: Going,
-    exports: Exports,
+    pub(super) exports: Exports,
     streams: HashMap<u64, Stream>,
+    pub(super) feeds: Feeds,
 }
 
 /// The stream of one move.
@@ -75,7 +77,7 @@ pub(super) async fn follow_log(shared: Arc<Shared>) {
     loop {
         bell.notified().await;
         let mut source = shared.source.lock();
-        if !source.streams.is_empty() {
+        if !source.streams.is_empty() || !source.feeds.is_idle() {
             let followed = source.exports.follow();
             note_broken(followed);
         }
@@ -90,7 +92,8 @@ fn note_broken(followed: Result<(), Broken>) {
 
 impl Source {
     pub(super) fn new(engine: Arc<Engine>) -> Source {
-        Source { going: Going::default(), exports: Exports::new(engine), streams: HashMap::new() }
+        let (going, exports) = (Going::default(), Exports::new(engine));
+        Source { going, exports, streams: HashMap::new(), feeds: Feeds::default() }
     }
 
     /// Ends the exports of moves that are over. The states of the slots have been set before.
@@ -105,6 +108,7 @@ impl Source {
         for begun in self.going.follow(topology, node, incarnation, moves) {
             self.end(begun);
         }
+        self.feeds.follow(&mut self.exports, topology, node, incarnation);
     }
 
     fn end(&mut self, begun: u64) {
@@ -159,7 +163,7 @@ impl Stream {
         self.take(begun, exports);
         while exports.waiting_bytes(begun) < ENTRIES_BYTES_MAX {
             let Some(slot) = exports.unread(begun).or_else(|| self.begin_slot(begun, exports)) else { return Ok(()) };
-            exports.step(slot, clock::unix_us() / 1000)?;
+            exports.step(slot, begun, clock::unix_us() / 1000)?;
             self.take(begun, exports);
             if self.unsent.len() >= PIECE_BYTES {
                 return Ok(());

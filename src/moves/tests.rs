@@ -66,32 +66,41 @@ impl Consensus for Agreement {
     }
 }
 
-/// Links that bring every message to the source.
+/// Links that bring messages about moves to the source, those about copies to whom they are for.
 struct Links {
     source: OnceLock<Moves>,
+    target: OnceLock<Moves>,
     /// What happens between two questions.
     between: Mutex<Box<dyn FnMut() + Send>>,
 }
 
 #[async_trait]
 impl Transport for Links {
-    async fn request(&self, _: Peer, _: Purpose, request: Request, _: Duration) -> Result<Response, TransportError> {
+    async fn request(&self, to: Peer, _: Purpose, request: Request, _: Duration) -> Result<Response, TransportError> {
+        if let Request::Copy(question) = &request {
+            let (at, node) = if to.node == Some(SOURCE) { (&self.source, TARGET) } else { (&self.target, SOURCE) };
+            let at = at.get().ok_or(TransportError::Disconnected)?;
+            return Ok(at.answer_copy(&sender(node, Purpose::Copies), question).await);
+        }
         let (Some(source), Request::Slot(question)) = (self.source.get(), request) else {
             return Err(TransportError::Disconnected);
         };
         (*self.between.lock())();
-        let sender = Sender {
-            node: TARGET,
-            incarnation: Incarnation(2),
-            cluster: Some(ClusterId(1)),
-            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            purpose: Purpose::Slots,
-        };
-        Ok(source.answer(&sender, &question).await)
+        Ok(source.answer(&sender(TARGET, Purpose::Slots), &question).await)
     }
 
     fn links(&self) -> Vec<LinkReport> {
         Vec::new()
+    }
+}
+
+fn sender(node: NodeId, purpose: Purpose) -> Sender {
+    Sender {
+        node,
+        incarnation: Incarnation(node.0 as u64),
+        cluster: Some(ClusterId(1)),
+        ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        purpose,
     }
 }
 
@@ -134,7 +143,8 @@ impl Pair {
         agreement.commit(&TopologyChange::RegisterNode { node: node(SOURCE) });
         agreement.commit(&TopologyChange::Revive { slots: Slot::all().collect(), to: SOURCE });
         agreement.commit(&TopologyChange::RegisterNode { node: node(TARGET) });
-        let links = Arc::new(Links { source: OnceLock::new(), between: Mutex::new(Box::new(|| {})) });
+        let links =
+            Arc::new(Links { source: OnceLock::new(), target: OnceLock::new(), between: Mutex::new(Box::new(|| {})) });
         let [source, target] = [(), ()].map(|()| Arc::new(Engine::new(1)));
         let (shown, followed) = watch::channel(0);
         let start = |id: NodeId, engine: &Arc<Engine>, show: Show| {
@@ -161,6 +171,7 @@ impl Pair {
         };
         let (target_moves, second) = start(TARGET, &target, Box::new(show));
         links.source.set(source_moves).unwrap_or_else(|_| panic!("set once"));
+        links.target.set(target_moves.clone()).unwrap_or_else(|_| panic!("set once"));
         is_ready.wait_for(|shown| *shown > 0).await.expect("the source lives");
         for (key, slot) in keys() {
             source.lock_slot(slot, 0, clock::unix_us() / 1000).set_string(key.as_bytes(), b"v", Deadline::Clear);
@@ -322,6 +333,8 @@ async fn writers_faster_than_the_link_wait_and_the_move_ends() {
     });
     assert_eq!(newest.max(), Some(writers.written), "the last write has moved too");
 }
+
+mod copies;
 
 #[test]
 fn arrivals_belong_to_one_move() {

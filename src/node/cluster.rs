@@ -8,6 +8,7 @@
 
 use super::Ending;
 use super::drain;
+use super::election::Elections;
 use super::handler::NodeHandler;
 use super::leader;
 use super::lease::Leases;
@@ -17,14 +18,15 @@ use crate::base::identity::{ClusterId, Epoch, Incarnation, NodeId};
 use crate::base::slot::{SLOT_COUNT, Slot};
 use crate::cluster::datagram::ClusterSecret;
 use crate::cluster::draining::{Drained, Reason};
+use crate::cluster::duties::REPLICAS;
 use crate::cluster::forming::{Forming, Found};
 use crate::cluster::identity_store::{IdentityStore, StoredIdentity};
 use crate::cluster::membership::socket::{MembershipHandle, SocketOptions};
 use crate::cluster::membership::{Life, MemberIdentity, MemberMetadata, MembershipEvent, MembershipOptions};
 use crate::cluster::topology::control_thread::ControlThread;
-use crate::cluster::topology::raft::{Consensus, RaftLog, RaftOptions, RaftTopology};
+use crate::cluster::topology::raft::{Consensus, ProposeError, RaftLog, RaftOptions, RaftTopology};
 use crate::cluster::topology::state::{Event, EventKind};
-use crate::cluster::topology::{Node, NodeState, Topology};
+use crate::cluster::topology::{Node, NodeState, Topology, TopologyChange};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::moves::{Moves, MovesOptions};
@@ -161,8 +163,13 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
     let raft = control.run(RaftTopology::start(options)).await.ok_or_else(ended)??;
     if let Some((cluster, hash_key)) = create {
         let creator = raft.clone();
-        let created = control.run(async move { creator.create(cluster, hash_key).await }).await.ok_or_else(ended)?;
-        created.map_err(io::Error::other)?;
+        let replicas = own.replicas;
+        let create = async move {
+            creator.create(cluster, hash_key).await?;
+            set_replicas(&creator, replicas).await;
+            Ok::<(), ProposeError>(())
+        };
+        control.run(create).await.ok_or_else(ended)?.map_err(io::Error::other)?;
         // Where an earlier start was cut off before it could remember, the cluster is the one of its raft log.
         identity.cluster = raft.published().current().cluster.or(Some(cluster));
         remember(&mut store, &transport, identity)?;
@@ -239,7 +246,7 @@ impl Joined {
             },
             slots.handle().clone(),
         );
-        handler.moves.set(moves).map_err(|_| ended())?;
+        handler.moves.set(moves.clone()).map_err(|_| ended())?;
         handler.leases.set(Arc::clone(&leases)).map_err(|_| ended())?;
         let node = describe(&config, identity.node, address, start_ms);
         let spawn = control.handle();
@@ -253,6 +260,13 @@ impl Joined {
         spawn.spawn(Arc::clone(&leases).hold());
         spawn.spawn(leases.vote());
         spawn.spawn(leader::lead(identity.node, Arc::clone(&consensus), Arc::clone(&membership)));
+        let elections = Elections {
+            node: identity.node,
+            consensus: Arc::clone(&consensus),
+            transport: Arc::clone(&transport) as Arc<_>,
+            moves,
+        };
+        spawn.spawn(elections.hold());
         spawn.spawn(hear(events, raft.clone()));
         let node = identity.node;
         Ok(ClusterSide {
@@ -331,6 +345,18 @@ impl ClusterSide {
         let _ = self.control.run(tokio::time::timeout(STOP_LIMIT, async move { raft.shutdown().await })).await;
         self.transport.close();
         ending
+    }
+}
+
+/// Agrees on how many copies the new cluster shall have of every slot.
+async fn set_replicas(raft: &RaftTopology, replicas: usize) {
+    if replicas == 0 {
+        return;
+    }
+    let change = TopologyChange::SetConfig { name: REPLICAS.to_owned(), value: replicas.to_string() };
+    // Alone it decides by itself: what fails here is its disk, which has more to say soon.
+    if let Err(error) = raft.propose(change).await {
+        tracing::warn!(%error, replicas, "the cluster has not agreed on its copies: say CONFIG SET replicas");
     }
 }
 

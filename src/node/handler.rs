@@ -68,6 +68,10 @@ impl Handler for NodeHandler {
                 Some(moves) => moves.answer(sender, &Blob(bytes)).await,
                 None => starting(),
             },
+            Request::Copy(blob) => match self.moves.get() {
+                Some(moves) => moves.answer_copy(sender, &blob).await,
+                None => starting(),
+            },
             Request::Beat(beat) => match self.leases.get() {
                 Some(leases) => leases.answer(sender, &beat),
                 None => starting(),

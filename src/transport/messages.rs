@@ -23,6 +23,8 @@ pub enum Purpose {
     Raft,
     /// Slot moves; handled in order.
     Slots,
+    /// Copies of slots.
+    Copies,
 }
 
 impl Purpose {
@@ -33,8 +35,8 @@ impl Purpose {
             (Purpose::Join, _) => false,
             (Purpose::Raft, Request::RaftAppend(_) | Request::RaftVote(_) | Request::RaftSnapshot(_)) => true,
             (_, Request::RaftAppend(_) | Request::RaftVote(_) | Request::RaftSnapshot(_)) => false,
-            (Purpose::Slots, Request::Slot(_)) => true,
-            (Purpose::Slots, _) | (_, Request::Slot(_)) => false,
+            (Purpose::Slots, Request::Slot(_)) | (Purpose::Copies, Request::Copy(_)) => true,
+            (Purpose::Slots | Purpose::Copies, _) | (_, Request::Slot(_) | Request::Copy(_)) => false,
             (Purpose::Control, _) => true,
             (Purpose::Raft, _) => false,
         }
@@ -88,6 +90,8 @@ pub enum Request {
     Event(Blob),
     /// A node asks for a lease voter's support.
     Beat(Blob),
+    /// A message about copies of slots.
+    Copy(Blob),
 }
 
 /// What a node answers.
@@ -108,6 +112,7 @@ pub enum Response {
     Failed(String),
     /// A lease voter's answer.
     Beat(Blob),
+    Copy(Blob),
 }
 
 /// What pings and their answers carry.

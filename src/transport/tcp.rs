@@ -47,7 +47,7 @@ pub struct TcpOptions {
     pub nonces: NonceSource,
     /// Where its tasks run.
     pub runtime: tokio::runtime::Handle,
-    /// Where links of [`Purpose::Slots`] run, from the end of their greeting on, and their requests are handled.
+    /// Where links of [`Purpose::Slots`] and [`Purpose::Copies`] run, from the end of their greeting on, and their requests are handled.
     pub slots: tokio::runtime::Handle,
 }
 
@@ -83,7 +83,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Where links for this purpose run.
     pub(super) fn runtime(&self, purpose: Purpose) -> &tokio::runtime::Handle {
-        if purpose == Purpose::Slots { &self.slots } else { &self.runtime }
+        if matches!(purpose, Purpose::Slots | Purpose::Copies) { &self.slots } else { &self.runtime }
     }
 
     /// A link with this peer was refused by either end.

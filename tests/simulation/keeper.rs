@@ -11,6 +11,7 @@ use starling::cluster::duties::{self, SlotMove, Stage};
 use starling::cluster::topology::{Topology, TopologyChange};
 use starling::engine::shard::SlotState;
 use starling::moves::coming::Coming;
+use starling::moves::copies::CopyTable;
 use starling::moves::going::{Answer, Going};
 use starling::moves::ownership::{Action, Arrivals, Followed, Ownership};
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +78,7 @@ pub(crate) struct Keeper {
     pub(crate) owned: usize,
     ownership: Ownership,
     pub(crate) arrivals: Arrivals,
+    copies: CopyTable,
     going: Going,
     streams: BTreeMap<u64, Stream>,
     states: Vec<SlotState>,
@@ -103,6 +105,7 @@ impl Keeper {
             owned: 0,
             ownership: Ownership::new(own, keys.epochs()),
             arrivals: Arrivals::default(),
+            copies: CopyTable::default(),
             going: Going::default(),
             streams: BTreeMap::new(),
             states: vec![SlotState::Elsewhere; SLOT_COUNT],
@@ -123,7 +126,7 @@ impl Keeper {
     pub(crate) fn follow(&mut self, incarnation: Option<Incarnation>) {
         let (topology, moves) = (Arc::new(self.topology.clone()), duties::moves(&self.topology));
         let Followed { actions, ended, dropped, begun } =
-            self.ownership.follow(&topology, incarnation, &moves, &mut self.arrivals);
+            self.ownership.follow(&topology, incarnation, &moves, &mut self.arrivals, &mut self.copies);
         for action in actions {
             match action {
                 Action::BeginAnew(slot) => self.clear_slot(slot),

@@ -1,11 +1,12 @@
 //! One slot that is exported: how far it has been read, and what of later effects concerns that.
 
 use super::part::{Part, Passage};
-use super::{Broken, Outgoing, Record};
+use super::{Broken, Outgoing, Record, RecordKind};
 use crate::base::identity::Position;
 use crate::base::slot::Slot;
 use crate::engine::effect::{Effect, encode};
 use crate::engine::entry::Entry;
+use crate::engine::group::Run;
 use crate::engine::portion::Portion;
 use crate::engine::shard::{SlotTable, hash_of_entry};
 use crate::values::hashing::table_hash;
@@ -18,8 +19,6 @@ const STEP_ENTRIES: usize = 32;
 /// How far one slot has been read.
 #[derive(Debug)]
 pub(super) struct Export {
-    /// The number of its move.
-    pub(super) of: u64,
     /// Entries with hash positions below this have been read; `None`: all have.
     read_below: Option<u32>,
     /// Keys below it that count as not read.
@@ -29,12 +28,29 @@ pub(super) struct Export {
     portion: Portion,
     /// Of the last effect in the log that was read; `None`: none was, or the count began anew.
     pub(super) position: Option<Position>,
+    /// Whoever follows has all of it: what happens goes on as it is.
+    pub(super) is_complete: bool,
 }
 
 impl Export {
-    /// Nothing has been read, as one slot of a move.
-    pub(super) fn new(of: u64, portion: Portion) -> Export {
-        Export { of, read_below: Some(0), not_sent: BTreeSet::new(), part: None, portion, position: None }
+    /// Nothing has been read.
+    pub(super) fn new(portion: Portion) -> Export {
+        let (not_sent, is_complete) = (BTreeSet::new(), false);
+        Export { read_below: Some(0), not_sent, part: None, portion, position: None, is_complete }
+    }
+
+    /// All of it is where it is sent to, as it is in this position.
+    pub(super) fn complete(portion: Portion, position: Position) -> Export {
+        Export { read_below: None, position: Some(position), is_complete: true, ..Export::new(portion) }
+    }
+
+    /// The effects of a run go on as they are: they have to follow on what was read before.
+    pub(super) fn follow_run(&mut self, slot: Slot, run: &Run<'_>) -> Result<(), Broken> {
+        if self.position.is_none_or(|before| next(before) != run.first) {
+            return Err(Broken::Gap(slot, run.first));
+        }
+        self.position = Some(run.last());
+        Ok(())
     }
 
     /// Whether all of it has been read.
@@ -84,7 +100,12 @@ impl Export {
     pub(super) fn flush(&mut self, slot: Slot, position: Position, outgoing: &mut Outgoing) {
         self.not_sent.clear();
         self.part = None;
-        if self.read_below != Some(0) {
+        if self.is_complete {
+            let mut effect = Vec::new();
+            encode::flush_slot(&mut effect);
+            let kind = RecordKind::Run { count: 1 };
+            outgoing.push(Record { slot, position, kind, effect: effect.into_boxed_slice() });
+        } else if self.read_below != Some(0) {
             outgoing.push_encoded(slot, position, encode::flush_slot);
         }
     }
@@ -102,9 +123,7 @@ impl Export {
             match (effect, part.pass(effect)) {
                 // Nothing happens to it.
                 (Effect::Copy { .. }, _) | (_, Passage::Nothing) => {}
-                (_, Passage::Cut(effect)) => {
-                    outgoing.push(Record { slot, position, effect: effect.into_boxed_slice() })
-                }
+                (_, Passage::Cut(effect)) => outgoing.push(Record::piece(slot, position, effect.into_boxed_slice())),
                 (_, Passage::Replaces) => self.part = None,
                 (_, Passage::Again) => self.begin_part_again(),
             }

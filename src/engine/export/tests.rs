@@ -106,7 +106,8 @@ fn large_step() -> impl Strategy<Value = Step> {
 }
 
 /// Exports the slot while things happen to it: who applies that in order has the slot.
-fn check(before: &[Change], during: &[Step], portion: Portion) -> Result<(), TestCaseError> {
+/// `follows`: it goes on afterwards.
+fn check(before: &[Change], during: &[Step], portion: Portion, follows: bool) -> Result<(), TestCaseError> {
     let (source, target) = (Arc::new(Engine::new(1)), Engine::new(1));
     if portion.elements < PORTION.elements {
         // Collections are small, and have their large forms all the same.
@@ -122,20 +123,38 @@ fn check(before: &[Change], during: &[Step], portion: Portion) -> Result<(), Tes
     before.iter().for_each(|change| perform(&source, change));
     let mut exports = Exports::new(Arc::clone(&source));
     exports.portion = portion;
+    if follows {
+        exports.begin_following(MOVE);
+    }
     exports.begin(slot(), MOVE);
     for step in during {
         match step {
             Step::Change(change) => perform(&source, change),
-            Step::Read => exports.step(slot(), NOW_MS).expect("the log is followed"),
+            Step::Read => exports.step(slot(), MOVE, NOW_MS).expect("the log is followed"),
             Step::Follow => exports.follow().expect("the log is followed"),
             Step::Deliver(bytes) => deliver(&mut exports, &target, *bytes as usize).expect("applied"),
         }
     }
     exports.follow().expect("the log is followed");
     while exports.unread(MOVE).is_some() {
-        exports.step(slot(), NOW_MS).expect("the log is followed");
+        exports.step(slot(), MOVE, NOW_MS).expect("the log is followed");
     }
     deliver(&mut exports, &target, usize::MAX).expect("applied");
+    if follows {
+        before.iter().for_each(|change| perform(&source, change));
+        exports.follow().expect("the log is followed");
+        prop_assert!(exports.unread(MOVE).is_none(), "it is complete for good");
+        deliver(&mut exports, &target, usize::MAX).expect("applied");
+        prop_assert_eq!(source.position(slot()), target.position(slot()));
+        prop_assert_eq!(source.digest(slot()), target.digest(slot()));
+        // Who has it lacks nothing, and is told so; who has something else is.
+        let held = target.position(slot());
+        exports.begin_following(MOVE + 1);
+        prop_assert_eq!(exports.begin_at(slot(), MOVE + 1, held, None), Ok(true));
+        exports.begin_following(MOVE + 2);
+        let other = Position { seq: held.seq + 1, ..held };
+        prop_assert_eq!(exports.begin_at(slot(), MOVE + 2, other, None), Ok(false));
+    }
     let all = |engine: &Engine| changes::contents(engine, 0, [slot()].into_iter());
     let unexpired = |engine: &Engine| {
         // An entry that has expired is not sent, and is removed by an effect of its own, some time.
@@ -158,7 +177,8 @@ proptest! {
         before in prop::collection::vec(change(), 0..200),
         during in prop::collection::vec(step(), 0..300),
     ) {
-        check(&before, &during, PORTION)?;
+        check(&before, &during, PORTION, false)?;
+        check(&before, &during, PORTION, true)?;
     }
 
     /// And so it is when collections go in pieces, while elements come and go on both sides of what is sent.
@@ -169,7 +189,8 @@ proptest! {
         elements in 1..8usize,
         bytes in prop_oneof![1..30usize, 1..2000usize],
     ) {
-        check(&before, &during, Portion { elements, bytes })?;
+        check(&before, &during, Portion { elements, bytes }, false)?;
+        check(&before, &during, Portion { elements, bytes }, true)?;
     }
 }
 
@@ -177,7 +198,7 @@ fn exporting(engine: &Arc<Engine>) -> Exports {
     let mut exports = Exports::new(Arc::clone(engine));
     exports.begin(slot(), MOVE);
     while exports.unread(MOVE).is_some() {
-        exports.step(slot(), NOW_MS).expect("the log is followed");
+        exports.step(slot(), MOVE, NOW_MS).expect("the log is followed");
     }
     exports
 }
@@ -324,7 +345,7 @@ fn a_large_set_goes_in_pieces_and_what_concerns_the_rest_does_not_go_twice() {
     // The key is found; then the first half of its members is read.
     let mut sent = 0;
     while sent < 5_000 {
-        exports.step(slot(), NOW_MS).expect("the log is followed");
+        exports.step(slot(), MOVE, NOW_MS).expect("the log is followed");
         let (elements, most) = waiting_elements(&mut exports);
         assert!(most <= 2 * PORTION.elements, "{most} under one lock");
         sent += elements;
@@ -336,7 +357,7 @@ fn a_large_set_goes_in_pieces_and_what_concerns_the_rest_does_not_go_twice() {
     let (again, _) = waiting_elements(&mut exports);
     assert!((sent - 1..=sent).contains(&again), "{again} of {sent}");
     while exports.unread(MOVE).is_some() {
-        exports.step(slot(), NOW_MS).expect("the log is followed");
+        exports.step(slot(), MOVE, NOW_MS).expect("the log is followed");
         sent += waiting_elements(&mut exports).0;
     }
     assert_eq!(sent, members.len());
@@ -353,7 +374,7 @@ fn a_long_string_goes_in_pieces_and_what_is_written_behind_them_goes_once() {
     let mut sent = Vec::new();
     let mut longest = 0;
     while exports.unread(MOVE).is_some() {
-        exports.step(slot(), NOW_MS).expect("the log is followed");
+        exports.step(slot(), MOVE, NOW_MS).expect("the log is followed");
         // Written where something is sent, where nothing is, and at the end.
         let mut keys = engine.lock_slot(slot(), 0, NOW_MS);
         keys.set_range(&key(1), 10, b"early").expect("a string");
@@ -385,7 +406,7 @@ fn check_growing(begin: impl Fn(&mut Keyspace<'_>), grow: impl Fn(&mut Keyspace<
     let is_congested = || engine.lock_slot(slot(), 0, NOW_MS).is_congested(&[slot()]);
     let (mut steps, mut held) = (0, 0);
     while exports.unread(MOVE).is_some() {
-        exports.step(slot(), NOW_MS).expect("the log is followed");
+        exports.step(slot(), MOVE, NOW_MS).expect("the log is followed");
         exports.take(MOVE, usize::MAX);
         match is_congested() {
             true => held += 1,
@@ -401,7 +422,7 @@ fn check_growing(begin: impl Fn(&mut Keyspace<'_>), grow: impl Fn(&mut Keyspace<
         exports.end(MOVE);
         exports.begin(slot(), MOVE);
         while !is_congested() {
-            exports.step(slot(), NOW_MS).expect("the log is followed");
+            exports.step(slot(), MOVE, NOW_MS).expect("the log is followed");
             grow(&mut engine.lock_slot(slot(), 0, NOW_MS));
             exports.take(MOVE, usize::MAX);
         }
@@ -442,7 +463,7 @@ fn many_collections_of_middle_size_are_not_read_under_one_lock() {
     exports.begin(slot(), MOVE);
     let mut keys = Vec::new();
     while exports.unread(MOVE).is_some() {
-        exports.step(slot(), NOW_MS).expect("the log is followed");
+        exports.step(slot(), MOVE, NOW_MS).expect("the log is followed");
         keys.push(exports.take(MOVE, usize::MAX).len());
     }
     assert_eq!((keys.iter().sum::<usize>(), keys.iter().max()), (20, Some(&1)), "{keys:?}");
@@ -462,7 +483,7 @@ fn a_large_value_that_replaces_a_key_goes_in_pieces_too() {
     engine.apply(slot(), [&*put].into_iter(), position).expect("applied");
     exports.follow().expect("the log is followed");
     while exports.unread(MOVE).is_some() {
-        exports.step(slot(), NOW_MS).expect("the log is followed");
+        exports.step(slot(), MOVE, NOW_MS).expect("the log is followed");
         assert!(exports.waiting_bytes(MOVE) < 2 * PORTION.bytes);
         deliver(&mut exports, &target, usize::MAX).expect("applied");
     }
@@ -499,7 +520,7 @@ fn a_list_that_changes_at_both_ends_from_another_thread_is_the_same_afterwards()
             }
         });
         while exports.unread(MOVE).is_some() {
-            exports.step(slot(), NOW_MS).expect("the log is followed");
+            exports.step(slot(), MOVE, NOW_MS).expect("the log is followed");
             deliver(&mut exports, &target, usize::MAX).expect("applied");
         }
         is_over.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -563,7 +584,7 @@ fn longest_locks_of_large_collections_on_their_way() {
         let (mut steps, mut applied) = (Vec::new(), Vec::new());
         while exports.unread(MOVE).is_some() {
             let before = processor_us();
-            exports.step(slot(), NOW_MS).expect("the log is followed");
+            exports.step(slot(), MOVE, NOW_MS).expect("the log is followed");
             steps.push(processor_us() - before);
             for record in exports.take(MOVE, usize::MAX) {
                 let before = processor_us();

@@ -1,0 +1,124 @@
+//! Which copy becomes the primary: of those that could be asked the one that knows the most. Pure.
+//!
+//! ```text
+//!  Electing slots --> questions: Fence{slots, epoch} to every copy that had everything, still has it, and is not fenced
+//!  answers        --> all have answered, or PATIENCE is over: Promote the greatest (epoch, sequence number)
+//! ```
+//!
+//! Who has answered accepts nothing of an earlier epoch any more, so what it said stays true. An election that is begun again,
+//! by another leader, asks again and is told the same.
+
+use super::topology::{Phase, SlotCopy, Topology, TopologyChange};
+use crate::base::identity::{Epoch, NodeId, Position};
+use crate::base::slot::Slot;
+use crate::base::slot_ranges::SlotRanges;
+use std::collections::BTreeMap;
+
+/// How long copies that do not answer are waited for. With asynchronous acknowledgement a write that only they have may be
+/// lost; a primary that is silent is not asked at all.
+pub const PATIENCE_US: u64 = 1_000_000;
+
+/// Slots that are elected together: of the same epoch, with the same copies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Electorate {
+    pub epoch: Epoch,
+    pub slots: SlotRanges,
+    /// Whom to ask.
+    pub copies: Vec<SlotCopy>,
+}
+
+/// Every election that is under way.
+pub fn electorates(topology: &Topology) -> Vec<Electorate> {
+    let mut found: BTreeMap<(Epoch, Vec<(NodeId, u64)>), Electorate> = BTreeMap::new();
+    let electing = Slot::all().zip(topology.slots().iter()).filter(|(_, record)| record.phase == Phase::Electing);
+    for (slot, record) in electing {
+        let is_up = |copy: &&SlotCopy| {
+            let state = topology.nodes.get(&copy.node).map(|node| node.state);
+            state == Some(super::topology::NodeState::Active)
+        };
+        let copies: Vec<SlotCopy> = topology.survivors(record).filter(is_up).copied().collect();
+        let key = (record.epoch, copies.iter().map(|copy| (copy.node, copy.number)).collect());
+        let one = || Electorate { epoch: record.epoch, slots: SlotRanges::default(), copies };
+        found.entry(key).or_insert_with(one).slots.extend([slot]);
+    }
+    found.into_values().collect()
+}
+
+/// What the copies of an electorate have said, by node: the positions of its slots.
+pub type Answers = BTreeMap<NodeId, Vec<Option<Position>>>;
+
+/// Who becomes the primary of what, by what was answered. Where several know as much, neighbouring slots go to the same, and
+/// each gets as many.
+pub fn promotions(one: &Electorate, answers: &Answers) -> Vec<TopologyChange> {
+    let mut equals: BTreeMap<Vec<NodeId>, Vec<Slot>> = BTreeMap::new();
+    for (index, slot) in one.slots.slots().enumerate() {
+        let said = |copy: &SlotCopy| {
+            let position = answers.get(&copy.node)?.get(index).copied()??;
+            Some((position, copy.node))
+        };
+        let said: Vec<(Position, NodeId)> = one.copies.iter().filter_map(said).collect();
+        let Some(most) = said.iter().map(|(position, _)| *position).max() else { continue };
+        let best = said.iter().filter(|(position, _)| *position == most).map(|(_, node)| *node).collect();
+        equals.entry(best).or_default().push(slot);
+    }
+    let mut won: BTreeMap<NodeId, SlotRanges> = BTreeMap::new();
+    for (nodes, slots) in equals {
+        let share = slots.len().div_ceil(nodes.len().max(1));
+        for (node, slots) in nodes.iter().zip(slots.chunks(share.max(1))) {
+            won.entry(*node).or_default().extend(slots.iter().copied());
+        }
+    }
+    let promote = |(node, slots)| {
+        let incarnation = one.copies.iter().find(|copy| copy.node == node)?.incarnation;
+        Some(TopologyChange::Promote { slots, epoch: one.epoch, node, incarnation })
+    };
+    won.into_iter().filter_map(promote).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::identity::Incarnation;
+
+    fn at(epoch: u32, seq: u64) -> Option<Position> {
+        Some(Position { epoch: Epoch(epoch), seq })
+    }
+
+    /// By node what it says of four slots, and who wins which.
+    fn check(said: &[(u128, [Option<Position>; 4])], won: &[(u128, &str)]) {
+        let copy = |node: u128| SlotCopy {
+            node: NodeId(node),
+            incarnation: Incarnation(node as u64),
+            number: node as u64,
+            ready: true,
+        };
+        let one =
+            Electorate { epoch: Epoch(9), slots: Slot::all().take(4).collect(), copies: [1, 2, 3].map(copy).to_vec() };
+        let answers: Answers = said.iter().map(|(node, said)| (NodeId(*node), said.to_vec())).collect();
+        let promotions = promotions(&one, &answers);
+        let shown: Vec<(u128, String)> = promotions
+            .iter()
+            .map(|change| match change {
+                TopologyChange::Promote { slots, epoch: Epoch(9), node, incarnation }
+                    if incarnation.0 == node.0 as u64 =>
+                {
+                    (node.0, slots.to_string())
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(shown, won.iter().map(|(node, slots)| (*node, (*slots).to_owned())).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_greatest_position_wins_and_equals_share() {
+        check(&[], &[]);
+        check(&[(2, [at(5, 1); 4])], &[(2, "0-3")]);
+        check(&[(2, [at(5, 1); 4]), (3, [at(5, 1), at(5, 2), at(4, 9), None])], &[(2, "0 2-3"), (3, "1")]);
+        check(&[(2, [at(5, 1); 4]), (3, [at(5, 1); 4])], &[(2, "0-1"), (3, "2-3")]);
+        check(&[(1, [at(6, 0); 4]), (2, [at(5, 7); 4])], &[(1, "0-3")]);
+        // Nobody knows anything of a slot: it waits.
+        check(&[(1, [None, at(1, 1), None, None])], &[(1, "1")]);
+        check(&[(9, [at(7, 7); 4])], &[]);
+    }
+}

@@ -1,0 +1,175 @@
+//! The primary's part of copies, decided without the keys: which question is answered by what. As for moves (`going`), only
+//! the life that the topology means answers with pieces, and no question that comes late begins a stream anew.
+
+use crate::base::identity::{Incarnation, NodeId};
+use crate::base::slot::Slot;
+use crate::base::slot_ranges::SlotRanges;
+use crate::cluster::topology::{Phase, Topology};
+use crate::cluster::view::is_current;
+use std::collections::BTreeMap;
+
+/// What a question is answered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The copy is not known here, or not yet.
+    NotYet,
+    /// Begin again.
+    Again,
+    /// What was sent last.
+    Same,
+    /// The next piece; `is_first`: of a stream that begins, what was there before is over.
+    Next { is_first: bool },
+}
+
+/// The copies of slots of which this node is the primary.
+#[derive(Debug, Default)]
+pub struct Feeding {
+    version: u64,
+    /// Those that the topology knows: on which node, in which life, and of which slots, by number.
+    known: BTreeMap<u64, (NodeId, Incarnation, SlotRanges)>,
+    streams: BTreeMap<u64, Stream>,
+}
+
+/// What was sent to one copy.
+#[derive(Debug)]
+struct Stream {
+    slots: SlotRanges,
+    attempt: u64,
+    sent: u64,
+    /// The length of the last piece.
+    last: u64,
+}
+
+impl Feeding {
+    /// The version that is known here.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Learns a topology by which the slots of this node are set already. Gives the streams that are over.
+    pub fn follow(&mut self, topology: &Topology, node: NodeId, incarnation: Option<Incarnation>) -> Vec<u64> {
+        self.version = topology.version;
+        self.known.clear();
+        if is_current(topology, node, incarnation) {
+            for (slot, record) in Slot::all().zip(topology.slots().iter()) {
+                let is_served = !matches!(record.phase, Phase::Dead | Phase::Electing);
+                if record.primary != Some(node) || !is_served {
+                    continue;
+                }
+                for copy in record.copies.iter().filter(|copy| !topology.is_lost(copy)) {
+                    let known = self.known.entry(copy.number);
+                    known.or_insert_with(|| (copy.node, copy.incarnation, SlotRanges::default())).2.extend([slot]);
+                }
+            }
+        }
+        let known = &self.known;
+        let goes_on =
+            |number: &u64, stream: &Stream| known.get(number).is_some_and(|(.., slots)| *slots == stream.slots);
+        let over: Vec<u64> = self
+            .streams
+            .iter()
+            .filter(|(number, stream)| !goes_on(number, stream))
+            .map(|(number, _)| *number)
+            .collect();
+        self.streams.retain(|number, stream| goes_on(number, stream));
+        over
+    }
+
+    /// A copy asks for what it lacks.
+    pub fn begin(
+        &mut self,
+        (node, incarnation): (NodeId, Incarnation),
+        number: u64,
+        attempt: u64,
+        slots: &SlotRanges,
+    ) -> Answer {
+        let is_known =
+            |known: &&(NodeId, Incarnation, SlotRanges)| (known.0, known.1) == (node, incarnation) && known.2 == *slots;
+        if self.known.get(&number).filter(is_known).is_none() {
+            return Answer::NotYet;
+        }
+        if self.streams.get(&number).is_some_and(|stream| attempt <= stream.attempt) {
+            return self.next(node, number, attempt, 0);
+        }
+        self.streams.insert(number, Stream { slots: slots.clone(), attempt, sent: 0, last: 0 });
+        Answer::Next { is_first: true }
+    }
+
+    /// A copy asks for what comes after so many bytes.
+    pub fn next(&mut self, node: NodeId, number: u64, attempt: u64, received: u64) -> Answer {
+        if self.known.get(&number).is_none_or(|known| known.0 != node) {
+            return Answer::NotYet;
+        }
+        match self.streams.get(&number).filter(|stream| stream.attempt == attempt) {
+            Some(stream) if received == stream.sent => Answer::Next { is_first: false },
+            Some(stream) if received.checked_add(stream.last) == Some(stream.sent) => Answer::Same,
+            Some(_) | None => Answer::Again,
+        }
+    }
+
+    /// The next piece of a stream has this length.
+    pub fn sent(&mut self, number: u64, length: u64) {
+        if let Some(stream) = self.streams.get_mut(&number) {
+            stream.sent += length;
+            stream.last = length;
+        }
+    }
+
+    /// A stream cannot go on.
+    pub fn end(&mut self, number: u64) {
+        // The attempt stays known: a question of it that comes late does not begin anew.
+        if let Some(stream) = self.streams.get_mut(&number) {
+            (stream.sent, stream.last) = (u64::MAX, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::identity::ClusterId;
+    use crate::cluster::topology::{Node, TopologyChange, sample};
+
+    const PRIMARY: NodeId = NodeId(1);
+    const COPY: NodeId = NodeId(2);
+
+    #[test]
+    fn questions_are_answered_in_their_order_and_by_the_life_that_is_meant() {
+        let slots: SlotRanges = Slot::all().take(4).collect();
+        let mut topology = Topology::default();
+        let mut agree = |change| topology.apply(topology.version + 1, &change);
+        agree(TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
+        for id in [PRIMARY, COPY] {
+            agree(TopologyChange::RegisterNode { node: Node { start_ms: 1, ..sample::node(id) } });
+        }
+        agree(TopologyChange::Revive { slots: Slot::all().collect(), to: PRIMARY });
+        let copy = (COPY, Incarnation(2));
+        agree(TopologyChange::CopyJoin { slots: slots.clone(), node: COPY, incarnation: copy.1 });
+        let number = topology.version;
+        let mut feeding = Feeding::default();
+        for incarnation in [None, Some(Incarnation(9))] {
+            feeding.follow(&topology, PRIMARY, incarnation);
+            assert_eq!(feeding.begin(copy, number, 1, &slots), Answer::NotYet, "another life is meant");
+        }
+        feeding.follow(&topology, PRIMARY, Some(Incarnation(1)));
+        assert_eq!(feeding.begin((COPY, Incarnation(3)), number, 1, &slots), Answer::NotYet);
+        assert_eq!(feeding.begin(copy, number, 1, &Slot::all().take(3).collect()), Answer::NotYet, "it knows less");
+        assert_eq!(feeding.begin(copy, number, 1, &slots), Answer::Next { is_first: true });
+        feeding.sent(number, 10);
+        assert_eq!(feeding.begin(copy, number, 1, &slots), Answer::Same, "the answer was lost");
+        assert_eq!(feeding.next(COPY, number, 1, 10), Answer::Next { is_first: false });
+        feeding.sent(number, 5);
+        assert_eq!(feeding.next(COPY, number, 1, 10), Answer::Same);
+        assert_eq!(feeding.next(COPY, number, 1, 3), Answer::Again);
+        assert_eq!(feeding.next(COPY, number, 2, 15), Answer::Again, "of no attempt that began");
+        assert_eq!(feeding.begin(copy, number, 2, &slots), Answer::Next { is_first: true });
+        assert_eq!(feeding.begin(copy, number, 1, &slots), Answer::Again, "it comes late");
+        feeding.end(number);
+        assert_eq!(feeding.next(COPY, number, 2, 0), Answer::Again);
+        assert_eq!(feeding.begin(copy, number, 3, &slots), Answer::Next { is_first: true });
+        // Fewer slots are another stream.
+        topology
+            .apply(number + 1, &TopologyChange::CopyLeave { slots: Slot::all().take(1).collect(), node: COPY, number });
+        assert_eq!(feeding.follow(&topology, PRIMARY, Some(Incarnation(1))), [number]);
+    }
+}

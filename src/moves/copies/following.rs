@@ -1,0 +1,345 @@
+//! A copy of this node: asks its primary for what it lacks, applies it, and says when it has everything. [`Following`] decides.
+
+use super::messages::{CopyAnswer, CopyRequest, encode, read_record};
+use crate::base::identity::{Incarnation, NodeId, Position};
+use crate::base::slot::Slot;
+use crate::base::slot_ranges::SlotRanges;
+use crate::cluster::topology::raft::{Proposal, ProposeError};
+use crate::cluster::topology::{Applied, Topology, TopologyChange};
+use crate::engine::export::RecordKind;
+use crate::moves::Shared;
+use crate::moves::coming::PullFailure;
+use crate::transport::{Blob, Purpose, Request, Response};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Before trying again what failed: doubled with every failure in a row, up to the last.
+const RETRY_MIN_US: u64 = 20_000;
+const RETRY_MAX_US: u64 = 500_000;
+/// How long the primary may take to answer; it answers after a tenth of that where there is nothing.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+
+/// What a copy has heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The topology of this version is known here, and whether it says that the copy is ready in all its slots.
+    Learned { version: u64, is_ready: bool },
+    /// A piece came, and was applied. Whether all slots are complete.
+    Piece { is_complete: bool },
+    /// The question brought no piece.
+    Failed(PullFailure),
+    /// The proposal of CopyInSync has ended, whatever it came to.
+    Proposed,
+    /// Time has passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ask for a stream that begins with what is here.
+    Begin { attempt: u64, version: u64 },
+    /// Ask for what comes next in it.
+    Next { attempt: u64, version: u64 },
+    /// Everything is here: propose CopyInSync.
+    Propose,
+}
+
+/// The decisions of one copy.
+#[derive(Clone, Debug, Default)]
+pub struct Following {
+    attempt: u64,
+    version: u64,
+    is_begun: bool,
+    is_asking: bool,
+    at_us: u64,
+    failures: u32,
+    is_complete: bool,
+    is_ready: bool,
+    is_proposing: bool,
+    propose_at_us: u64,
+}
+
+impl Following {
+    /// What follows from an event at this time.
+    pub fn on(&mut self, event: Event, now_us: u64) -> Vec<Action> {
+        match event {
+            Event::Learned { version, is_ready } if version >= self.version => {
+                (self.version, self.is_ready) = (version, is_ready);
+            }
+            Event::Piece { is_complete } if self.is_asking => {
+                (self.is_asking, self.is_begun, self.failures) = (false, true, 0);
+                (self.is_complete, self.at_us) = (is_complete, now_us);
+            }
+            Event::Failed(failure) if self.is_asking => {
+                self.is_asking = false;
+                self.at_us = now_us + (RETRY_MIN_US << self.failures.min(10)).min(RETRY_MAX_US);
+                self.failures += 1;
+                if failure == PullFailure::Broken {
+                    (self.attempt, self.is_begun, self.is_complete) = (self.attempt + 1, false, false);
+                }
+            }
+            Event::Proposed => (self.is_proposing, self.propose_at_us) = (false, now_us + RETRY_MAX_US),
+            _ => {}
+        }
+        let mut actions = Vec::new();
+        if !self.is_asking && now_us >= self.at_us {
+            self.is_asking = true;
+            let (attempt, version) = (self.attempt, self.version);
+            actions.push(match self.is_begun {
+                true => Action::Next { attempt, version },
+                false => Action::Begin { attempt, version },
+            });
+        }
+        if self.wants_to_propose() && now_us >= self.propose_at_us {
+            self.is_proposing = true;
+            actions.push(Action::Propose);
+        }
+        actions
+    }
+
+    /// When it wants to be told the time, if nothing else happens.
+    pub fn wake_at_us(&self) -> Option<u64> {
+        let ask = (!self.is_asking).then_some(self.at_us);
+        let propose = self.wants_to_propose().then_some(self.propose_at_us);
+        ask.into_iter().chain(propose).min()
+    }
+
+    fn wants_to_propose(&self) -> bool {
+        self.is_complete && !self.is_ready && !self.is_proposing
+    }
+}
+
+/// Follows a primary until it is aborted: when the topology has the copy no more, or with other slots or another primary.
+pub(in crate::moves) async fn follow(
+    shared: Arc<Shared>,
+    source: NodeId,
+    number: u64,
+    slots: SlotRanges,
+    incarnation: Incarnation,
+    attempt: u64,
+) {
+    let core = Following { attempt, ..Following::default() };
+    let (tasks, began) = (JoinSet::new(), Instant::now());
+    let copy =
+        Follow { shared, source, number, slots, incarnation, core, received: 0, partial: Vec::new(), tasks, began };
+    copy.run().await;
+}
+
+struct Follow {
+    shared: Arc<Shared>,
+    source: NodeId,
+    number: u64,
+    slots: SlotRanges,
+    incarnation: Incarnation,
+    core: Following,
+    /// Bytes of the stream.
+    received: u64,
+    /// The beginning of a record of which the rest comes in the next piece.
+    partial: Vec<u8>,
+    tasks: JoinSet<Finished>,
+    began: Instant,
+}
+
+enum Finished {
+    Answer(Result<Vec<u8>, String>),
+    Proposal(Result<Proposal, ProposeError>),
+}
+
+impl Follow {
+    async fn run(mut self) {
+        let mut topologies = self.shared.shown.subscribe();
+        let mut event = self.learned(&topologies.borrow_and_update());
+        loop {
+            let now_us = self.began.elapsed().as_micros() as u64;
+            for action in self.core.on(event, now_us) {
+                self.perform(action);
+            }
+            let wake_at = self.core.wake_at_us().map(|at_us| self.began + Duration::from_micros(at_us));
+            event = tokio::select! {
+                Some(finished) = self.tasks.join_next() => match finished {
+                    Ok(finished) => self.take(finished),
+                    // A task that panicked ends the process.
+                    Err(_) => return,
+                },
+                changed = topologies.changed() => match changed {
+                    Ok(()) => self.learned(&topologies.borrow_and_update()),
+                    // The node ends.
+                    Err(_) => return,
+                },
+                () = crate::moves::target::sleep_until(wake_at) => Event::Tick,
+            };
+        }
+    }
+
+    fn learned(&self, topology: &Topology) -> Event {
+        let is_ready = |slot: Slot| topology.slot(slot).copies.on(self.shared.node).is_some_and(|copy| copy.ready);
+        Event::Learned { version: topology.version, is_ready: self.slots.slots().all(is_ready) }
+    }
+
+    fn perform(&mut self, action: Action) {
+        let (number, slots, received) = (self.number, self.slots.clone(), self.received);
+        let asked = match action {
+            Action::Begin { attempt, version } => {
+                (self.received, self.partial) = (0, Vec::new());
+                CopyRequest::Begin { number, attempt, held: self.held(), slots, version }
+            }
+            Action::Next { attempt, version } => CopyRequest::Next { number, attempt, received, version },
+            Action::Propose => {
+                let (node, incarnation) = (self.shared.node, self.incarnation);
+                let change = TopologyChange::CopyInSync { slots, node, incarnation, number };
+                let consensus = Arc::clone(&self.shared.consensus);
+                self.tasks.spawn(async move { Finished::Proposal(consensus.propose(change).await) });
+                return;
+            }
+        };
+        let (shared, source) = (Arc::clone(&self.shared), self.source);
+        self.tasks.spawn(async move { Finished::Answer(ask(&shared, source, &asked).await) });
+    }
+
+    /// Where each of the slots stands here, as far as it is complete.
+    fn held(&self) -> Vec<Option<Position>> {
+        let table = self.shared.copies.lock();
+        let position = |slot| table.is_complete(slot, self.number).then(|| self.shared.engine.position(slot));
+        self.slots.slots().map(position).collect()
+    }
+
+    fn take(&mut self, finished: Finished) -> Event {
+        match finished {
+            Finished::Proposal(Ok(Proposal { index, applied })) => {
+                (self.shared.nudge)(index);
+                if applied == Applied::Done {
+                    tracing::debug!(number = self.number, slots = %self.slots, of = %self.source, "a copy is in sync");
+                }
+                Event::Proposed
+            }
+            Finished::Proposal(Err(_)) => Event::Proposed,
+            Finished::Answer(Err(reason)) => {
+                tracing::debug!(number = self.number, reason, "no piece of a copy, asking again");
+                Event::Failed(PullFailure::Lost)
+            }
+            Finished::Answer(Ok(encoded)) => match postcard::from_bytes(&encoded) {
+                Ok(CopyAnswer::Piece { bytes }) => match self.apply(bytes) {
+                    Ok(()) => Event::Piece { is_complete: self.is_complete() },
+                    Err(reason) => {
+                        tracing::info!(number = self.number, of = %self.source, reason, "a copy begins again");
+                        Event::Failed(PullFailure::Broken)
+                    }
+                },
+                Ok(CopyAnswer::NotYet) => Event::Failed(PullFailure::NotYet),
+                _ => Event::Failed(PullFailure::Broken),
+            },
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        // The topology shows that it is ready mostly: then nobody asks.
+        let table = self.shared.copies.lock();
+        self.slots.slots().all(|slot| table.is_complete(slot, self.number))
+    }
+
+    /// Applies the complete records of the stream so far.
+    fn apply(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.received += bytes.len() as u64;
+        let mut partial = std::mem::take(&mut self.partial);
+        let stream = if partial.is_empty() {
+            bytes
+        } else {
+            partial.extend_from_slice(bytes);
+            &partial
+        };
+        let applied = self.apply_records(stream)?;
+        match applied {
+            // A long record: its beginning is not copied again with each of its pieces.
+            0 if !partial.is_empty() => self.partial = partial,
+            applied => self.partial = stream[applied..].to_vec(),
+        }
+        Ok(())
+    }
+
+    fn apply_records(&self, stream: &[u8]) -> Result<usize, String> {
+        let mut at = 0;
+        while let Some((record, length)) = read_record(&stream[at..]).map_err(|_| "a malformed record")? {
+            let (slot, engine) = (record.slot, &self.shared.engine);
+            if !self.slots.contains(slot) {
+                return Err(format!("a record of slot {slot}, which is not asked for"));
+            }
+            // Held while it is applied: who answers an election is given nothing of an earlier epoch afterwards.
+            let mut table = self.shared.copies.lock();
+            if !table.accepts(slot, self.number, record.position.epoch) {
+                return Err(format!("a record of slot {slot} of an epoch that is over"));
+            }
+            let applied = match record.kind {
+                RecordKind::Piece => {
+                    table.set_complete(slot, false);
+                    engine.apply(slot, [record.effects].into_iter(), record.position)
+                }
+                RecordKind::Complete => {
+                    engine.set_position(slot, record.position);
+                    table.set_complete(slot, true);
+                    Ok(())
+                }
+                RecordKind::Run { count } => {
+                    let before = engine.position(slot);
+                    let after = Position { seq: before.seq + u64::from(count), ..before };
+                    if !table.is_complete(slot, self.number) || after != record.position {
+                        return Err(format!("a gap in slot {slot} between {before:?} and {:?}", record.position));
+                    }
+                    engine.apply(slot, [record.effects].into_iter(), record.position)
+                }
+            };
+            if let Err(error) = applied {
+                table.set_complete(slot, false);
+                return Err(format!("an effect on slot {slot} could not be applied: {error}"));
+            }
+            at += length;
+        }
+        Ok(at)
+    }
+}
+
+/// Asks the primary of a copy once.
+async fn ask(shared: &Shared, source: NodeId, request: &CopyRequest) -> Result<Vec<u8>, String> {
+    let topology = Arc::clone(&shared.shown.borrow());
+    let node = topology.nodes.get(&source).ok_or("the primary is unknown")?;
+    let peer =
+        crate::transport::Peer { node: Some(source), address: std::net::SocketAddr::new(node.ip, node.cluster_port) };
+    let request = Request::Copy(Blob(encode(request)));
+    match shared.transport.request(peer, Purpose::Copies, request, ANSWER_LIMIT).await {
+        Ok(Response::Copy(Blob(bytes))) => Ok(bytes),
+        Ok(Response::Failed(reason)) => Err(reason),
+        Ok(_) => Err("not an answer about copies".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_asks_one_thing_at_a_time_and_begins_again_where_the_stream_broke() {
+        let mut core = Following::default();
+        let begin = |attempt| vec![Action::Begin { attempt, version: 3 }];
+        let next = |attempt| vec![Action::Next { attempt, version: 3 }];
+        assert_eq!(core.on(Event::Learned { version: 3, is_ready: false }, 0), begin(0));
+        assert_eq!(core.on(Event::Tick, 1), []);
+        assert_eq!(core.on(Event::Failed(PullFailure::Lost), 1), []);
+        assert_eq!(core.wake_at_us(), Some(1 + RETRY_MIN_US));
+        assert_eq!(core.on(Event::Tick, 1 + RETRY_MIN_US), begin(0), "the same is the same question");
+        assert_eq!(core.on(Event::Piece { is_complete: false }, 30_000), next(0));
+        assert_eq!(core.on(Event::Failed(PullFailure::Broken), 40_000), []);
+        assert_eq!(core.on(Event::Tick, 90_000), begin(1));
+        let mut actions = next(1);
+        actions.push(Action::Propose);
+        assert_eq!(core.on(Event::Piece { is_complete: true }, 90_001), actions);
+        assert_eq!(core.on(Event::Learned { version: 2, is_ready: true }, 90_002), [], "it is older");
+        assert_eq!(core.on(Event::Proposed, 90_003), []);
+        assert_eq!(core.on(Event::Tick, 90_003 + RETRY_MAX_US), [Action::Propose], "until the topology shows it");
+        core.on(Event::Learned { version: 4, is_ready: true }, 700_000);
+        assert_eq!(core.on(Event::Proposed, 700_001), []);
+        assert_eq!(core.wake_at_us(), None, "it waits for the answer");
+    }
+}

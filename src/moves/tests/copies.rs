@@ -1,0 +1,160 @@
+//! Copies of slots: what is written is there too, and is what an election finds.
+
+use super::*;
+use crate::cluster::election::{Answers, electorates, promotions};
+use crate::engine::effect::Side;
+use crate::moves::copies::messages::{CopyAnswer, CopyRequest, encode};
+
+impl Pair {
+    /// The target becomes a copy of the moving slots.
+    fn join(&self) {
+        let (node, incarnation) = (TARGET, Incarnation(2));
+        let join = TopologyChange::CopyJoin { slots: moving(), node, incarnation };
+        assert_eq!(self.agreement.commit(&join).applied, crate::cluster::topology::Applied::Done);
+    }
+
+    /// Waits until the copy on a node is agreed to be in sync, in all slots.
+    async fn until_ready(&self, node: NodeId) {
+        let mut topologies = self.agreement.subscribe();
+        let is_ready = |topology: &Topology, slot| {
+            topology.slot(slot).copies.on(node).is_some_and(|copy: &crate::cluster::topology::SlotCopy| copy.ready)
+        };
+        let ready = topologies.wait_for(|topology| moving().slots().all(|slot| is_ready(topology, slot)));
+        tokio::time::timeout(LIMIT, ready).await.expect("it gets in sync").expect("the agreement lives");
+    }
+
+    /// Waits until both have the same.
+    async fn until_equal(&self) {
+        let equal = async {
+            while moving().slots().any(|slot| self.source.digest(slot) != self.target.digest(slot)) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let is_equal = tokio::time::timeout(LIMIT, equal).await.is_ok();
+        let one = |slot| (slot, self.source.digest(slot), self.target.digest(slot));
+        let different = moving().slots().map(one).find(|(_, source, target)| source != target);
+        assert!(is_equal, "the copy does not catch up: {different:?}");
+    }
+
+    async fn elect(&self) {
+        let topology = Arc::clone(&self.agreement.topology.borrow());
+        let [one] = &electorates(&topology)[..] else { panic!("one election") };
+        let version = topology.version;
+        let request = CopyRequest::Fence { slots: one.slots.clone(), epoch: one.epoch, version };
+        let mut answers = Answers::new();
+        for (node, moves) in [(SOURCE, &self.links.source), (TARGET, &self.links.target)] {
+            if one.copies.iter().all(|copy| copy.node != node) {
+                continue;
+            }
+            let asked = Blob(encode(&request));
+            let answer = moves.get().expect("started").answer_copy(&sender(node, Purpose::Copies), &asked).await;
+            let Response::Copy(Blob(bytes)) = answer else { panic!("{answer:?}") };
+            let Ok(CopyAnswer::Positions(positions)) = postcard::from_bytes(&bytes) else { panic!("no positions") };
+            answers.insert(node, positions);
+        }
+        for change in promotions(one, &answers) {
+            assert_eq!(self.agreement.commit(&change).applied, crate::cluster::topology::Applied::Done);
+        }
+    }
+
+    fn fence(&self, node: NodeId) {
+        let fence = self.agreement.topology.borrow().fence_of(node).expect("a member");
+        self.agreement.commit(&fence);
+        let incarnation = Incarnation(node.0 as u64);
+        self.agreement.commit(&TopologyChange::BeginElection { slots: moving(), node, incarnation });
+    }
+}
+
+/// What the slots of an engine have.
+fn contents(engine: &Engine) -> Vec<Option<u64>> {
+    moving().slots().map(|slot| engine.digest(slot).1).collect()
+}
+
+/// Changes of all kinds, on the keys of the moving slots.
+fn change(engine: &Engine, round: usize) {
+    let now_ms = clock::unix_us() / 1000;
+    for (number, (key, slot)) in keys().enumerate().filter(|(number, _)| number % 7 == round % 7) {
+        let mut keyspace = engine.lock_slot(slot, 0, now_ms);
+        let value = format!("{round}");
+        match number % 4 {
+            0 => drop(keyspace.delete(key.as_bytes())),
+            1 => keyspace.set_string(key.as_bytes(), value.as_bytes(), Deadline::At(now_ms + 1_000_000)),
+            2 => {
+                keyspace.delete(key.as_bytes());
+                let elements = (0..600).map(|_| value.as_bytes());
+                keyspace.list_push(key.as_bytes(), Side::Back, elements).expect("a list");
+            }
+            _ => {
+                keyspace.delete(key.as_bytes());
+                keyspace.set_add(key.as_bytes(), [value.as_bytes(), b"x"].into_iter()).expect("a set");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_copy_has_what_was_there_and_what_is_written() {
+    let pair = Pair::start(|_| false).await;
+    (0..3).for_each(|round| change(&pair.source, round));
+    pair.join();
+    for round in 3..20 {
+        change(&pair.source, round);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    pair.until_ready(TARGET).await;
+    (20..40).for_each(|round| change(&pair.source, round));
+    pair.until_equal().await;
+    assert!(contents(&pair.source).iter().all(|digest| digest.is_some_and(|digest| digest != 0)));
+}
+
+#[tokio::test]
+async fn an_elected_copy_goes_on_with_the_keys_and_the_former_primary_follows_it() {
+    let mut pair = Pair::start(|_| false).await;
+    pair.join();
+    pair.until_ready(TARGET).await;
+    change(&pair.source, 1);
+    pair.until_equal().await;
+    let before = contents(&pair.source);
+    pair.fence(SOURCE);
+    pair.elect().await;
+    pair.settle().await;
+    assert!(contents(&pair.target) == before);
+    let slot = moving().slots().next().expect("a slot");
+    assert_eq!(pair.target.slot_state(slot), SlotState::Serving);
+    // It is back; what it would write now nobody has.
+    let raise = pair.agreement.topology.borrow().raise_of(SOURCE).expect("a member");
+    pair.agreement.commit(&raise);
+    change(&pair.target, 2);
+    pair.until_equal().await;
+    assert_eq!(pair.source.slot_state(slot), SlotState::Elsewhere);
+}
+
+/// What only the former primary had is gone where it was not asked, and it is not kept there.
+#[tokio::test]
+async fn a_divergent_suffix_is_dropped() {
+    let mut pair = Pair::start(|_| false).await;
+    pair.join();
+    pair.until_ready(TARGET).await;
+    pair.until_equal().await;
+    pair.fence(SOURCE);
+    change(&pair.source, 1);
+    pair.elect().await;
+    pair.settle().await;
+    let raise = pair.agreement.topology.borrow().raise_of(SOURCE).expect("a member");
+    pair.agreement.commit(&raise);
+    pair.until_equal().await;
+}
+
+/// A stream that breaks begins again, and a copy whose primary starts anew begins anew too.
+#[tokio::test]
+async fn who_is_no_copy_any_more_keeps_nothing() {
+    let mut pair = Pair::start(|_| false).await;
+    pair.join();
+    pair.until_ready(TARGET).await;
+    let slot = moving().slots().next().expect("a slot");
+    let number = pair.agreement.topology.borrow().slot(slot).copies.on(TARGET).expect("a copy").number;
+    assert_eq!(count(&pair.target), KEYS);
+    pair.agreement.commit(&TopologyChange::CopyLeave { slots: moving(), node: TARGET, number });
+    pair.settle().await;
+    assert_eq!((count(&pair.source), count(&pair.target)), (KEYS, 0));
+}

@@ -1,0 +1,119 @@
+//! Elections, as the raft leader holds them: asks the copies, and proposes who becomes the primary.
+
+use crate::base::identity::{ClusterId, Incarnation, NodeId, Position};
+use crate::cluster::election::{Answers, Electorate, PATIENCE_US, electorates, promotions};
+use crate::cluster::topology::Topology;
+use crate::cluster::topology::raft::Consensus;
+use crate::moves::Moves;
+use crate::moves::copies::messages::{CopyAnswer, CopyRequest, encode};
+use crate::transport::{Blob, Peer, Purpose, Request, Response, Sender, Transport};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Between looks whether this node leads.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Before an election that came to nothing is held again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What elections are held with.
+pub(super) struct Elections {
+    pub(super) node: NodeId,
+    pub(super) consensus: Arc<dyn Consensus>,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) moves: Moves,
+}
+
+impl Elections {
+    /// Holds elections whenever this node is the raft leader, until the topology ends.
+    pub(super) async fn hold(self) {
+        let mut topologies = self.consensus.subscribe();
+        loop {
+            let topology = Arc::clone(&topologies.borrow_and_update());
+            let leads = self.consensus.group().leader == Some(self.node);
+            let open = if leads { electorates(&topology) } else { Vec::new() };
+            if open.is_empty() {
+                if let Ok(Err(_)) = tokio::time::timeout(LOOK_INTERVAL, topologies.changed()).await {
+                    return;
+                }
+                continue;
+            }
+            let mut has_ended = true;
+            for one in open {
+                has_ended &= self.elect(&topology, &one).await;
+            }
+            if !has_ended {
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+
+    /// Whether all of these slots have a primary now, as far as is known.
+    async fn elect(&self, topology: &Topology, one: &Electorate) -> bool {
+        let began = Instant::now();
+        let answers = self.ask(topology, one).await;
+        let changes = promotions(one, &answers);
+        let mut elected = 0;
+        for change in changes {
+            if let crate::cluster::topology::TopologyChange::Promote { slots, node, .. } = &change {
+                elected += slots.len();
+                tracing::info!(%slots, %node, epoch = one.epoch.0, took_ms = began.elapsed().as_millis() as u64, "a copy is elected");
+            }
+            // Unknown: it may be committed yet. The next look finds those slots elected, or asks again.
+            if let Err(error) = self.consensus.propose(change).await {
+                tracing::info!(%error, "an election was not agreed on");
+                return false;
+            }
+        }
+        if elected < one.slots.len() {
+            tracing::warn!(slots = one.slots.len() - elected, "no copy of these slots answers, their election goes on");
+        }
+        elected == one.slots.len()
+    }
+
+    /// Asks all copies at once, and waits for those that answer.
+    async fn ask(&self, topology: &Topology, one: &Electorate) -> Answers {
+        let patience = Duration::from_micros(PATIENCE_US);
+        let mut asked = JoinSet::new();
+        for copy in &one.copies {
+            let request = CopyRequest::Fence { slots: one.slots.clone(), epoch: one.epoch, version: topology.version };
+            let (moves, transport, node) = (self.moves.clone(), Arc::clone(&self.transport), copy.node);
+            let own = (node == self.node).then(|| sender(self.node, topology.cluster));
+            let address = topology.nodes.get(&node).map(|node| SocketAddr::new(node.ip, node.cluster_port));
+            asked.spawn(async move {
+                let request = Blob(encode(&request));
+                let response = match (own, address) {
+                    (Some(own), _) => moves.answer_copy(&own, &request).await,
+                    (None, Some(address)) => {
+                        let peer = Peer { node: Some(node), address };
+                        transport.request(peer, Purpose::Copies, Request::Copy(request), patience).await.ok()?
+                    }
+                    (None, None) => return None,
+                };
+                positions(&response).map(|positions| (node, positions))
+            });
+        }
+        let mut answers = Answers::new();
+        let until = Instant::now() + patience;
+        while let Ok(Some(answered)) = tokio::time::timeout_at(until, asked.join_next()).await {
+            answers.extend(answered.ok().flatten());
+        }
+        answers
+    }
+}
+
+fn positions(response: &Response) -> Option<Vec<Option<Position>>> {
+    let Response::Copy(Blob(bytes)) = response else { return None };
+    match postcard::from_bytes(bytes) {
+        Ok(CopyAnswer::Positions(positions)) => Some(positions),
+        _ => None,
+    }
+}
+
+/// This node, as it asks itself.
+fn sender(node: NodeId, cluster: Option<ClusterId>) -> Sender {
+    let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    Sender { node, incarnation: Incarnation(0), cluster, ip, purpose: Purpose::Copies }
+}
