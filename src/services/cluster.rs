@@ -297,3 +297,43 @@ impl Cluster {
         &self.parts.transport
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::identity::ClusterId;
+    use crate::cluster::duties::REPLICAS;
+    use crate::cluster::topology::{Applied, Node, TopologyChange, sample};
+
+    #[test]
+    fn copies_are_counted_by_slot_and_by_node() {
+        let [a, b, c] = [1, 2, 3].map(NodeId);
+        let mut topology = Topology::default();
+        let mut agree = |change: TopologyChange| {
+            let version = topology.version + 1;
+            (version, topology.apply(version, &change))
+        };
+        agree(TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
+        agree(TopologyChange::SetConfig { name: REPLICAS.to_owned(), value: "2".to_owned() });
+        let lives = [a, b, c].map(|id| {
+            let node: Node = sample::node(id);
+            let (_, Applied::Registered(life)) = agree(TopologyChange::RegisterNode { node }) else {
+                panic!("it is refused")
+            };
+            life
+        });
+        let all = SlotRanges::all();
+        let some: SlotRanges = all.slots().take(100).collect();
+        agree(TopologyChange::Revive { slots: all.clone(), to: a });
+        for (slots, node, incarnation) in [(all.clone(), b, lives[1]), (some.clone(), c, lives[2])] {
+            let (number, _) = agree(TopologyChange::CopyJoin { slots: slots.clone(), node, incarnation });
+            agree(TopologyChange::CopyInSync { slots, node, incarnation, number });
+        }
+        let view = View::new(Arc::new(topology), a, Some(lives[0]), ViewOptions::default(), None).expect("a view");
+        let (ready, missing) = (all.len() + some.len(), all.len() - some.len());
+        assert_eq!(view.copy_counts(), CopyCounts { replicas: 2, ready, missing });
+        assert_eq!(view.copies_of(a), BTreeMap::from([(b, all.len()), (c, some.len())]));
+        assert!(view.copies_of(b).is_empty());
+        assert_eq!((view.assigned_count(), view.electing_count()), (all.len(), 0));
+    }
+}
