@@ -71,7 +71,7 @@ pub struct ClusterConfig {
     /// How many shares of the slots the node takes.
     pub weight: u32,
     pub zone: String,
-    /// Copies of every slot besides its primary. What counts is what the nodes of the cluster have agreed on.
+    /// Copies of every slot besides its primary that the nodes of a new cluster agree on.
     pub replicas: usize,
     /// Seconds that a node may take to hand over its slots when it is told to end.
     pub shutdown_timeout: u64,

@@ -1,7 +1,7 @@
 //! `replicas`: no node's own parameter, all nodes of a cluster agree on one value.
 //!
-//! CONFIG SET proposes to the raft group, and is answered when the change is agreed and this node knows it; CONFIG GET shows
-//! what is agreed.
+//! What a node was started with counts only where it creates the cluster. CONFIG SET proposes to the raft group, and is
+//! answered when the change is agreed and this node knows it; CONFIG GET shows what is agreed.
 
 use super::refused;
 use crate::cluster::duties::{REPLICAS, replicas};
