@@ -15,13 +15,15 @@ pub use copies::{REPLICAS, replicas};
 use super::planner::{self, PlanInput, PlanNode};
 use super::quota::{self, Member};
 use super::topology::{Node, NodeState, Phase, SlotRecord, Topology, TopologyChange};
-use crate::base::identity::NodeId;
+use crate::base::identity::{Incarnation, NodeId};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Slots that move together at most: all of them stand still for the moment of their hand-off.
 const SLOTS_PER_MOVE: usize = 256;
+/// The same where the role goes to a copy: nothing but the last word of its stream is waited for.
+const SLOTS_PER_HAND_OVER: usize = 2048;
 /// Moves that bring slots to one node at a time; and moves from one node, which with many newcomers has them all.
 const MOVES_TO_NODE: usize = 2;
 const MOVES_FROM_NODE: usize = 4;
@@ -97,9 +99,10 @@ pub fn leader_duties(topology: &Topology, gathering: bool, given_up: &BTreeSet<N
     changes.extend(dead(topology));
     changes.extend(moves.iter().filter_map(|one| end_of(topology, one)));
     if changes.is_empty() {
-        changes = next_moves(topology, &moves, gathering);
+        let planned;
+        (changes, planned) = next_moves(topology, &moves, gathering);
         if !gathering {
-            changes.extend(copies::next_copies(topology, given_up));
+            changes.extend(copies::next_copies(topology, given_up, planned));
         }
     }
     changes
@@ -195,7 +198,11 @@ fn givers(topology: &Topology) -> Option<Vec<NodeId>> {
 }
 
 /// The next steps towards the plan: ownerless slots begin anew, others move a few at a time.
-fn next_moves(topology: &Topology, moves: &[SlotMove], gathering: bool) -> Vec<TopologyChange> {
+fn next_moves(
+    topology: &Topology,
+    moves: &[SlotMove],
+    gathering: bool,
+) -> (Vec<TopologyChange>, Option<Vec<planner::Owners>>) {
     let (mut giving, mut taking): (BTreeMap<NodeId, usize>, BTreeMap<NodeId, usize>) = Default::default();
     for one in moves {
         *giving.entry(one.from).or_default() += 1;
@@ -207,12 +214,13 @@ fn next_moves(topology: &Topology, moves: &[SlotMove], gathering: bool) -> Vec<T
     if !has_copies
         && givers(topology).is_some_and(|givers| gathering || !givers.iter().any(|giver| can_give(&giving, *giver)))
     {
-        return Vec::new();
+        return (Vec::new(), None);
     }
-    let planned = planner::plan(&plan_input(topology));
+    let planner::Plan { moves: planned, table } = planner::plan(&plan_input(topology));
     let mut changes = Vec::new();
     let takes_slots = |node: NodeId| topology.nodes.get(&node).is_some_and(Node::takes_slots);
-    for one in planned.moves.into_iter().filter(|one| takes_slots(one.to)) {
+    let of_role = |one: &planner::Move| one.kind != planner::MoveKind::Copy && takes_slots(one.to);
+    for one in planned.into_iter().filter(of_role) {
         let is_still = |slot: &Slot| {
             let record = topology.slot(*slot);
             match one.from {
@@ -228,19 +236,27 @@ fn next_moves(topology: &Topology, moves: &[SlotMove], gathering: bool) -> Vec<T
             }
             continue;
         };
-        if gathering || has_copies {
+        if gathering {
             continue;
         }
-        let slots: SlotRanges = slots.take(SLOTS_PER_MOVE).collect();
+        // Where there are copies the role goes to one that is ready; who has none is made one first.
+        let most = if has_copies { SLOTS_PER_HAND_OVER } else { SLOTS_PER_MOVE };
+        let is_ready = |slot: &Slot| topology.survivors(topology.slot(*slot)).any(|copy| copy.node == one.to);
+        let slots: SlotRanges = slots.filter(|slot| !has_copies || is_ready(slot)).take(most).collect();
         let underway = moves.iter().any(|other| other.from == from && other.to == one.to);
         let is_room = can_give(&giving, from) && is_below(&taking, one.to, MOVES_TO_NODE);
         if !slots.is_empty() && !underway && is_room {
             *giving.entry(from).or_default() += 1;
             *taking.entry(one.to).or_default() += 1;
-            changes.push(TopologyChange::CopyAdd { slots, from, to: one.to, decided_by: topology.version });
+            changes.push(if has_copies {
+                let incarnation = topology.nodes.get(&one.to).map_or(Incarnation(0), |node| node.incarnation);
+                TopologyChange::HandOver { slots, node: one.to, incarnation }
+            } else {
+                TopologyChange::CopyAdd { slots, from, to: one.to, decided_by: topology.version }
+            });
         }
     }
-    changes
+    (changes, Some(table))
 }
 
 #[cfg(test)]

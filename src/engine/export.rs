@@ -68,6 +68,8 @@ pub enum RecordKind {
     Run { count: u32 },
     /// The slot is complete from here on. No effect.
     Complete,
+    /// The slot stands still for the hand-over of this number: nothing comes behind. No effect.
+    Final { begun: u64 },
 }
 
 impl Record {
@@ -183,6 +185,65 @@ impl Exports {
             outgoing.push(Record::complete(slot, meta.position));
         }
         Ok(is_same)
+    }
+
+    /// Keeps what happens to a slot from now on for a node that is expected to have it as it is here. The log is read to its end,
+    /// and nothing has happened to the slot since.
+    pub fn park(&mut self, slot: Slot, of: u64) {
+        self.listen();
+        let position = self.engine.position(slot);
+        self.moves.entry(of).or_insert_with(|| Outgoing { follows: true, ..Outgoing::default() });
+        self.slots.insert((slot, of), Export::complete(self.portion, position));
+    }
+
+    /// The node has come: it has these of the slots that were kept for it, of the others it is sent what it lacks.
+    pub fn unpark(&mut self, of: u64, has_it: impl Fn(Slot) -> bool) {
+        let Some(outgoing) = self.moves.get_mut(&of) else { return };
+        let mut complete: BTreeMap<Slot, Position> = BTreeMap::new();
+        self.slots.retain(|(slot, export_of), export| {
+            if *export_of != of {
+                return true;
+            }
+            if has_it(*slot) {
+                // Its epoch began with what it has.
+                let epoch = export.position.unwrap_or_default().epoch;
+                complete.insert(*slot, Position { epoch, seq: 0 });
+            }
+            complete.contains_key(slot)
+        });
+        outgoing.queue.retain(|record| complete.contains_key(&record.slot));
+        for (slot, position) in complete {
+            outgoing.queue.push_front(Record::complete(slot, position));
+        }
+        outgoing.bytes = outgoing.queue.iter().map(Record::size).sum();
+    }
+
+    /// Ends the export of one slot of several.
+    pub fn end_slot(&mut self, slot: Slot, of: u64) {
+        self.slots.remove(&(slot, of));
+        if let Some(outgoing) = self.moves.get_mut(&of) {
+            outgoing.unread.remove(&slot);
+        }
+        if self.held.remove(&(slot, of)) {
+            self.engine.set_throttled(slot, self.is_throttled(slot));
+            self.engine.log.tell_room();
+        }
+    }
+
+    /// Whether a slot is sent to whoever this is for.
+    pub fn has_slot(&self, slot: Slot, of: u64) -> bool {
+        self.slots.contains_key(&(slot, of))
+    }
+
+    /// The slot stands still for a hand-over to the node that follows, which has or will have all of it: says so behind
+    /// everything else. The log was read to its end since. False: it is not complete yet.
+    pub fn finish(&mut self, slot: Slot, of: u64, begun: u64) -> bool {
+        let export = self.slots.get(&(slot, of)).filter(|export| export.is_complete);
+        let (Some(export), Some(outgoing)) = (export, self.moves.get_mut(&of)) else { return false };
+        let position = export.position.unwrap_or_default();
+        let kind = RecordKind::Final { begun };
+        outgoing.push(Record { slot, position, kind, effect: Box::default() });
+        true
     }
 
     fn listen(&mut self) {

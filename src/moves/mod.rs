@@ -37,7 +37,7 @@ use source::Source;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 /// Before the end of a move is proposed again: doubled every time, up to the last.
@@ -74,6 +74,8 @@ struct Shared {
     source: Mutex<Source>,
     arrivals: Mutex<Arrivals>,
     copies: Mutex<CopyTable>,
+    /// A slot that is handed over to this node has come.
+    finished: Notify,
     /// The newest topology that requests see. A target goes by it: when it proposes to take slots over, requests for them
     /// wait here already, and the source may send its clients.
     shown: watch::Sender<Arc<Topology>>,
@@ -99,6 +101,7 @@ impl Moves {
             source: Mutex::new(source),
             arrivals: Mutex::default(),
             copies: Mutex::default(),
+            finished: Notify::new(),
             shown: watch::Sender::new(Arc::default()),
         });
         let ownership = Ownership::new(options.node, options.held);
@@ -111,6 +114,7 @@ impl Moves {
             following: BTreeMap::new(),
         };
         runtime.spawn(source::follow_log(Arc::clone(&shared)));
+        runtime.spawn(copies::taking::take_over(Arc::clone(&shared), options.incarnation.clone()));
         runtime.spawn(run.run(options.incarnation, options.show));
         Moves { shared, runtime }
     }
@@ -139,7 +143,14 @@ struct Follower {
     /// The tasks that propose the end of moves from here that are done.
     releasing: HashMap<u64, JoinHandle<()>>,
     /// The copies of this node that follow their primaries, and the slots of each.
-    following: BTreeMap<(NodeId, u64), (SlotRanges, JoinHandle<()>)>,
+    following: BTreeMap<(NodeId, u64), OwnCopy>,
+}
+
+/// A copy of this node that follows its primary.
+struct OwnCopy {
+    /// They may become fewer while it follows.
+    slots: Arc<Mutex<SlotRanges>>,
+    task: JoinHandle<()>,
 }
 
 impl Follower {
@@ -156,7 +167,7 @@ impl Follower {
             };
             if changed.is_err() {
                 self.copying.into_values().for_each(|task| task.abort());
-                self.following.into_values().for_each(|(_, task)| task.abort());
+                self.following.into_values().for_each(|copy| copy.task.abort());
                 return;
             }
         }
@@ -170,9 +181,11 @@ impl Follower {
         };
         // They run on this thread, so they stand still from here on.
         self.end_copies(topology, incarnation);
+        // What slots are given to their copies by begins behind what has been read.
+        let _ = self.shared.source.lock().exports.follow();
         let mut anew = None;
         for action in actions {
-            self.perform(action, &mut anew);
+            self.perform(action, &mut anew, topology);
         }
         show(topology, incarnation);
         self.shared.shown.send_replace(Arc::clone(topology));
@@ -198,12 +211,18 @@ impl Follower {
     /// Ends the tasks of copies that are none any more, or that have another primary or other slots.
     fn end_copies(&mut self, topology: &Topology, incarnation: Option<Incarnation>) {
         let wanted = copies::following(topology, self.shared.node, incarnation);
-        self.following.retain(|key, (slots, task)| {
-            let goes_on = wanted.get(key) == Some(slots);
-            if !goes_on {
-                task.abort();
+        self.following.retain(|key, copy| {
+            let mut slots = copy.slots.lock();
+            match wanted.get(key) {
+                Some(wanted) if wanted.difference(&slots).is_empty() => {
+                    slots.clone_from(wanted);
+                    true
+                }
+                _ => {
+                    copy.task.abort();
+                    false
+                }
             }
-            goes_on
         });
     }
 
@@ -214,14 +233,15 @@ impl Follower {
             // Greater than of any stream of this number before.
             let attempt = topology.version << ATTEMPT_BITS;
             self.following.entry(key).or_insert_with(|| {
-                let follow = copies::following::follow(shared, source, number, slots.clone(), life, attempt);
-                (slots, tokio::spawn(follow))
+                let slots = Arc::new(Mutex::new(slots));
+                let follow = copies::following::follow(shared, source, number, Arc::clone(&slots), life, attempt);
+                OwnCopy { slots, task: tokio::spawn(follow) }
             });
         }
     }
 
     /// `anew`: the slot that the action before has emptied.
-    fn perform(&self, action: Action, anew: &mut Option<Slot>) {
+    fn perform(&self, action: Action, anew: &mut Option<Slot>, topology: &Topology) {
         match action {
             Action::BeginAnew(slot) => {
                 *anew = Some(slot);
@@ -235,7 +255,9 @@ impl Follower {
                 // What is here of a slot that is somebody else's stands where it stood, in the epoch that it is of.
                 let epoch = if state == SlotState::Elsewhere { start.epoch } else { epoch };
                 if start.epoch != epoch && *anew != Some(slot) {
-                    self.shared.source.lock().feeds.begin_epoch(slot, start);
+                    let mut source = self.shared.source.lock();
+                    let source = &mut *source;
+                    source.feeds.begin_epoch(&mut source.exports, slot, start, topology);
                 }
                 self.shared.engine.set_slot(slot, state, epoch);
             }

@@ -34,12 +34,17 @@ pub(super) fn elections(topology: &Topology) -> Vec<TopologyChange> {
 }
 
 /// Copies that begin, and copies that end. `given_up`: members that have been down for so long that others take their place.
-pub(super) fn next_copies(topology: &Topology, given_up: &BTreeSet<NodeId>) -> Vec<TopologyChange> {
+/// `planned`: the table that should be; made where it is missing and needed.
+pub(super) fn next_copies(
+    topology: &Topology,
+    given_up: &BTreeSet<NodeId>,
+    planned: Option<Vec<Owners>>,
+) -> Vec<TopologyChange> {
     let has_copies = topology.slots().iter().any(|record| !record.copies.is_empty());
     if replicas(topology) == 0 && !has_copies {
         return Vec::new();
     }
-    let table = planner::plan(&plan_input(topology)).table;
+    let table = planned.unwrap_or_else(|| planner::plan(&plan_input(topology)).table);
     let mut joins: BTreeMap<NodeId, SlotRanges> = BTreeMap::new();
     let mut leaves: BTreeMap<(NodeId, u64), SlotRanges> = BTreeMap::new();
     for ((slot, record), want) in Slot::all().zip(topology.slots().iter()).zip(&table) {

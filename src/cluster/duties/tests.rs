@@ -1,5 +1,7 @@
+mod copies;
+
 use super::*;
-use crate::base::identity::ClusterId;
+use crate::base::identity::{ClusterId, Epoch};
 use crate::base::slot::SLOT_COUNT;
 use crate::cluster::topology::{Applied, sample};
 use std::collections::BTreeSet;

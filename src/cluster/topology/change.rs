@@ -78,6 +78,9 @@ pub enum TopologyChange {
     BeginElection { slots: SlotRanges, node: NodeId, incarnation: Incarnation },
     /// This copy is, for it knew the most of those that could be asked.
     Promote { slots: SlotRanges, epoch: Epoch, node: NodeId, incarnation: Incarnation },
+    /// Copies that are ready take over from the primaries of these slots: nobody serves them until that is committed or off.
+    /// The index of this change is the number of the hand-over, as of a move.
+    HandOver { slots: SlotRanges, node: NodeId, incarnation: Incarnation },
 }
 
 /// Why a change was not made. Nothing was changed.

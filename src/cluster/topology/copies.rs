@@ -249,6 +249,47 @@ impl Topology {
         Ok(())
     }
 
+    pub(super) fn hand_over(
+        &mut self,
+        slots: &SlotRanges,
+        id: NodeId,
+        incarnation: Incarnation,
+    ) -> Result<(), Refused> {
+        self.current(id, incarnation)?;
+        if !self.nodes.get(&id).is_some_and(super::state::Node::takes_slots) {
+            return Err(Refused::NotActive);
+        }
+        let begun = self.version;
+        self.each_slot(slots, |topology, record| {
+            let is_ready = topology.survivors(record).any(|copy| copy.node == id);
+            let may =
+                record.phase == Phase::Normal && is_ready && record.primary.is_some_and(|node| topology.is_up(node));
+            may.then(|| SlotRecord { phase: Phase::HandingOff { to: id, begun }, ..record.clone() })
+        })?;
+        Ok(())
+    }
+
+    /// A slot that is handed over to its copy on this node: the two change their roles. `None`: it has none there.
+    pub(super) fn swapped(&self, record: &SlotRecord, to: NodeId) -> Option<SlotRecord> {
+        let copy = record.copies.on(to).filter(|copy| !self.is_lost(copy))?;
+        let former = record.primary.and_then(|id| self.nodes.get(&id));
+        let former = former.map(|node| SlotCopy {
+            node: node.id,
+            incarnation: node.incarnation,
+            number: self.version,
+            ready: true,
+        });
+        let others = record.copies.iter().filter(|copy| copy.node != to).copied();
+        Some(SlotRecord {
+            primary: Some(to),
+            epoch: Epoch(record.epoch.0.saturating_add(1)),
+            phase: Phase::Normal,
+            moved: Some(copy.number),
+            changed: 0,
+            copies: others.chain(former).collect(),
+        })
+    }
+
     /// A node has started again. Gives those of its slots that others have: one of those is to be elected, or this node itself
     /// where its disk has kept them (`returns`).
     pub(super) fn elect_for_restarted(&mut self, id: NodeId, returns: bool) -> SlotRanges {

@@ -321,6 +321,7 @@ impl Topology {
             TopologyChange::Promote { slots, epoch, node, incarnation } => {
                 self.promote(slots, *epoch, *node, *incarnation)?;
             }
+            TopologyChange::HandOver { slots, node, incarnation } => self.hand_over(slots, *node, *incarnation)?,
         }
         Ok(Applied::Done)
     }
@@ -436,6 +437,10 @@ impl Topology {
         }
         for slot in slots.slots() {
             let record = self.slot(slot);
+            if let Some(swapped) = self.swapped(record, to) {
+                self.set_record(slot, swapped);
+                continue;
+            }
             let phase = record.primary.map_or(Phase::Normal, |from| Phase::Releasing { from, begun });
             let epoch = Epoch(record.epoch.0.saturating_add(1));
             let copies = record.copies.clone();

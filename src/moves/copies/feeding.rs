@@ -46,8 +46,14 @@ impl Feeding {
         self.version
     }
 
-    /// Learns a topology by which the slots of this node are set already. Gives the streams that are over.
-    pub fn follow(&mut self, topology: &Topology, node: NodeId, incarnation: Option<Incarnation>) -> Vec<u64> {
+    /// Learns a topology by which the slots of this node are set already. Gives the streams that are over, and what is over of
+    /// others: the copy has fewer slots than before.
+    pub fn follow(
+        &mut self,
+        topology: &Topology,
+        node: NodeId,
+        incarnation: Option<Incarnation>,
+    ) -> (Vec<u64>, Vec<(u64, SlotRanges)>) {
         self.version = topology.version;
         self.known.clear();
         if is_current(topology, node, incarnation) {
@@ -62,17 +68,21 @@ impl Feeding {
                 }
             }
         }
-        let known = &self.known;
-        let goes_on =
-            |number: &u64, stream: &Stream| known.get(number).is_some_and(|(.., slots)| *slots == stream.slots);
-        let over: Vec<u64> = self
-            .streams
-            .iter()
-            .filter(|(number, stream)| !goes_on(number, stream))
-            .map(|(number, _)| *number)
-            .collect();
-        self.streams.retain(|number, stream| goes_on(number, stream));
-        over
+        let (mut over, mut shrunk) = (Vec::new(), Vec::new());
+        for (number, stream) in &mut self.streams {
+            match self.known.get(number) {
+                Some((.., slots)) if slots.difference(&stream.slots).is_empty() => {
+                    let gone = stream.slots.difference(slots);
+                    if !gone.is_empty() {
+                        stream.slots.clone_from(slots);
+                        shrunk.push((*number, gone));
+                    }
+                }
+                _ => over.push(*number),
+            }
+        }
+        self.streams.retain(|number, _| !over.contains(number));
+        (over, shrunk)
     }
 
     /// A copy asks for what it lacks.
@@ -167,9 +177,11 @@ mod tests {
         feeding.end(number);
         assert_eq!(feeding.next(COPY, number, 2, 0), Answer::Again);
         assert_eq!(feeding.begin(copy, number, 3, &slots), Answer::Next { is_first: true });
-        // Fewer slots are another stream.
-        topology
-            .apply(number + 1, &TopologyChange::CopyLeave { slots: Slot::all().take(1).collect(), node: COPY, number });
-        assert_eq!(feeding.follow(&topology, PRIMARY, Some(Incarnation(1))), [number]);
+        // With fewer slots the stream goes on; another life has none.
+        let gone: SlotRanges = Slot::all().take(1).collect();
+        topology.apply(number + 1, &TopologyChange::CopyLeave { slots: gone.clone(), node: COPY, number });
+        assert_eq!(feeding.follow(&topology, PRIMARY, Some(Incarnation(1))), (vec![], vec![(number, gone)]));
+        assert_eq!(feeding.next(COPY, number, 3, 0), Answer::Next { is_first: false });
+        assert_eq!(feeding.follow(&topology, PRIMARY, Some(Incarnation(4))), (vec![number], vec![]));
     }
 }

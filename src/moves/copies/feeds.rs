@@ -6,14 +6,17 @@ use crate::base::clock;
 use crate::base::identity::{Incarnation, NodeId, Position};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
-use crate::cluster::topology::Topology;
+use crate::cluster::topology::{NodeState, Phase, Topology};
 use crate::engine::export::{BACKLOG_BYTES_MAX, Broken, Exports};
 use crate::transport::Sender;
 use bytes::{Bytes, BytesMut};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
 
 /// A piece is sent when it has this many bytes; one record may make it longer.
 const PIECE_BYTES: usize = 256 * 1024;
+/// What is kept for a copy that does not ask is given up after this time.
+const PARKED_LIMIT: Duration = Duration::from_secs(2);
 /// Bytes of one message at most: a long value goes in several.
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -24,6 +27,10 @@ pub(crate) struct Feeds {
     streams: HashMap<u64, Feed>,
     /// Of slots that came here with an epoch: where they stood before.
     starts: HashMap<Slot, Position>,
+    /// What is kept for copies that are expected to ask soon, and since when.
+    parked: HashMap<u64, Instant>,
+    /// Slots that stand still for the hand-over to a copy, by its number, with the number of the hand-over.
+    finals: HashMap<u64, Vec<(Slot, u64)>>,
 }
 
 /// One stream.
@@ -33,6 +40,8 @@ struct Feed {
     unsent: BytesMut,
     /// Sent last, in case the answer is lost.
     last: Bytes,
+    /// The hand-overs for which it was said that nothing comes behind.
+    finished: HashSet<(Slot, u64)>,
 }
 
 /// What a question comes to.
@@ -53,9 +62,28 @@ impl Feeds {
         self.streams.is_empty()
     }
 
-    /// A slot begins an epoch here with what it had in this position: who has the same lacks nothing.
-    pub(crate) fn begin_epoch(&mut self, slot: Slot, start: Position) {
+    /// A slot begins an epoch here with what it had in this position: who has the same lacks nothing, and what happens from now
+    /// on is kept for its copies, which ask in a moment.
+    pub(crate) fn begin_epoch(&mut self, exports: &mut Exports, slot: Slot, start: Position, topology: &Topology) {
         self.starts.insert(slot, start);
+        for copy in topology.slot(slot).copies.iter().filter(|copy| !topology.is_lost(copy)) {
+            let is_up = topology.nodes.get(&copy.node).is_some_and(|node| node.state == NodeState::Active);
+            if is_up && !self.streams.contains_key(&copy.number) {
+                self.parked.entry(copy.number).or_insert_with(Instant::now);
+                exports.park(slot, copy.number);
+            }
+        }
+    }
+
+    /// Nobody has asked for what was kept.
+    fn give_up_parked(&mut self, exports: &mut Exports) {
+        self.parked.retain(|number, since| {
+            let waits = since.elapsed() < PARKED_LIMIT;
+            if !waits {
+                exports.end(*number);
+            }
+            waits
+        });
     }
 
     /// Ends the streams of copies that are none any more, or of other slots than before.
@@ -66,10 +94,24 @@ impl Feeds {
         node: NodeId,
         incarnation: Option<Incarnation>,
     ) {
-        for number in self.feeding.follow(topology, node, incarnation) {
-            self.end(exports, number);
+        let (over, shrunk) = self.feeding.follow(topology, node, incarnation);
+        over.into_iter().for_each(|number| self.end(exports, number));
+        for (number, gone) in shrunk {
+            if let Some(feed) = self.streams.get_mut(&number) {
+                feed.waiting.retain(|slot| !gone.contains(*slot));
+            }
+            gone.slots().for_each(|slot| exports.end_slot(slot, number));
         }
         self.starts.retain(|slot, _| topology.slot(*slot).primary == Some(node));
+        self.give_up_parked(exports);
+        self.finals.clear();
+        for (slot, record) in topology.slots().moving().filter(|(_, record)| record.primary == Some(node)) {
+            if let Phase::HandingOff { to, begun } = record.phase
+                && let Some(copy) = record.copies.on(to)
+            {
+                self.finals.entry(copy.number).or_default().push((slot, begun));
+            }
+        }
     }
 
     fn end(&mut self, exports: &mut Exports, number: u64) {
@@ -105,8 +147,9 @@ impl Feeds {
             CopyRequest::Begin { slots, held, .. } if is_first => self.begin(exports, number, slots, held),
             _ => Ok(()),
         };
+        let finals = self.finals.get(&number).map_or(&[][..], Vec::as_slice);
         let piece = begun.and_then(|()| match self.streams.get_mut(&number) {
-            Some(feed) => feed.read(number, exports).map(|()| feed.piece()),
+            Some(feed) => feed.read(number, exports, finals).map(|()| feed.piece()),
             None => Err(Broken::Lost),
         });
         match piece {
@@ -137,11 +180,21 @@ impl Feeds {
         held: &[Option<Position>],
     ) -> Result<(), Broken> {
         self.streams.remove(&number);
-        exports.begin_following(number);
+        let held: BTreeMap<Slot, Position> =
+            slots.slots().zip(held).filter_map(|(slot, held)| Some((slot, (*held)?))).collect();
+        if self.parked.remove(&number).is_some() && exports.has(number) {
+            let starts = &self.starts;
+            exports.unpark(number, |slot| held.contains_key(&slot) && held.get(&slot) == starts.get(&slot));
+        } else {
+            exports.begin_following(number);
+        }
         let mut waiting = VecDeque::new();
-        for (slot, held) in slots.slots().zip(held) {
+        for slot in slots.slots() {
+            if exports.has_slot(slot, number) {
+                continue;
+            }
             let start = self.starts.get(&slot).copied();
-            let has_it = match held {
+            let has_it = match held.get(&slot) {
                 Some(held) => exports.begin_at(slot, number, *held, start)?,
                 None => false,
             };
@@ -150,18 +203,25 @@ impl Feeds {
             }
         }
         tracing::debug!(number, slots = slots.len(), lacking = waiting.len(), "a copy begins to follow");
-        self.streams.insert(number, Feed { waiting, unsent: BytesMut::new(), last: Bytes::new() });
+        let (unsent, last, finished) = (BytesMut::new(), Bytes::new(), HashSet::new());
+        self.streams.insert(number, Feed { waiting, unsent, last, finished });
         Ok(())
     }
 }
 
 impl Feed {
     /// Adds what has happened, and then entries until there is a piece.
-    fn read(&mut self, number: u64, exports: &mut Exports) -> Result<(), Broken> {
+    fn read(&mut self, number: u64, exports: &mut Exports, finals: &[(Slot, u64)]) -> Result<(), Broken> {
         if !exports.has(number) {
             return Err(Broken::Lost);
         }
         exports.follow()?;
+        for (slot, begun) in finals {
+            // The slot stood still before this was known here, and the log has been read since.
+            if !self.finished.contains(&(*slot, *begun)) && exports.finish(*slot, number, *begun) {
+                self.finished.insert((*slot, *begun));
+            }
+        }
         self.take(number, exports);
         while self.unsent.len() < PIECE_BYTES && exports.waiting_bytes(number) < BACKLOG_BYTES_MAX {
             let next = exports.unread(number).or_else(|| {

@@ -10,6 +10,7 @@ use crate::engine::export::RecordKind;
 use crate::moves::Shared;
 use crate::moves::coming::PullFailure;
 use crate::transport::{Blob, Purpose, Request, Response};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -117,7 +118,7 @@ pub(in crate::moves) async fn follow(
     shared: Arc<Shared>,
     source: NodeId,
     number: u64,
-    slots: SlotRanges,
+    slots: Arc<Mutex<SlotRanges>>,
     incarnation: Incarnation,
     attempt: u64,
 ) {
@@ -132,7 +133,8 @@ struct Follow {
     shared: Arc<Shared>,
     source: NodeId,
     number: u64,
-    slots: SlotRanges,
+    /// They may become fewer while it follows.
+    slots: Arc<Mutex<SlotRanges>>,
     incarnation: Incarnation,
     core: Following,
     /// Bytes of the stream.
@@ -176,15 +178,15 @@ impl Follow {
 
     fn learned(&self, topology: &Topology) -> Event {
         let is_ready = |slot: Slot| topology.slot(slot).copies.on(self.shared.node).is_some_and(|copy| copy.ready);
-        Event::Learned { version: topology.version, is_ready: self.slots.slots().all(is_ready) }
+        Event::Learned { version: topology.version, is_ready: self.slots.lock().slots().all(is_ready) }
     }
 
     fn perform(&mut self, action: Action) {
-        let (number, slots, received) = (self.number, self.slots.clone(), self.received);
+        let (number, slots, received) = (self.number, self.slots.lock().clone(), self.received);
         let asked = match action {
             Action::Begin { attempt, version } => {
                 (self.received, self.partial) = (0, Vec::new());
-                CopyRequest::Begin { number, attempt, held: self.held(), slots, version }
+                CopyRequest::Begin { number, attempt, held: self.held(&slots), slots, version }
             }
             Action::Next { attempt, version } => CopyRequest::Next { number, attempt, received, version },
             Action::Propose => {
@@ -200,10 +202,10 @@ impl Follow {
     }
 
     /// Where each of the slots stands here, as far as it is complete.
-    fn held(&self) -> Vec<Option<Position>> {
+    fn held(&self, slots: &SlotRanges) -> Vec<Option<Position>> {
         let table = self.shared.copies.lock();
         let position = |slot| table.is_complete(slot, self.number).then(|| self.shared.engine.position(slot));
-        self.slots.slots().map(position).collect()
+        slots.slots().map(position).collect()
     }
 
     fn take(&mut self, finished: Finished) -> Event {
@@ -211,7 +213,7 @@ impl Follow {
             Finished::Proposal(Ok(Proposal { index, applied })) => {
                 (self.shared.nudge)(index);
                 if applied == Applied::Done {
-                    tracing::debug!(number = self.number, slots = %self.slots, of = %self.source, "a copy is in sync");
+                    tracing::debug!(number = self.number, slots = %self.slots.lock(), of = %self.source, "a copy is in sync");
                 }
                 Event::Proposed
             }
@@ -237,7 +239,7 @@ impl Follow {
     fn is_complete(&self) -> bool {
         // The topology shows that it is ready mostly: then nobody asks.
         let table = self.shared.copies.lock();
-        self.slots.slots().all(|slot| table.is_complete(slot, self.number))
+        self.slots.lock().slots().all(|slot| table.is_complete(slot, self.number))
     }
 
     /// Applies the complete records of the stream so far.
@@ -260,11 +262,14 @@ impl Follow {
     }
 
     fn apply_records(&self, stream: &[u8]) -> Result<usize, String> {
-        let mut at = 0;
+        let (mut at, mut has_finished) = (0, false);
+        let slots = self.slots.lock().clone();
         while let Some((record, length)) = read_record(&stream[at..]).map_err(|_| "a malformed record")? {
             let (slot, engine) = (record.slot, &self.shared.engine);
-            if !self.slots.contains(slot) {
-                return Err(format!("a record of slot {slot}, which is not asked for"));
+            at += length;
+            if !slots.contains(slot) {
+                // It has gone elsewhere meanwhile.
+                continue;
             }
             // Held while it is applied: who answers an election is given nothing of an earlier epoch afterwards.
             let mut table = self.shared.copies.lock();
@@ -287,14 +292,25 @@ impl Follow {
                     if !table.is_complete(slot, self.number) || after != record.position {
                         return Err(format!("a gap in slot {slot} between {before:?} and {:?}", record.position));
                     }
+                    table.go_on(slot);
                     engine.apply(slot, [record.effects].into_iter(), record.position)
+                }
+                RecordKind::Final { begun } => {
+                    if !table.is_complete(slot, self.number) || engine.position(slot) != record.position {
+                        return Err(format!("slot {slot} is handed over, and is not what it is at its primary"));
+                    }
+                    table.finish(slot, begun);
+                    has_finished = true;
+                    Ok(())
                 }
             };
             if let Err(error) = applied {
                 table.set_complete(slot, false);
                 return Err(format!("an effect on slot {slot} could not be applied: {error}"));
             }
-            at += length;
+        }
+        if has_finished {
+            self.shared.finished.notify_one();
         }
         Ok(at)
     }

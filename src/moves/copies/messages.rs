@@ -66,19 +66,26 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 
 /// Appends a record to a stream.
 pub(super) fn write_record(stream: &mut BytesMut, record: &Record) {
+    let mut effect = &record.effect[..];
+    let begun;
     let (kind, count) = match record.kind {
         RecordKind::Piece => (0, 1),
         RecordKind::Run { count } => (1, count),
         RecordKind::Complete => (2, 0),
+        RecordKind::Final { begun: number } => {
+            begun = number.to_le_bytes();
+            effect = &begun;
+            (3, 0)
+        }
     };
-    stream.reserve(HEADER_BYTES + record.effect.len());
+    stream.reserve(HEADER_BYTES + effect.len());
     stream.put_u16_le(record.slot.number());
     stream.put_u8(kind);
     stream.put_u32_le(record.position.epoch.0);
     stream.put_u64_le(record.position.seq);
     stream.put_u32_le(count);
-    stream.put_u32_le(record.effect.len() as u32);
-    stream.put_slice(&record.effect);
+    stream.put_u32_le(effect.len() as u32);
+    stream.put_slice(effect);
 }
 
 /// One record of a stream, borrowed.
@@ -102,14 +109,19 @@ pub(super) fn read_record(bytes: &[u8]) -> Result<Option<(ReceivedRecord<'_>, us
     };
     let slot = Slot::new(number(0..2)).ok_or(Malformed)?;
     let position = Position { epoch: Epoch(number(3..7) as u32), seq: number(7..15) };
+    let length = number(19..23) as usize;
+    let Some(mut effects) = rest.get(..length) else { return Ok(None) };
     let kind = match header[2] {
         0 => RecordKind::Piece,
         1 => RecordKind::Run { count: number(15..19) as u32 },
         2 => RecordKind::Complete,
+        3 => {
+            let begun = u64::from_le_bytes(effects.try_into().map_err(|_| Malformed)?);
+            effects = &[];
+            RecordKind::Final { begun }
+        }
         _ => return Err(Malformed),
     };
-    let length = number(19..23) as usize;
-    let Some(effects) = rest.get(..length) else { return Ok(None) };
     Ok(Some((ReceivedRecord { slot, kind, position, effects }, HEADER_BYTES + length)))
 }
 
@@ -129,6 +141,7 @@ mod tests {
             record(16383, RecordKind::Complete, b""),
             record(0, RecordKind::Piece, b"effect"),
             record(258, RecordKind::Run { count: 70_000 }, &[7; 300]),
+            record(9, RecordKind::Final { begun: u64::MAX - 7 }, b""),
         ];
         let mut stream = BytesMut::new();
         records.iter().for_each(|record| write_record(&mut stream, record));
@@ -142,6 +155,9 @@ mod tests {
             }
             assert!(at <= cut && (cut < stream.len() || seen == records.len()));
         }
+        let mut unknown = vec![0; HEADER_BYTES];
+        unknown[2] = 9;
+        assert_eq!(read_record(&unknown), Err(Malformed));
         assert_eq!(read_record(&[0xff; 40]), Err(Malformed));
     }
 }

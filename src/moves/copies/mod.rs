@@ -16,6 +16,7 @@ pub mod feeding;
 mod feeds;
 pub mod following;
 pub mod messages;
+pub(super) mod taking;
 
 pub(super) use feeds::Feeds;
 
@@ -51,6 +52,8 @@ pub struct CopyTable {
 struct Copy {
     number: u64,
     is_complete: bool,
+    /// The hand-over to this node before which nothing more comes.
+    finished: Option<u64>,
 }
 
 impl Default for CopyTable {
@@ -62,7 +65,7 @@ impl Default for CopyTable {
 impl CopyTable {
     /// What is here of a slot belongs to the copy of this number from now on.
     pub fn keep(&mut self, slot: Slot, number: u64, is_complete: bool) {
-        self.copies.insert(slot, Copy { number, is_complete });
+        self.copies.insert(slot, Copy { number, is_complete, finished: None });
     }
 
     /// Nothing of it is here. Whether there was something.
@@ -87,8 +90,27 @@ impl CopyTable {
 
     fn set_complete(&mut self, slot: Slot, is_complete: bool) {
         if let Some(copy) = self.copies.get_mut(&slot) {
-            copy.is_complete = is_complete;
+            (copy.is_complete, copy.finished) = (is_complete, None);
         }
+    }
+
+    /// Everything is here of a slot that is handed over to this node.
+    fn finish(&mut self, slot: Slot, begun: u64) {
+        if let Some(copy) = self.copies.get_mut(&slot) {
+            copy.finished = Some(begun);
+        }
+    }
+
+    /// Something came behind: the hand-over was called off.
+    fn go_on(&mut self, slot: Slot) {
+        if let Some(copy) = self.copies.get_mut(&slot) {
+            copy.finished = None;
+        }
+    }
+
+    /// Whether everything is here of a slot for the hand-over of this number.
+    pub fn is_finished(&self, slot: Slot, begun: u64) -> bool {
+        self.copies.get(&slot).is_some_and(|copy| copy.is_complete && copy.finished == Some(begun))
     }
 
     /// Answers an election: where a slot stands here, if it is complete. Nothing of an earlier epoch is accepted from now on.

@@ -129,6 +129,64 @@ async fn an_elected_copy_goes_on_with_the_keys_and_the_former_primary_follows_it
     assert_eq!(pair.source.slot_state(slot), SlotState::Elsewhere);
 }
 
+impl Pair {
+    /// Hands the moving slots over to a node, and waits until it is their primary.
+    async fn hand_over(&mut self, node: NodeId) {
+        let incarnation = Incarnation(node.0 as u64);
+        let change = TopologyChange::HandOver { slots: moving(), node, incarnation };
+        assert_eq!(self.agreement.commit(&change).applied, crate::cluster::topology::Applied::Done);
+        let mut topologies = self.agreement.subscribe();
+        let is_its = |topology: &Arc<Topology>| moving().slots().all(|slot| topology.slot(slot).primary == Some(node));
+        let done = tokio::time::timeout(LIMIT, topologies.wait_for(is_its)).await;
+        done.expect("it is handed over").expect("the agreement lives");
+        self.settle().await;
+    }
+}
+
+/// Appends to a list wherever its slot is served; who is asked while nobody serves it has to ask again.
+fn append(pair: &Pair, appended: &mut u64) {
+    for engine in [&pair.source, &pair.target] {
+        for (key, slot) in keys().take(50) {
+            let mut keyspace = engine.lock_slot(slot, 0, clock::unix_us() / 1000);
+            if keyspace.slots_state(&[slot]) == SlotState::Serving {
+                let number = appended.to_string();
+                let list = format!("list:{{{key}}}");
+                keyspace.list_push(list.as_bytes(), Side::Back, [number.as_bytes()].into_iter()).expect("a list");
+                *appended += 1;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn roles_change_hands_and_back_while_clients_write() {
+    let mut pair = Pair::start(|_| false).await;
+    pair.join();
+    pair.until_ready(TARGET).await;
+    let mut appended = 0;
+    for round in 0..6 {
+        let node = if round % 2 == 0 { TARGET } else { SOURCE };
+        append(&pair, &mut appended);
+        pair.hand_over(node).await;
+        append(&pair, &mut appended);
+        let slot = moving().slots().next().expect("a slot");
+        let serving = |engine: &Engine| engine.slot_state(slot) == SlotState::Serving;
+        assert_eq!((serving(&pair.source), serving(&pair.target)), (node == SOURCE, node == TARGET), "round {round}");
+        pair.until_equal().await;
+    }
+    let mut found = 0;
+    for (key, slot) in keys().take(50) {
+        let mut keyspace = pair.source.lock_slot(slot, 0, 0);
+        let list = format!("list:{{{key}}}");
+        keyspace.visit_slot(slot, |entry| {
+            if entry.key() == list.as_bytes() {
+                found += entry.as_value().map_or(0, |value| value.len() as u64);
+            }
+        });
+    }
+    assert_eq!(found, appended);
+}
+
 /// What only the former primary had is gone where it was not asked, and it is not kept there.
 #[tokio::test]
 async fn a_divergent_suffix_is_dropped() {

@@ -158,6 +158,31 @@ fn who_is_forgotten_or_leaves_is_no_copy_any_more() {
 }
 
 #[test]
+fn a_ready_copy_and_the_primary_change_their_roles() {
+    let mut three = Three::new();
+    let (node, incarnation) = (B, three.life(B));
+    let hand_over = TopologyChange::HandOver { slots: three.slots.clone(), node, incarnation };
+    assert_eq!(three.agree(hand_over.clone()), Applied::Done);
+    let begun = three.topology.version;
+    assert_eq!(three.first().phase, Phase::HandingOff { to: B, begun });
+    assert_eq!(three.agree(hand_over.clone()), REFUSED);
+    let abort = TopologyChange::AbortHandoff { slots: three.slots.clone(), to: B, begun };
+    assert_eq!(three.agree(abort), Applied::Done);
+    assert_eq!((three.first().primary, three.first().phase), (Some(A), Phase::Normal));
+    let done = |begun, slots: &SlotRanges| TopologyChange::Handoff { slots: slots.clone(), to: B, incarnation, begun };
+    let late = done(begun, &three.slots);
+    assert_eq!(three.agree(late), REFUSED, "it was called off");
+    let (epoch, number) = (three.first().epoch, three.first().copies.on(B).expect("a copy").number);
+    three.agree(hand_over);
+    let change = done(three.topology.version, &three.slots);
+    assert_eq!(three.agree(change), Applied::Done);
+    let record = three.first();
+    assert_eq!((record.primary, record.phase, record.moved), (Some(B), Phase::Normal, Some(number)));
+    assert!(record.epoch > epoch);
+    assert!(record.copies.on(A).expect("it stays").ready && record.copies.on(B).is_none());
+}
+
+#[test]
 fn a_topology_reads_back_with_its_copies() {
     let three = Three::new();
     let bytes = postcard::to_stdvec(&three.topology).expect("it is encoded");

@@ -366,7 +366,7 @@ fn nothing_happens_before_there_is_a_cluster() {
 /// Changes that mostly make sense, and often come too late, too early or twice.
 fn any_change() -> impl Strategy<Value = TopologyChange> {
     let range = (0u16..40, 0u16..10).prop_map(|(first, more)| slots(first, first + more));
-    (0u8..20, range, 1u8..4, 1u8..4, (1u64..8, 4u64..64)).prop_map(|(kind, slots, a, b, (life, begun))| {
+    (0u8..21, range, 1u8..4, 1u8..4, (1u64..8, 4u64..64)).prop_map(|(kind, slots, a, b, (life, begun))| {
         let (from, to) = (NodeId(u128::from(a)), NodeId(u128::from(b)));
         let incarnation = Incarnation(life);
         match kind {
@@ -387,6 +387,7 @@ fn any_change() -> impl Strategy<Value = TopologyChange> {
             15 => TopologyChange::CopyInSync { slots, node: to, incarnation, number: begun },
             16 => TopologyChange::CopyLeave { slots, node: to, number: begun },
             17 => TopologyChange::BeginElection { slots, node: from, incarnation },
+            19 => TopologyChange::HandOver { slots, node: to, incarnation },
             18 => TopologyChange::Promote { slots, epoch: Epoch(begun as u32 % 8), node: to, incarnation },
             _ => TopologyChange::RemoveNode { node: from, incarnation },
         }

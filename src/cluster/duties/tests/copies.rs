@@ -1,0 +1,157 @@
+//! Copies of every slot: who has them, whose role it is, and what a node that goes leaves behind.
+
+use super::*;
+use crate::cluster::topology::SlotCopy;
+
+impl Cluster {
+    /// A cluster of so many nodes, in which every slot has so many copies besides its primary.
+    fn with_copies(nodes: u8, replicas: usize) -> Cluster {
+        let mut cluster = Cluster::new();
+        cluster.apply(&TopologyChange::SetConfig { name: REPLICAS.into(), value: replicas.to_string() });
+        for number in 1..=nodes {
+            cluster.start(number);
+            cluster.settle_copies();
+        }
+        cluster
+    }
+
+    /// Until nobody has anything to do. Elections are won by the first that may be asked.
+    fn settle_copies(&mut self) {
+        for _ in 0..2_000 {
+            let mut changes = leader_duties(&self.topology, false, &BTreeSet::new());
+            changes.extend(moves(&self.topology).into_iter().filter_map(|one| self.next_step(one)));
+            changes.extend(self.synced());
+            changes.extend(self.elected());
+            if changes.is_empty() {
+                return;
+            }
+            for change in &changes {
+                let applied = self.apply(change);
+                assert_eq!(applied, Applied::Done, "{change:?}");
+            }
+        }
+        panic!("it does not settle");
+    }
+
+    fn is_up(&self, node: NodeId) -> bool {
+        !self.gone.contains(&node) && self.topology.nodes.contains_key(&node)
+    }
+
+    /// What copies say that have everything.
+    fn synced(&self) -> Vec<TopologyChange> {
+        let mut new: BTreeMap<(NodeId, u64), SlotRanges> = BTreeMap::new();
+        for (slot, record) in Slot::all().zip(self.topology.slots().iter()) {
+            let primary_is_up = record.primary.is_some_and(|primary| self.is_up(primary));
+            let is_new = |copy: &&SlotCopy| !copy.ready && !self.topology.is_lost(copy) && self.is_up(copy.node);
+            for copy in record.copies.iter().filter(|copy| primary_is_up && is_new(copy)) {
+                new.entry((copy.node, copy.number)).or_default().extend([slot]);
+            }
+        }
+        let in_sync = |((node, number), slots)| {
+            let incarnation = self.topology.nodes[&node].incarnation;
+            TopologyChange::CopyInSync { slots, node, incarnation, number }
+        };
+        new.into_iter().map(in_sync).collect()
+    }
+
+    fn elected(&self) -> Vec<TopologyChange> {
+        let mut won: BTreeMap<(Epoch, NodeId), SlotRanges> = BTreeMap::new();
+        for (slot, record) in Slot::all().zip(self.topology.slots().iter()) {
+            let winner = self.topology.survivors(record).find(|copy| self.is_up(copy.node));
+            if let Some(winner) = winner.filter(|_| record.phase == Phase::Electing) {
+                won.entry((record.epoch, winner.node)).or_default().extend([slot]);
+            }
+        }
+        let promote = |((epoch, node), slots)| {
+            let incarnation = self.topology.nodes[&node].incarnation;
+            TopologyChange::Promote { slots, epoch, node, incarnation }
+        };
+        won.into_iter().map(promote).collect()
+    }
+
+    /// Ready copies of each slot, its primary among them, at least and at most.
+    fn holders(&self) -> (usize, usize) {
+        let count = |record: &SlotRecord| {
+            let ready = self.topology.survivors(record).filter(|copy| self.is_up(copy.node)).count();
+            usize::from(record.primary.is_some_and(|primary| self.is_up(primary))) + ready
+        };
+        let counts = || self.topology.slots().iter().map(count);
+        (counts().min().unwrap_or(0), counts().max().unwrap_or(0))
+    }
+
+    fn check_shares(&self, nodes: usize) {
+        let owned: Vec<usize> = self.owned().into_iter().filter(|count| *count > 0).collect();
+        let (least, most) = (SLOT_COUNT / nodes, SLOT_COUNT.div_ceil(nodes));
+        assert_eq!((owned.len(), owned.iter().sum::<usize>()), (nodes, SLOT_COUNT), "{owned:?}");
+        assert!(owned.iter().all(|count| (least..=most).contains(count)), "{owned:?}");
+    }
+}
+
+#[test]
+fn every_slot_has_its_copies_and_roles_are_shared() {
+    for nodes in 1..=4 {
+        let cluster = Cluster::with_copies(nodes, 2);
+        cluster.check_shares(usize::from(nodes));
+        let expected = usize::from(nodes.min(3));
+        assert_eq!(cluster.holders(), (expected, expected), "{nodes} nodes");
+    }
+}
+
+#[test]
+fn a_node_that_is_killed_is_replaced_by_its_copies_and_has_its_share_when_it_is_back() {
+    let mut cluster = Cluster::with_copies(3, 2);
+    cluster.kill(1);
+    cluster.settle_copies();
+    assert_eq!(cluster.owned()[0], 0);
+    assert_eq!(cluster.owned().iter().sum::<usize>(), SLOT_COUNT, "nothing is lost");
+    assert_eq!(cluster.holders(), (2, 2));
+    // In another life: nothing of what it had counts.
+    cluster.start(1);
+    cluster.settle_copies();
+    cluster.check_shares(3);
+    assert_eq!(cluster.holders(), (3, 3));
+}
+
+#[test]
+fn members_that_are_down_are_waited_for_before_others_take_their_place() {
+    let mut cluster = Cluster::with_copies(4, 1);
+    cluster.kill(2);
+    cluster.settle_copies();
+    // Where its copy was the only one nobody is waited for.
+    assert_eq!(cluster.holders(), (2, 2));
+    let mut cluster = Cluster::with_copies(5, 2);
+    cluster.kill(2);
+    cluster.settle_copies();
+    assert_eq!(cluster.holders().0, 2);
+    let given_up = [NodeId(2)].into();
+    let changes = leader_duties(&cluster.topology, false, &given_up);
+    assert!(changes.iter().any(|change| matches!(change, TopologyChange::CopyJoin { .. })), "{changes:?}");
+}
+
+#[test]
+fn a_node_that_leaves_leaves_as_many_copies_behind() {
+    let mut cluster = Cluster::with_copies(4, 2);
+    cluster.leave(3);
+    cluster.settle_copies();
+    assert!(cluster.topology.held_by(NodeId(3)).is_empty());
+    cluster.check_shares(3);
+    assert_eq!(cluster.holders(), (3, 3));
+    // With fewer nodes than copies as many as there are nodes.
+    cluster.apply(&TopologyChange::RemoveNode {
+        node: NodeId(3),
+        incarnation: cluster.topology.nodes[&NodeId(3)].incarnation,
+    });
+    cluster.leave(1);
+    cluster.settle_copies();
+    assert!(cluster.topology.held_by(NodeId(1)).is_empty());
+    assert_eq!(cluster.holders(), (2, 2));
+}
+
+#[test]
+fn fewer_copies_are_asked_for() {
+    let mut cluster = Cluster::with_copies(3, 2);
+    cluster.apply(&TopologyChange::SetConfig { name: REPLICAS.into(), value: "0".into() });
+    cluster.settle_copies();
+    assert_eq!(cluster.holders(), (1, 1));
+    cluster.check_shares(3);
+}
