@@ -9,7 +9,7 @@
 //! by another leader, asks again and is told the same.
 
 use super::topology::{Phase, SlotCopy, Topology, TopologyChange};
-use crate::base::identity::{Epoch, NodeId, Position};
+use crate::base::identity::{Epoch, Incarnation, NodeId, Position};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
 use std::collections::BTreeMap;
@@ -18,27 +18,29 @@ use std::collections::BTreeMap;
 /// lost; a primary that is silent is not asked at all.
 pub const PATIENCE_US: u64 = 1_000_000;
 
-/// Slots that are elected together: of the same epoch, with the same copies.
+/// Slots that are elected together: of the same epoch, with copies on the same nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Electorate {
     pub epoch: Epoch,
     pub slots: SlotRanges,
     /// Whom to ask.
-    pub copies: Vec<SlotCopy>,
+    pub lives: Vec<(NodeId, Incarnation)>,
 }
 
 /// Every election that is under way.
 pub fn electorates(topology: &Topology) -> Vec<Electorate> {
-    let mut found: BTreeMap<(Epoch, Vec<(NodeId, u64)>), Electorate> = BTreeMap::new();
+    let mut found: BTreeMap<(Epoch, Vec<(NodeId, Incarnation)>), Electorate> = BTreeMap::new();
     let electing = Slot::all().zip(topology.slots().iter()).filter(|(_, record)| record.phase == Phase::Electing);
     for (slot, record) in electing {
         let is_up = |copy: &&SlotCopy| {
             let state = topology.nodes.get(&copy.node).map(|node| node.state);
             state == Some(super::topology::NodeState::Active)
         };
-        let copies: Vec<SlotCopy> = topology.survivors(record).filter(is_up).copied().collect();
-        let key = (record.epoch, copies.iter().map(|copy| (copy.node, copy.number)).collect());
-        let one = || Electorate { epoch: record.epoch, slots: SlotRanges::default(), copies };
+        let copies = topology.survivors(record).filter(is_up);
+        let mut lives: Vec<(NodeId, Incarnation)> = copies.map(|copy| (copy.node, copy.incarnation)).collect();
+        lives.sort_unstable();
+        let key = (record.epoch, lives.clone());
+        let one = || Electorate { epoch: record.epoch, slots: SlotRanges::default(), lives };
         found.entry(key).or_insert_with(one).slots.extend([slot]);
     }
     found.into_values().collect()
@@ -52,11 +54,11 @@ pub type Answers = BTreeMap<NodeId, Vec<Option<Position>>>;
 pub fn promotions(one: &Electorate, answers: &Answers) -> Vec<TopologyChange> {
     let mut equals: BTreeMap<Vec<NodeId>, Vec<Slot>> = BTreeMap::new();
     for (index, slot) in one.slots.slots().enumerate() {
-        let said = |copy: &SlotCopy| {
-            let position = answers.get(&copy.node)?.get(index).copied()??;
-            Some((position, copy.node))
+        let said = |(node, _): &(NodeId, Incarnation)| {
+            let position = answers.get(node)?.get(index).copied()??;
+            Some((position, *node))
         };
-        let said: Vec<(Position, NodeId)> = one.copies.iter().filter_map(said).collect();
+        let said: Vec<(Position, NodeId)> = one.lives.iter().filter_map(said).collect();
         let Some(most) = said.iter().map(|(position, _)| *position).max() else { continue };
         let best = said.iter().filter(|(position, _)| *position == most).map(|(_, node)| *node).collect();
         equals.entry(best).or_default().push(slot);
@@ -69,7 +71,7 @@ pub fn promotions(one: &Electorate, answers: &Answers) -> Vec<TopologyChange> {
         }
     }
     let promote = |(node, slots)| {
-        let incarnation = one.copies.iter().find(|copy| copy.node == node)?.incarnation;
+        let (_, incarnation) = *one.lives.iter().find(|(life, _)| *life == node)?;
         Some(TopologyChange::Promote { slots, epoch: one.epoch, node, incarnation })
     };
     won.into_iter().filter_map(promote).collect()
@@ -78,7 +80,6 @@ pub fn promotions(one: &Electorate, answers: &Answers) -> Vec<TopologyChange> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::identity::Incarnation;
 
     fn at(epoch: u32, seq: u64) -> Option<Position> {
         Some(Position { epoch: Epoch(epoch), seq })
@@ -86,14 +87,9 @@ mod tests {
 
     /// By node what it says of four slots, and who wins which.
     fn check(said: &[(u128, [Option<Position>; 4])], won: &[(u128, &str)]) {
-        let copy = |node: u128| SlotCopy {
-            node: NodeId(node),
-            incarnation: Incarnation(node as u64),
-            number: node as u64,
-            ready: true,
-        };
-        let one =
-            Electorate { epoch: Epoch(9), slots: Slot::all().take(4).collect(), copies: [1, 2, 3].map(copy).to_vec() };
+        let life = |node: u128| (NodeId(node), Incarnation(node as u64));
+        let lives = [1, 2, 3].map(life).to_vec();
+        let one = Electorate { epoch: Epoch(9), slots: Slot::all().take(4).collect(), lives };
         let answers: Answers = said.iter().map(|(node, said)| (NodeId(*node), said.to_vec())).collect();
         let promotions = promotions(&one, &answers);
         let shown: Vec<(u128, String)> = promotions

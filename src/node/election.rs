@@ -19,6 +19,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What elections are held with.
+#[derive(Clone)]
 pub(super) struct Elections {
     pub(super) node: NodeId,
     pub(super) consensus: Arc<dyn Consensus>,
@@ -40,11 +41,12 @@ impl Elections {
                 }
                 continue;
             }
-            let mut has_ended = true;
+            let mut held = JoinSet::new();
             for one in open {
-                has_ended &= self.elect(&topology, &one).await;
+                let (elections, topology) = (self.clone(), Arc::clone(&topology));
+                held.spawn(async move { elections.elect(&topology, &one).await });
             }
-            if !has_ended {
+            if !held.join_all().await.into_iter().all(|has_ended| has_ended) {
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
@@ -54,18 +56,20 @@ impl Elections {
     async fn elect(&self, topology: &Topology, one: &Electorate) -> bool {
         let began = Instant::now();
         let answers = self.ask(topology, one).await;
-        let changes = promotions(one, &answers);
         let mut elected = 0;
-        for change in changes {
+        let mut proposed = JoinSet::new();
+        for change in promotions(one, &answers) {
             if let crate::cluster::topology::TopologyChange::Promote { slots, node, .. } = &change {
                 elected += slots.len();
                 tracing::info!(%slots, %node, epoch = one.epoch.0, took_ms = began.elapsed().as_millis() as u64, "a copy is elected");
             }
-            // Unknown: it may be committed yet. The next look finds those slots elected, or asks again.
-            if let Err(error) = self.consensus.propose(change).await {
-                tracing::info!(%error, "an election was not agreed on");
-                return false;
-            }
+            let consensus = Arc::clone(&self.consensus);
+            proposed.spawn(async move { consensus.propose(change).await });
+        }
+        // Unknown: it may be committed yet. The next look finds those slots elected, or asks again.
+        if let Some(error) = proposed.join_all().await.into_iter().find_map(Result::err) {
+            tracing::info!(%error, "an election was not agreed on");
+            return false;
         }
         if elected < one.slots.len() {
             tracing::warn!(slots = one.slots.len() - elected, "no copy of these slots answers, their election goes on");
@@ -77,9 +81,9 @@ impl Elections {
     async fn ask(&self, topology: &Topology, one: &Electorate) -> Answers {
         let patience = Duration::from_micros(PATIENCE_US);
         let mut asked = JoinSet::new();
-        for copy in &one.copies {
+        for (node, _) in one.lives.iter().copied() {
             let request = CopyRequest::Fence { slots: one.slots.clone(), epoch: one.epoch, version: topology.version };
-            let (moves, transport, node) = (self.moves.clone(), Arc::clone(&self.transport), copy.node);
+            let (moves, transport) = (self.moves.clone(), Arc::clone(&self.transport));
             let own = (node == self.node).then(|| sender(self.node, topology.cluster));
             let address = topology.nodes.get(&node).map(|node| SocketAddr::new(node.ip, node.cluster_port));
             asked.spawn(async move {

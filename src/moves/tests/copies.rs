@@ -43,7 +43,7 @@ impl Pair {
         let request = CopyRequest::Fence { slots: one.slots.clone(), epoch: one.epoch, version };
         let mut answers = Answers::new();
         for (node, moves) in [(SOURCE, &self.links.source), (TARGET, &self.links.target)] {
-            if one.copies.iter().all(|copy| copy.node != node) {
+            if one.lives.iter().all(|(life, _)| *life != node) {
                 continue;
             }
             let asked = Blob(encode(&request));
