@@ -74,7 +74,8 @@ pub struct SlotPlace {
     pub copies: CopyList,
     /// Of a slot that nobody serves: who was the last to. Clients that want every slot to have an owner are still shown it.
     pub last_owner: Option<NodeId>,
-    /// This node is one end of a hand-off that is being committed: it answers no request until that is done or off.
+    /// This node is one end of a hand-off that is being committed, or a copy is being elected that will be the primary in a
+    /// moment: it answers no request until that is done or off.
     pub handing_off: bool,
 }
 
@@ -172,7 +173,8 @@ pub enum DownReason {
 pub fn route(slots: &[Slot], view: &RoutingView, request: RequestTraits) -> Route {
     let Some((&slot, others)) = slots.split_first() else { return Route::Local };
     let primary = view.primaries[slot.index()];
-    if primary == NOBODY {
+    let waits = view.this_node.is_some() && view.handing_off.contains(slot);
+    if primary == NOBODY && !waits {
         return Route::Down(DownReason::Unserved);
     }
     if others.iter().any(|&other| other != slot) {
@@ -181,7 +183,7 @@ pub fn route(slots: &[Slot], view: &RoutingView, request: RequestTraits) -> Rout
     if let Some(reason) = view.service.down(request) {
         return Route::Down(reason);
     }
-    if view.this_node.is_some() && view.handing_off.contains(slot) {
+    if waits {
         return Route::Wait(slot);
     }
     if view.this_node == Some(NodeIndex(primary)) {

@@ -57,6 +57,7 @@ pub fn routing_view(
         // Both ends keep requests until the hand-off is committed or off.
         let handing_off = match record.phase {
             Phase::HandingOff { to, .. } => primary == Some(this_node) || (current && to == this_node),
+            Phase::Electing => topology.has_candidate(record),
             _ => false,
         };
         SlotPlace { primary, copies: shown.of(record), last_owner: last_owner(topology, record), handing_off }

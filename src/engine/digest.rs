@@ -11,9 +11,19 @@ use crate::base::slot::Slot;
 use crate::values::Value;
 use crate::values::element::{Digits, Element};
 use crate::values::hashing::{mix, table_hash};
+use std::sync::atomic::AtomicU64;
 
 /// Bytes of a slot that are looked at under its lock: a millisecond, about.
 pub const DIGESTED_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What comparing copies with their primaries has come to since the process started.
+#[derive(Debug, Default)]
+pub struct Compared {
+    /// Slots that were compared, each time.
+    pub slots: AtomicU64,
+    /// Those that were not the same. They are sent anew.
+    pub different: AtomicU64,
+}
 
 impl Engine {
     /// Where a slot stands, and the digest of what it has there; `None` for the digest of one that has more than can be looked

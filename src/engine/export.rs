@@ -70,6 +70,8 @@ pub enum RecordKind {
     Complete,
     /// The slot stands still for the hand-over of this number: nothing comes behind. No effect.
     Final { begun: u64 },
+    /// What the slot has in this position. No effect.
+    Digest { digest: u64 },
 }
 
 impl Record {
@@ -137,6 +139,8 @@ struct Outgoing {
     unread: BTreeSet<Slot>,
     /// It goes on when everything has been read.
     follows: bool,
+    /// The slot of which the digest was sent last.
+    compared: Option<Slot>,
 }
 
 impl Exports {
@@ -244,6 +248,23 @@ impl Exports {
         let kind = RecordKind::Final { begun };
         outgoing.push(Record { slot, position, kind, effect: Box::default() });
         true
+    }
+
+    /// Adds the digest of the next complete slot. The log was read to its end.
+    pub fn compare_next(&mut self, of: u64) {
+        let Some(outgoing) = self.moves.get_mut(&of) else { return };
+        let is_complete = |((slot, export_of), export): (&(Slot, u64), &Export)| {
+            (*export_of == of && export.is_complete).then_some((*slot, export.position))
+        };
+        let behind = outgoing.compared.map_or((Slot::default(), 0), |slot| (slot, u64::MAX));
+        let next = self.slots.range(behind..).find_map(is_complete);
+        outgoing.compared = next.map(|(slot, _)| slot);
+        if let Some((slot, read)) = next
+            && let (position, Some(digest)) = self.engine.digest(slot)
+            && read == Some(position)
+        {
+            outgoing.push(Record { slot, position, kind: RecordKind::Digest { digest }, effect: Box::default() });
+        }
     }
 
     fn listen(&mut self) {

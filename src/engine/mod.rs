@@ -70,6 +70,8 @@ pub struct Engine {
     reclaimer: Reclaimer,
     /// What has changed, for whoever reads it.
     pub log: Log,
+    /// How copies compare with their primaries.
+    pub compared: digest::Compared,
     events: event::Events,
     placement: Placement,
     databases: usize,
@@ -115,6 +117,7 @@ impl Engine {
             total_bytes,
             reclaimer: Reclaimer::start(),
             log: Log::default(),
+            compared: digest::Compared::default(),
             events: Default::default(),
             placement,
             databases,

@@ -57,6 +57,9 @@ impl Building {
         let mut owners: SmallVec<[NodeIndex; 4]> = SmallVec::new();
         for slot in slots {
             let SlotPlace { primary, copies, last_owner, handing_off } = place(slot);
+            if handing_off {
+                self.handing_off.extend([slot]);
+            }
             let Some(primary) = primary else {
                 if let Some(last) = last_owner {
                     let last = self.index(slot, last)?;
@@ -70,9 +73,6 @@ impl Building {
             }
             self.view.primaries[slot.index()] = owners[0].0;
             append(&mut self.view.ranges, &mut self.view.owners, (slot, slot), &owners);
-            if handing_off {
-                self.handing_off.extend([slot]);
-            }
         }
         Ok(())
     }

@@ -6,13 +6,15 @@ const READ: RequestTraits = RequestTraits { write: false };
 const WRITE: RequestTraits = RequestTraits { write: true };
 
 /// Of slots 0 to 99 node 1 is primary and node 2 has a copy, of 100 to 199 the other way round, 200 to 299 are node 3's
-/// alone; 90 to 99 and 190 to 199 are being handed off to or by the node that asks; all others are nobody's.
+/// alone; 90 to 99 and 190 to 199 are being handed off to or by the node that asks; of 400 to 409 a copy is being elected; all
+/// others are nobody's.
 fn place(slot: Slot) -> SlotPlace {
     let handing_off = matches!(slot.number(), 90..100 | 190..200);
     match slot.number() {
         0..100 => SlotPlace { primary: Some(NodeId(1)), copies: smallvec![NodeId(2)], handing_off, last_owner: None },
         100..200 => SlotPlace { primary: Some(NodeId(2)), copies: smallvec![NodeId(1)], handing_off, last_owner: None },
         200..300 => SlotPlace { primary: Some(NodeId(3)), copies: smallvec![], handing_off, last_owner: None },
+        400..410 => SlotPlace { handing_off: true, ..SlotPlace::default() },
         _ => SlotPlace::default(),
     }
 }
@@ -83,6 +85,15 @@ fn a_slot_being_handed_off_waits_at_both_ends() {
     check(&view, &[95], READ, Route::Wait(slots(&[95])[0]));
     check(&view, &[95], WRITE, Route::Wait(slots(&[95])[0]));
     check(&view, &[195], WRITE, Route::Wait(slots(&[195])[0]));
+}
+
+#[test]
+fn a_slot_that_is_being_elected_waits_everywhere() {
+    for node in [1, 3] {
+        let view = view(parts(node));
+        check(&view, &[405], WRITE, Route::Wait(slots(&[405])[0]));
+        check(&view, &[405, 5], WRITE, Route::CrossSlot);
+    }
 }
 
 #[test]

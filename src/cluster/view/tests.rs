@@ -3,7 +3,7 @@ use crate::base::identity::ClusterId;
 use crate::base::slot::SLOT_COUNT;
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::duties::{self, leader_duties};
-use crate::cluster::routing::{DownReason, RequestTraits, Route, route};
+use crate::cluster::routing::{RequestTraits, Route, route};
 use crate::cluster::topology::{Applied, Node, TopologyChange, sample};
 use std::collections::BTreeSet;
 
@@ -108,8 +108,7 @@ fn a_slot_that_is_being_elected_is_shown_with_who_may_be_next_and_served_by_nobo
     assert_eq!(cluster.agree(&election), Applied::Done);
     let view = cluster.view(None);
     assert_eq!((view.primary(slot), view.is_covered()), (None, false));
-    let down = Route::Down(DownReason::Unserved);
-    assert_eq!(route(&[slot], &view, RequestTraits { write: false }), down);
+    assert_eq!(route(&[slot], &view, RequestTraits { write: false }), Route::Wait(slot));
     let covered: usize = view.shown_ranges().iter().map(|range| range.slot_count()).sum();
     assert_eq!(covered, SLOT_COUNT);
     let survivor = cluster.0.survivors(cluster.0.slot(slot)).next().expect("two").node;

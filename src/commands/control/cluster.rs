@@ -291,6 +291,9 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     field("starling_replicas", &copies.replicas);
     field("starling_copies_ready", &copies.ready);
     field("starling_copies_missing", &copies.missing);
+    let compared = &control.services.engine.compared;
+    field("starling_copies_compared", &counted(&compared.slots));
+    field("starling_copies_different", &counted(&compared.different));
     field("starling_slots_electing", &view.electing_count());
     let group = cluster.consensus().group();
     let leader: Vec<NodeId> = group.leader.into_iter().collect();

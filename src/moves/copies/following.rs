@@ -12,6 +12,7 @@ use crate::moves::coming::PullFailure;
 use crate::transport::{Blob, Purpose, Request, Response};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -295,6 +296,18 @@ impl Follow {
                     table.go_on(slot);
                     engine.apply(slot, [record.effects].into_iter(), record.position)
                 }
+                RecordKind::Digest { digest } if engine.position(slot) == record.position => {
+                    let (_, own) = engine.digest(slot);
+                    engine.compared.slots.fetch_add(1, Ordering::Relaxed);
+                    if own.is_some_and(|own| own != digest) {
+                        engine.compared.different.fetch_add(1, Ordering::Relaxed);
+                        table.set_complete(slot, false);
+                        tracing::error!(%slot, of = %self.source, "a copy differs from its primary, it is sent anew");
+                        return Err(format!("slot {slot} differs"));
+                    }
+                    Ok(())
+                }
+                RecordKind::Digest { .. } => Ok(()),
                 RecordKind::Final { begun } => {
                     if !table.is_complete(slot, self.number) || engine.position(slot) != record.position {
                         return Err(format!("slot {slot} is handed over, and is not what it is at its primary"));

@@ -67,15 +67,20 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 /// Appends a record to a stream.
 pub(super) fn write_record(stream: &mut BytesMut, record: &Record) {
     let mut effect = &record.effect[..];
-    let begun;
+    let number;
     let (kind, count) = match record.kind {
         RecordKind::Piece => (0, 1),
         RecordKind::Run { count } => (1, count),
         RecordKind::Complete => (2, 0),
-        RecordKind::Final { begun: number } => {
-            begun = number.to_le_bytes();
-            effect = &begun;
+        RecordKind::Final { begun } => {
+            number = begun.to_le_bytes();
+            effect = &number;
             (3, 0)
+        }
+        RecordKind::Digest { digest } => {
+            number = digest.to_le_bytes();
+            effect = &number;
+            (4, 0)
         }
     };
     stream.reserve(HEADER_BYTES + effect.len());
@@ -115,10 +120,10 @@ pub(super) fn read_record(bytes: &[u8]) -> Result<Option<(ReceivedRecord<'_>, us
         0 => RecordKind::Piece,
         1 => RecordKind::Run { count: number(15..19) as u32 },
         2 => RecordKind::Complete,
-        3 => {
-            let begun = u64::from_le_bytes(effects.try_into().map_err(|_| Malformed)?);
+        kind @ (3 | 4) => {
+            let number = u64::from_le_bytes(effects.try_into().map_err(|_| Malformed)?);
             effects = &[];
-            RecordKind::Final { begun }
+            if kind == 3 { RecordKind::Final { begun: number } } else { RecordKind::Digest { digest: number } }
         }
         _ => return Err(Malformed),
     };
@@ -142,6 +147,7 @@ mod tests {
             record(0, RecordKind::Piece, b"effect"),
             record(258, RecordKind::Run { count: 70_000 }, &[7; 300]),
             record(9, RecordKind::Final { begun: u64::MAX - 7 }, b""),
+            record(10, RecordKind::Digest { digest: 1 << 63 }, b""),
         ];
         let mut stream = BytesMut::new();
         records.iter().for_each(|record| write_record(&mut stream, record));
