@@ -28,6 +28,8 @@ pub struct Feeding {
     /// Those that the topology knows: on which node, in which life, and of which slots, by number.
     known: BTreeMap<u64, (NodeId, Incarnation, SlotRanges)>,
     streams: BTreeMap<u64, Stream>,
+    /// Slots that stand still for the hand-over to a copy, by its number, with the number of the hand-over.
+    finals: BTreeMap<u64, Vec<(Slot, u64)>>,
 }
 
 /// What was sent to one copy.
@@ -82,7 +84,20 @@ impl Feeding {
             }
         }
         self.streams.retain(|number, _| !over.contains(number));
+        self.finals.clear();
+        for (slot, record) in topology.slots().moving().filter(|(_, record)| record.primary == Some(node)) {
+            if let Phase::HandingOff { to, begun } = record.phase
+                && let Some(copy) = record.copies.on(to)
+            {
+                self.finals.entry(copy.number).or_default().push((slot, begun));
+            }
+        }
         (over, shrunk)
+    }
+
+    /// The slots that stand still for the hand-over to a copy, each with the number of the hand-over.
+    pub fn finals(&self, number: u64) -> &[(Slot, u64)] {
+        self.finals.get(&number).map_or(&[], Vec::as_slice)
     }
 
     /// A copy asks for what it lacks.

@@ -6,7 +6,7 @@ use crate::base::clock;
 use crate::base::identity::{Incarnation, NodeId, Position};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
-use crate::cluster::topology::{NodeState, Phase, Topology};
+use crate::cluster::topology::{NodeState, Topology};
 use crate::engine::export::{BACKLOG_BYTES_MAX, Broken, Exports};
 use crate::transport::Sender;
 use bytes::{Bytes, BytesMut};
@@ -31,8 +31,6 @@ pub(crate) struct Feeds {
     starts: HashMap<Slot, Position>,
     /// What is kept for copies that are expected to ask soon, and since when.
     parked: HashMap<u64, Instant>,
-    /// Slots that stand still for the hand-over to a copy, by its number, with the number of the hand-over.
-    finals: HashMap<u64, Vec<(Slot, u64)>>,
 }
 
 /// One stream.
@@ -108,14 +106,6 @@ impl Feeds {
         }
         self.starts.retain(|slot, _| topology.slot(*slot).primary == Some(node));
         self.give_up_parked(exports);
-        self.finals.clear();
-        for (slot, record) in topology.slots().moving().filter(|(_, record)| record.primary == Some(node)) {
-            if let Phase::HandingOff { to, begun } = record.phase
-                && let Some(copy) = record.copies.on(to)
-            {
-                self.finals.entry(copy.number).or_default().push((slot, begun));
-            }
-        }
     }
 
     fn end(&mut self, exports: &mut Exports, number: u64) {
@@ -151,7 +141,7 @@ impl Feeds {
             CopyRequest::Begin { slots, held, .. } if is_first => self.begin(exports, number, slots, held),
             _ => Ok(()),
         };
-        let finals = self.finals.get(&number).map_or(&[][..], Vec::as_slice);
+        let finals = self.feeding.finals(number);
         let piece = begun.and_then(|()| match self.streams.get_mut(&number) {
             Some(feed) => feed.read(number, exports, finals).map(|()| feed.piece()),
             None => Err(Broken::Lost),

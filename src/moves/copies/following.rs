@@ -1,12 +1,12 @@
 //! A copy of this node: asks its primary for what it lacks, applies it, and says when it has everything. [`Following`] decides.
 
 use super::messages::{CopyAnswer, CopyRequest, encode, read_record};
+use super::table::Step;
 use crate::base::identity::{Incarnation, NodeId, Position};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::topology::raft::{Proposal, ProposeError};
 use crate::cluster::topology::{Applied, Topology, TopologyChange};
-use crate::engine::export::RecordKind;
 use crate::moves::Shared;
 use crate::moves::coming::PullFailure;
 use crate::transport::{Blob, Purpose, Request, Response};
@@ -65,6 +65,11 @@ pub struct Following {
 }
 
 impl Following {
+    /// A stream that begins with this attempt: a greater one than of any stream of its number before.
+    pub fn new(attempt: u64) -> Following {
+        Following { attempt, ..Following::default() }
+    }
+
     /// What follows from an event at this time.
     pub fn on(&mut self, event: Event, now_us: u64) -> Vec<Action> {
         match event {
@@ -123,7 +128,7 @@ pub(in crate::moves) async fn follow(
     incarnation: Incarnation,
     attempt: u64,
 ) {
-    let core = Following { attempt, ..Following::default() };
+    let core = Following::new(attempt);
     let (tasks, began) = (JoinSet::new(), Instant::now());
     let copy =
         Follow { shared, source, number, slots, incarnation, core, received: 0, partial: Vec::new(), tasks, began };
@@ -274,51 +279,32 @@ impl Follow {
             }
             // Held while it is applied: who answers an election is given nothing of an earlier epoch afterwards.
             let mut table = self.shared.copies.lock();
-            if !table.accepts(slot, self.number, record.position.epoch) {
-                return Err(format!("a record of slot {slot} of an epoch that is over"));
-            }
-            let applied = match record.kind {
-                RecordKind::Piece => {
-                    table.set_complete(slot, false);
-                    engine.apply(slot, [record.effects].into_iter(), record.position)
-                }
-                RecordKind::Complete => {
+            let step = table.take(slot, self.number, (record.kind, record.position), engine.position(slot));
+            let applied = match step.map_err(|unfit| unfit.to_string())? {
+                Step::Apply => engine.apply(slot, [record.effects].into_iter(), record.position),
+                Step::Stand => {
                     engine.set_position(slot, record.position);
-                    table.set_complete(slot, true);
                     Ok(())
                 }
-                RecordKind::Run { count } => {
-                    let before = engine.position(slot);
-                    let after = Position { seq: before.seq + u64::from(count), ..before };
-                    if !table.is_complete(slot, self.number) || after != record.position {
-                        return Err(format!("a gap in slot {slot} between {before:?} and {:?}", record.position));
-                    }
-                    table.go_on(slot);
-                    engine.apply(slot, [record.effects].into_iter(), record.position)
-                }
-                RecordKind::Digest { digest } if engine.position(slot) == record.position => {
+                Step::Compare { digest } => {
                     let (_, own) = engine.digest(slot);
                     engine.compared.slots.fetch_add(1, Ordering::Relaxed);
                     if own.is_some_and(|own| own != digest) {
                         engine.compared.different.fetch_add(1, Ordering::Relaxed);
-                        table.set_complete(slot, false);
+                        table.broken(slot);
                         tracing::error!(%slot, of = %self.source, "a copy differs from its primary, it is sent anew");
                         return Err(format!("slot {slot} differs"));
                     }
                     Ok(())
                 }
-                RecordKind::Digest { .. } => Ok(()),
-                RecordKind::Final { begun } => {
-                    if !table.is_complete(slot, self.number) || engine.position(slot) != record.position {
-                        return Err(format!("slot {slot} is handed over, and is not what it is at its primary"));
-                    }
-                    table.finish(slot, begun);
+                Step::Nothing => Ok(()),
+                Step::Finished => {
                     has_finished = true;
                     Ok(())
                 }
             };
             if let Err(error) = applied {
-                table.set_complete(slot, false);
+                table.broken(slot);
                 return Err(format!("an effect on slot {slot} could not be applied: {error}"));
             }
         }

@@ -27,7 +27,7 @@ pub enum CopyRequest {
 
 impl CopyRequest {
     /// The version of the topology that the asker goes by.
-    pub(super) fn version(&self) -> u64 {
+    pub fn version(&self) -> u64 {
         match self {
             CopyRequest::Begin { version, .. }
             | CopyRequest::Next { version, .. }
