@@ -26,11 +26,11 @@ def eventually(condition, what, limit=LIMIT_SECONDS):
 
 
 class ProxyCluster(Cluster):
-    """Three nodes, each with a proxy listener."""
+    """Three nodes, each with a proxy listener. Slots have no copies: what a node has that is killed nobody serves."""
 
     def start(self, *extra):
         port = free_port()
-        server = super().start(*extra, "--proxy-port", str(port))
+        server = super().start(*extra, "--replicas", "0", "--proxy-port", str(port))
         server.proxy_port = port
         return server
 

@@ -113,13 +113,13 @@ class Node:
 
 
 class Nodes:
-    """The cluster."""
+    """The cluster. Slots have no copies: what a node has that is given up begins anew."""
 
     def __init__(self, binary, has_namespaces, count=3):
         self.nodes = []
         try:
             for number in range(1, count + 1):
-                how = ("--join", self.nodes[0].address) if self.nodes else ("--cluster",)
+                how = ("--join", self.nodes[0].address) if self.nodes else ("--cluster", "--replicas", "0")
                 self.nodes.append(Node(binary, number, has_namespaces, *how))
             self.wait_balanced()
         except BaseException:

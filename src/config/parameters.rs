@@ -360,7 +360,7 @@ pub const PARAMETERS: &[Parameter] = &[
     missing(REPLICATION, "replica-serve-stale-data", Kind::Bool, "yes", Change::Anytime)
         .alias("slave-serve-stale-data"),
     missing(REPLICATION, "replicaof", Kind::Text, "", Change::Never).alias("slaveof"),
-    own("replicas", Kind::Integer { least: 0, greatest: 4 }, "0", Change::Anytime),
+    own("replicas", Kind::Integer { least: 0, greatest: 4 }, "2", Change::Anytime),
     acts("requirepass", Kind::Text, "", Change::Anytime),
     own("routing", Kind::Choice(&["redirect", "proxy"]), "redirect", Change::Never),
     // Payloads and files are always checked in full.

@@ -37,7 +37,7 @@ pub(super) use slot::encode_entry;
 /// Bytes that may wait for one move before the writers of its slots have to wait. What waits is what is still to be sent
 /// when the slots stand still, so it is a bound of that time too.
 pub const BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Bytes that may wait for one node that follows; with more it begins again.
+/// Bytes that may wait for all that follow together; with more the one for which the most waits begins again.
 const FOLLOWED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// So much has to be taken before writers that wait may go on: letting each of many slots go on has a cost.
 const ROOM_BYTES: usize = 1024 * 1024;
@@ -344,11 +344,9 @@ impl Exports {
             self.engine.set_throttled(one.0, self.is_throttled(one.0));
             self.engine.log.tell_room();
         }
-        let mut slow = Vec::new();
         let mut changed = Vec::new();
         for (of, outgoing) in &mut self.moves {
             if outgoing.follows {
-                slow.extend((outgoing.bytes > FOLLOWED_BYTES_MAX).then_some(*of));
                 continue;
             }
             let limit = if outgoing.is_full { BACKLOG_BYTES_MAX - ROOM_BYTES } else { BACKLOG_BYTES_MAX };
@@ -364,7 +362,20 @@ impl Exports {
                 self.engine.log.tell_room();
             }
         }
-        slow.into_iter().for_each(|of| self.end(of));
+        self.end_slowest();
+    }
+
+    /// Ends what is followed too slowly.
+    fn end_slowest(&mut self) {
+        loop {
+            let following = || self.moves.iter().filter(|(_, outgoing)| outgoing.follows);
+            let waiting: usize = following().map(|(_, outgoing)| outgoing.bytes).sum();
+            let slowest = following().max_by_key(|(_, outgoing)| outgoing.bytes).map(|(of, _)| *of);
+            match slowest.filter(|_| waiting > FOLLOWED_BYTES_MAX) {
+                Some(of) => self.end(of),
+                None => return,
+            }
+        }
     }
 
     /// Reads the log to its end. Everything that was executed before is in the queues then. Where the log cannot be

@@ -7,7 +7,7 @@ use crate::cluster::fencing::Fencing;
 use crate::cluster::membership::socket::MembershipHandle;
 use crate::cluster::registration::{Event, Registration};
 use crate::cluster::topology::raft::Consensus;
-use crate::cluster::topology::{Applied, Node, Refused, TopologyChange};
+use crate::cluster::topology::{Applied, Node, Refused, Topology, TopologyChange};
 use crate::cluster::watching::Watching;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership
             let given_up = watching.given_up(&topology, now_us);
             let decided_by = Some((topology.version, gathering, given_up.clone()));
             if done != decided_by {
-                changes.extend(duties::leader_duties(&topology, gathering, &given_up));
+                changes.extend(planned(&topology, gathering, given_up).await);
                 done = decided_by;
             }
             let mut refused = false;
@@ -74,6 +74,14 @@ pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership
             return;
         }
     }
+}
+
+/// What the plan asks for. Elsewhere than on the thread of the heartbeats: with copies a plan takes tens of milliseconds.
+async fn planned(topology: &Arc<Topology>, gathering: bool, given_up: BTreeSet<NodeId>) -> Vec<TopologyChange> {
+    let topology = Arc::clone(topology);
+    let plan = move || duties::leader_duties(&topology, gathering, &given_up);
+    // A panic ends the process.
+    tokio::task::spawn_blocking(plan).await.unwrap_or_default()
 }
 
 /// Keeps this life of the node registered, until it leaves. `returns`: it has what it owned in its former life.

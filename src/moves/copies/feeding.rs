@@ -4,7 +4,7 @@
 use crate::base::identity::{Incarnation, NodeId};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
-use crate::cluster::topology::{Phase, Topology};
+use crate::cluster::topology::{NodeState, Phase, SlotCopy, Topology};
 use crate::cluster::view::is_current;
 use std::collections::BTreeMap;
 
@@ -64,7 +64,12 @@ impl Feeding {
                 if record.primary != Some(node) || !is_served {
                     continue;
                 }
-                for copy in record.copies.iter().filter(|copy| !topology.is_lost(copy)) {
+                // Who is down asks again when it is not: nothing is kept for it meanwhile.
+                let asks = |copy: &&SlotCopy| {
+                    !topology.is_lost(copy)
+                        && topology.nodes.get(&copy.node).is_some_and(|node| node.state == NodeState::Active)
+                };
+                for copy in record.copies.iter().filter(asks) {
                     let known = self.known.entry(copy.number);
                     known.or_insert_with(|| (copy.node, copy.incarnation, SlotRanges::default())).2.extend([slot]);
                 }
