@@ -152,6 +152,10 @@ pub fn plan_input(topology: &Topology) -> PlanInput {
     // A slot that is on its way counts as being there: a plan must not send it again.
     let holders = |record: &SlotRecord| {
         let primary = record.phase.target().or(record.primary);
+        if primary.is_none() && topology.survivors(record).next().is_none() {
+            // Whoever is to have a copy has nothing: it begins anew.
+            return planner::Owners::default();
+        }
         let copies = record.copies.iter().filter(|copy| !topology.is_lost(copy)).map(|copy| copy.node);
         primary.into_iter().chain(copies.filter(|node| Some(*node) != primary)).collect()
     };

@@ -1,6 +1,7 @@
 //! How nodes come to agree in the simulation: proposals, what each learns when, and what the leader proposes.
 
 use crate::consensus::is_majority;
+use crate::electing::Round;
 use crate::invariants::Observation;
 use crate::node::{CLUSTER, Node, number_of};
 use crate::world::{Happening, NODES, World};
@@ -35,6 +36,14 @@ pub(crate) enum Purpose {
     Lead,
     /// A node that leaves.
     Drain,
+    /// The raft leader, for an election.
+    Elect,
+    /// A hand-over to its proposer.
+    TakeOver,
+    /// A copy of its proposer.
+    Copy {
+        stream: (NodeId, u64),
+    },
     /// A move to its proposer.
     Step {
         begun: u64,
@@ -48,7 +57,9 @@ pub(crate) struct Leading {
     watching: Watching,
     fencing: Fencing,
     /// By what it proposed last.
-    done: Option<(u64, bool)>,
+    done: Option<(u64, bool, BTreeSet<NodeId>)>,
+    /// Elections that it holds.
+    pub(crate) rounds: Vec<Round>,
 }
 
 impl Leading {
@@ -131,7 +142,8 @@ impl World {
             after: &after,
             changed: &changed,
         });
-        self.forget_lost_writes(&before, &change, &applied);
+        self.forget_lost_writes((&before, &after), &change, &applied);
+        self.look_at_elections(&change, &applied, (&before, &after), &changed);
         self.look_at_fence(&change, &applied);
         self.agreed = after;
         if !is_late && !self.random.random_bool(self.network.faults.loss) {
@@ -218,6 +230,7 @@ impl World {
         }
         let Some(leader) = leader else { return };
         self.lead(leader);
+        self.hold_elections(leader);
         // Not at once: a voter that is believed down is back before, now and then, and leads.
         if self.random.random_bool(0.1) {
             self.choose_voters(leader);
@@ -268,7 +281,7 @@ impl World {
             return;
         }
         process.leading.fencing.heard(own, process.support.report(topology));
-        let Leading { watching, fencing, done } = &mut process.leading;
+        let Leading { watching, fencing, done, .. } = &mut process.leading;
         let mut changes = Vec::new();
         if topology.cluster.is_none() {
             changes.push(TopologyChange::InitCluster { cluster: CLUSTER, hash_key: 7 });
@@ -277,12 +290,17 @@ impl World {
         changes.extend(fencing.next_voters(topology, self.consensus.voters(), boot_us));
         changes.extend(watching.overdue(topology, now_us));
         let gathering = watching.is_gathering(topology, now_us);
-        let decided_by = (topology.version, gathering);
-        if *done != Some(decided_by) {
-            changes.extend(duties::leader_duties(topology, gathering, &BTreeSet::new()));
-            *done = Some(decided_by);
-            // The same plan once more, seldom: it is what takes most of a run's time.
-            if duties::moves(topology).is_empty() {
+        if self.replicas > 0 && topology.cluster.is_some() && duties::replicas(topology) != self.replicas {
+            let (name, value) = (duties::REPLICAS.to_owned(), self.replicas.to_string());
+            changes.push(TopologyChange::SetConfig { name, value });
+        }
+        let given_up = watching.given_up(topology, now_us);
+        let decided_by = Some((topology.version, gathering, given_up.clone()));
+        if *done != decided_by {
+            changes.extend(duties::leader_duties(topology, gathering, &given_up));
+            *done = decided_by;
+            // The same plan once more, seldom: it is what takes most of a run's time. With copies too long.
+            if self.replicas == 0 && duties::moves(topology).is_empty() {
                 let input = duties::plan_input(topology);
                 let plan = planner::plan(&input);
                 self.observe(Observation::Planned { input: &input, plan: &plan });
@@ -336,7 +354,14 @@ impl World {
         let nodes: String = self.nodes[..NODES].iter().map(of_node).collect();
         let lost: Vec<_> = self.lost.iter().map(|id| (id, self.agreed.nodes.get(id).map(|node| node.state))).collect();
         let (length, moves) = (self.consensus.length(), duties::moves(&self.agreed));
-        format!("{nodes}voters: {:?}; lost: {lost:?}\nagreed: {length}; moves: {moves:?}", self.consensus.voters())
+        let wrong = Slot::all()
+            .zip(self.agreed.slots().iter())
+            .filter(|(_, record)| record.phase != Phase::Normal || record.copies.len() != self.replicas);
+        let wrong: Vec<_> = wrong.take(2).collect();
+        format!(
+            "{nodes}slots: {wrong:?}\nvoters: {:?}; lost: {lost:?}\nagreed: {length}; moves: {moves:?}",
+            self.consensus.voters()
+        )
     }
 
     /// Whether the cluster is whole: every node knows all that is agreed, is registered in this life, owns its share, and
@@ -349,7 +374,8 @@ impl World {
                 let current = keeper.topology.version == self.consensus.length() && process.is_current();
                 current && (share..=share + 1).contains(&keeper.owned)
             })
-        }) && self.agreed.slots().iter().all(|record| record.phase == Phase::Normal)
+        }) && self.has_copies()
+            && self.agreed.slots().iter().all(|record| record.phase == Phase::Normal)
             && self.lost.iter().all(|id| !self.agreed.nodes.contains_key(id))
     }
 }
@@ -361,6 +387,11 @@ pub(crate) fn incarnation_in(change: &TopologyChange) -> Option<(NodeId, Incarna
         TopologyChange::RaiseSupport { node, incarnation, .. } => Some((*node, *incarnation)),
         TopologyChange::CopyReady { to, incarnation, .. } => Some((*to, *incarnation)),
         TopologyChange::Handoff { to, incarnation, .. } => Some((*to, *incarnation)),
+        TopologyChange::CopyJoin { node, incarnation, .. }
+        | TopologyChange::CopyInSync { node, incarnation, .. }
+        | TopologyChange::BeginElection { node, incarnation, .. }
+        | TopologyChange::Promote { node, incarnation, .. }
+        | TopologyChange::HandOver { node, incarnation, .. } => Some((*node, *incarnation)),
         TopologyChange::MarkDead { node, incarnation, .. } => Some((*node, *incarnation)),
         TopologyChange::RemoveNode { node, incarnation }
         | TopologyChange::Leaving { node, incarnation }

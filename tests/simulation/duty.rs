@@ -1,6 +1,7 @@
 //! What nodes do about their slots: register, move, release, and serve writes. What is decided is decided by cores.
 
 use crate::agreement::Purpose;
+use crate::copying::{CopyQuestion, CopyReply};
 use crate::invariants::Observation;
 use crate::keeper::{Question, Reply, Target};
 use crate::node::number_of;
@@ -12,8 +13,9 @@ use starling::cluster::draining::{Draining, Next};
 use starling::cluster::duties;
 use starling::cluster::lease::{Beat, BeatAnswer};
 use starling::cluster::registration;
-use starling::cluster::topology::{Applied, Topology, TopologyChange};
+use starling::cluster::topology::{Applied, Phase, Topology, TopologyChange};
 use starling::moves::coming::{Action, Event, Outcome, PullFailure, Step};
+use starling::moves::copies::following;
 use starling::transport::messages::LeaseReport;
 
 /// Writes go to so many slots, so that each sees many.
@@ -41,6 +43,12 @@ pub(crate) enum Message {
     BeatAnswer(BeatAnswer),
     /// What a lease voter tells the raft leader.
     Report(LeaseReport),
+    AskCopy(CopyQuestion),
+    AnswerCopy {
+        number: u64,
+        stream: (NodeId, u64),
+        reply: CopyReply,
+    },
 }
 
 impl World {
@@ -49,6 +57,7 @@ impl World {
         self.after(again_us, Happening::Duty { node: number });
         self.register(number, registration::Event::Look);
         self.release(number);
+        self.take_over(number);
         self.drain(number);
     }
 
@@ -76,7 +85,8 @@ impl World {
     /// A node does what follows from the topology it knows, and its moves learn of it.
     pub(crate) fn follow(&mut self, number: usize) {
         let Some(process) = &mut self.nodes[number].process else { return };
-        process.keeper.follow(process.registration.incarnation());
+        let now_us = self.now_us;
+        process.keeper.follow(process.registration.incarnation(), now_us);
         let keeper = &process.keeper;
         let learned = |target: &Target| Event::Learned {
             version: keeper.topology.version,
@@ -87,6 +97,7 @@ impl World {
         for (begun, event) in learned {
             self.drive(number, begun, event);
         }
+        self.follow_copies(number);
     }
 
     /// Tells a move to this node what happened, and does what follows.
@@ -193,7 +204,8 @@ impl World {
             self.look_soon(number);
         }
         match purpose {
-            Purpose::Nothing | Purpose::Drain => {}
+            Purpose::Nothing | Purpose::Drain | Purpose::Elect | Purpose::TakeOver => {}
+            Purpose::Copy { stream } => self.drive_copy(number, stream, following::Event::Proposed),
             Purpose::Lead => {
                 if let Some(process) = self.nodes[number].process.as_mut().filter(|_| outcome.is_none()) {
                     process.leading.forget_done();
@@ -298,6 +310,8 @@ impl World {
             Message::Beat(beat) => self.on_beat(to, sender, &beat),
             Message::BeatAnswer(answer) => self.on_beat_answer(to, sender, answer),
             Message::Report(report) => process.leading.heard(sender, report),
+            Message::AskCopy(question) => self.on_copy_question(to, sender, question),
+            Message::AnswerCopy { number, stream, reply } => self.on_copy_answer(to, sender, number, stream, reply),
             Message::Answer { number, begun, reply } => {
                 if !self.takes_answer(to, begun, number) {
                     return;
@@ -323,6 +337,9 @@ impl World {
     pub(crate) fn on_write(&mut self) {
         let pause_us = self.random.random_range(2_000..30_000);
         self.after(pause_us, Happening::Write);
+        if !self.writes {
+            return;
+        }
         let step = SLOT_COUNT as u64 / WRITTEN_SLOTS;
         let slot = Slot::new(self.random.random_range(0..WRITTEN_SLOTS) * step).unwrap_or_default();
         let guide = self.random.random_range(0..NODES);
@@ -341,10 +358,8 @@ impl World {
         let (node, epoch) = (process.keeper.own, process.keeper.topology.slot(slot).epoch);
         let before = process.keeper.held(slot).to_vec();
         process.keeper.write(slot, self.written);
+        self.settle_history(slot, &before);
         let executed = self.executed.entry(slot).or_default();
-        if executed.get(before.len()..).is_some_and(|rest| rest.iter().all(|write| self.doubtful.contains(write))) {
-            executed.truncate(before.len());
-        }
         let expected = executed.clone();
         executed.push(self.written);
         let (found, expected) = (before.as_slice(), expected.as_slice());
@@ -361,7 +376,14 @@ impl World {
     }
 
     /// At the end: every slot is served by its owner, by nobody else, and has there what clients were acknowledged.
-    pub(crate) fn audit(&self) {
+    pub(crate) fn audit(&mut self) {
+        for slot in Slot::all() {
+            let owner = self.agreed.slot(slot).primary.and_then(|owner| self.nodes[number_of(owner)].process.as_ref());
+            if let Some(held) = owner.map(|owner| owner.keeper.held(slot).to_vec()) {
+                self.settle_history(slot, &held);
+            }
+        }
+        self.audit_copies();
         for slot in Slot::all() {
             let servers: Vec<_> = self.nodes[..NODES]
                 .iter()
@@ -384,8 +406,13 @@ impl World {
         }
     }
 
-    /// What a crashed node without a log held is lost with one copy, and known to be: its slots begin anew.
-    pub(crate) fn forget_lost_writes(&mut self, before: &Topology, change: &TopologyChange, applied: &Applied) {
+    /// What a crashed node without a log held is lost where there is no copy, and known to be: its slots begin anew.
+    pub(crate) fn forget_lost_writes(
+        &mut self,
+        (before, after): (&Topology, &Topology),
+        change: &TopologyChange,
+        applied: &Applied,
+    ) {
         let lost = match (change, applied) {
             (TopologyChange::RegisterNode { node }, Applied::Registered(_)) => {
                 let same = before.nodes.get(&node.id).is_some_and(|known| known.start_ms == node.start_ms);
@@ -397,6 +424,7 @@ impl World {
             (TopologyChange::Revive { slots, .. }, Applied::Done) => slots.clone(),
             _ => return,
         };
-        self.executed.retain(|slot, _| !lost.contains(*slot));
+        // Of those that are elected a copy has something.
+        self.forget_histories(|slot| lost.contains(slot) && after.slot(slot).phase != Phase::Electing);
     }
 }

@@ -3,8 +3,9 @@
 //! The content of a slot is the list of writes it has seen, so that a lost or doubled one shows. There is one content per
 //! slot, whoever it belongs to, as in the engine: what a move brings lies where what is served lies.
 
+use crate::copying::{Feeds, Follow};
 use crate::log::{Change, Keys, Log};
-use starling::base::identity::{Epoch, Incarnation, NodeId};
+use starling::base::identity::{Epoch, Incarnation, NodeId, Position};
 use starling::base::slot::{SLOT_COUNT, Slot};
 use starling::base::slot_ranges::SlotRanges;
 use starling::cluster::duties::{self, SlotMove, Stage};
@@ -26,7 +27,7 @@ pub(crate) struct Record {
     slot: Slot,
     write: u64,
     /// Of the slot, at its source.
-    epoch: Option<Epoch>,
+    position: Position,
 }
 
 /// What a target asks a source.
@@ -78,11 +79,14 @@ pub(crate) struct Keeper {
     pub(crate) owned: usize,
     ownership: Ownership,
     pub(crate) arrivals: Arrivals,
-    copies: CopyTable,
+    pub(crate) copies: CopyTable,
+    pub(crate) feeds: Feeds,
+    /// The streams to copies of this node, by their primaries and numbers.
+    pub(crate) following: BTreeMap<(NodeId, u64), Follow>,
     going: Going,
     streams: BTreeMap<u64, Stream>,
     states: Vec<SlotState>,
-    keys: Keys,
+    pub(crate) keys: Keys,
     /// `None`: it keeps none.
     pub(crate) log: Option<Log>,
     /// Moves to here that are complete, and where the log has to be kept to before that may be proposed.
@@ -106,6 +110,8 @@ impl Keeper {
             ownership: Ownership::new(own, keys.epochs()),
             arrivals: Arrivals::default(),
             copies: CopyTable::default(),
+            feeds: Feeds::default(),
+            following: BTreeMap::new(),
             going: Going::default(),
             streams: BTreeMap::new(),
             states: vec![SlotState::Elsewhere; SLOT_COUNT],
@@ -123,19 +129,32 @@ impl Keeper {
     }
 
     /// Does what follows from the topology, as `moves::Follower` does.
-    pub(crate) fn follow(&mut self, incarnation: Option<Incarnation>) {
+    pub(crate) fn follow(&mut self, incarnation: Option<Incarnation>, now_us: u64) {
         let (topology, moves) = (Arc::new(self.topology.clone()), duties::moves(&self.topology));
         let Followed { actions, ended, dropped, begun } =
             self.ownership.follow(&topology, incarnation, &moves, &mut self.arrivals, &mut self.copies);
+        self.end_copies(incarnation);
+        let mut anew = None;
         for action in actions {
             match action {
-                Action::BeginAnew(slot) => self.clear_slot(slot),
+                Action::BeginAnew(slot) => {
+                    anew = Some(slot);
+                    self.clear_slot(slot);
+                }
                 Action::Set { slot, state, epoch } => {
                     self.states[slot.index()] = state;
-                    self.set_epoch(slot, epoch);
+                    let start = self.keys.position(slot);
+                    // What is here of a slot that is somebody else's stands where it stood.
+                    if state != SlotState::Elsewhere && start.epoch != epoch {
+                        if anew != Some(slot) {
+                            self.feeds.begin_epoch(slot, start, &topology, now_us);
+                        }
+                        self.set_epoch(slot, epoch);
+                    }
                 }
             }
         }
+        self.feeds.follow(&topology, self.own, incarnation, now_us);
         for over in self.going.follow(&topology, self.own, incarnation, &moves) {
             self.streams.remove(&over);
         }
@@ -150,6 +169,7 @@ impl Keeper {
             let target = Target { core, epochs, received: 0, question: 0, wake_us: None, one };
             self.coming.insert(target.one.begun, target);
         }
+        self.begin_copies(incarnation);
         let is_released = |one: &SlotMove| one.stage == Stage::Releasing && one.from == self.own;
         self.releasing = moves.iter().filter(|one| is_released(one)).cloned().collect();
         self.owned = self.topology.slots().iter().filter(|record| record.primary == Some(self.own)).count();
@@ -177,10 +197,9 @@ impl Keeper {
 
     /// Takes in records of a stream, in order.
     pub(crate) fn apply(&mut self, records: &[Record]) {
-        for Record { slot, write, epoch } in records {
-            self.change(Change::Copied { slot: *slot, write: *write });
+        for Record { slot, write, position } in records {
             // As in the engine: a change comes with the position that it has at its source.
-            epoch.iter().for_each(|epoch| self.set_epoch(*slot, *epoch));
+            self.change(Change::Copied { slot: *slot, write: *write, position: *position });
         }
     }
 
@@ -207,11 +226,19 @@ impl Keeper {
         }
     }
 
-    fn change(&mut self, change: Change) {
+    pub(crate) fn change(&mut self, change: Change) {
         self.keys.change(change);
+        if let Change::Executed { slot, .. } | Change::Cleared { slot } | Change::Epoch { slot, .. } = change {
+            self.feeds.changed(slot);
+        }
         if let Some(log) = &mut self.log {
             log.add(change);
         }
+    }
+
+    /// Answers an election: where its copies stand.
+    pub(crate) fn answer_election(&mut self, slots: &SlotRanges, epoch: Epoch) -> Vec<Option<Position>> {
+        self.copies.answer_election(&self.topology, slots, epoch, |slot| self.keys.position(slot))
     }
 
     /// The version that it answers by.
@@ -255,8 +282,8 @@ impl Keeper {
         }
         let mut records = Vec::new();
         for (slot, published) in &mut stream.published {
-            let (writes, epoch) = (self.keys.of(*slot), self.keys.epoch(*slot));
-            records.extend(writes[*published..].iter().map(|write| Record { slot: *slot, write: *write, epoch }));
+            let (writes, position) = (self.keys.of(*slot), self.keys.position(*slot));
+            records.extend(writes[*published..].iter().map(|write| Record { slot: *slot, write: *write, position }));
             *published = writes.len();
         }
         stream.last.clone_from(&records);

@@ -5,7 +5,7 @@
 
 use crate::world::{Happening, World};
 use rand::RngExt;
-use starling::base::identity::Epoch;
+use starling::base::identity::{Epoch, NodeId, Position};
 use starling::base::slot::{SLOT_COUNT, Slot};
 use starling::moves::coming::Event;
 use std::collections::{BTreeMap, VecDeque};
@@ -22,10 +22,11 @@ pub(crate) enum Change {
         slot: Slot,
         write: u64,
     },
-    /// A move brought it.
+    /// A move brought it, or a primary its copy; where it stands there.
     Copied {
         slot: Slot,
         write: u64,
+        position: Position,
     },
     Cleared {
         slot: Slot,
@@ -35,13 +36,19 @@ pub(crate) enum Change {
         slot: Slot,
         epoch: Epoch,
     },
+    /// A copy is complete in this position.
+    Stands {
+        slot: Slot,
+        position: Position,
+    },
 }
 
-/// The content of each slot, the list of its writes, and the epoch that it belongs to.
+/// The content of each slot, the list of its writes, and where it stands: the epoch that it belongs to, and how many writes there
+/// were since that began.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Keys {
     contents: BTreeMap<Slot, Vec<u64>>,
-    epochs: BTreeMap<Slot, Epoch>,
+    positions: BTreeMap<Slot, Position>,
 }
 
 impl Keys {
@@ -50,23 +57,33 @@ impl Keys {
     }
 
     pub(crate) fn epoch(&self, slot: Slot) -> Option<Epoch> {
-        self.epochs.get(&slot).copied()
+        self.positions.get(&slot).map(|position| position.epoch)
+    }
+
+    pub(crate) fn position(&self, slot: Slot) -> Position {
+        self.positions.get(&slot).copied().unwrap_or_default()
     }
 
     /// By slot, the epoch that its keys belong to.
     pub(crate) fn epochs(&self) -> Vec<Option<Epoch>> {
         let mut epochs = vec![None; SLOT_COUNT];
-        self.epochs.iter().for_each(|(slot, epoch)| epochs[slot.index()] = Some(*epoch));
+        self.positions.iter().for_each(|(slot, position)| epochs[slot.index()] = Some(position.epoch));
         epochs
     }
 
     pub(crate) fn change(&mut self, change: Change) {
         match change {
-            Change::Executed { slot, write } | Change::Copied { slot, write } => {
+            Change::Executed { slot, write } => {
                 self.contents.entry(slot).or_default().push(write);
+                self.positions.entry(slot).or_default().seq += 1;
             }
+            Change::Copied { slot, write, position } => {
+                self.contents.entry(slot).or_default().push(write);
+                self.positions.insert(slot, position);
+            }
+            Change::Stands { slot, position } => drop(self.positions.insert(slot, position)),
             Change::Cleared { slot } => drop(self.contents.remove(&slot)),
-            Change::Epoch { slot, epoch } => drop(self.epochs.insert(slot, epoch)),
+            Change::Epoch { slot, epoch } => drop(self.positions.insert(slot, Position { epoch, seq: 0 })),
         }
     }
 }
@@ -105,11 +122,12 @@ impl Log {
     }
 
     /// The process ends: so many of the changes that no sync has reached are there all the same. Gives what is there for the
-    /// next start, and the writes of clients that are not.
-    pub(crate) fn crash(mut self, survive: u64) -> (Keys, Vec<u64>) {
+    /// next start, and the writes that are not, with their slots where others have executed them.
+    pub(crate) fn crash(mut self, survive: u64) -> (Keys, Vec<(u64, Option<Slot>)>) {
         self.keep(self.kept_to.saturating_add(survive));
         let written = |change: &Change| match change {
-            Change::Executed { write, .. } => Some(*write),
+            Change::Executed { write, .. } => Some((*write, None)),
+            Change::Copied { write, slot, .. } => Some((*write, Some(*slot))),
             _ => None,
         };
         (self.kept, self.rest.iter().filter_map(written).collect())
@@ -130,10 +148,13 @@ impl World {
     /// What the log has is there for the next start.
     pub(crate) fn end_process(&mut self, number: usize, survive: u64) {
         let Some(process) = self.nodes[number].process.take() else { return };
+        let own: NodeId = process.keeper.own;
         if let Some(log) = process.keeper.log {
             let (kept, lost) = log.crash(survive);
             self.nodes[number].disk.log = Some(kept);
-            self.doubtful.extend(lost);
+            // What it was given as a copy, and has taken over with its slots, is in nobody's log yet.
+            let is_its = |slot: Option<Slot>| slot.is_none_or(|slot| self.agreed.slot(slot).primary == Some(own));
+            self.doubtful.extend(lost.into_iter().filter(|(_, slot)| is_its(*slot)).map(|(write, _)| write));
         }
     }
 

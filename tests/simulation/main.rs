@@ -2,12 +2,16 @@
 //!
 //! A run begins with nodes that find each other and form a cluster, then things go wrong for a minute of virtual time, then
 //! everything works again and the cluster must be whole within a limit. After every happening the invariants are asserted.
-//! `RUNS=500` does more runs, `SEED=7` one run again, `TRACE=1` prints what happens. `docs/simulation.md` says more.
+//! `RUNS=500` does more runs, `SEED=7` one run again, `REPLICAS=2` gives every slot copies, `TRACE=1` prints what happens.
+//! `docs/simulation.md` says more.
 
 mod agreement;
 mod chaos;
 mod consensus;
+mod copying;
 mod duty;
+mod electing;
+mod happening;
 mod invariants;
 mod keeper;
 mod lease;
@@ -48,6 +52,9 @@ fn seeds() -> Vec<u64> {
 fn run(seed: u64) -> World {
     let mut world = World::new(seed);
     world.start();
+    if let Some(replicas) = std::env::var("REPLICAS").ok().and_then(|text| text.parse().ok()) {
+        world.replicas = replicas;
+    }
     if !world.run_until(JOIN_LIMIT_US, World::all_agree) {
         world.fail("the nodes do not know each other 10 s after their start");
     }
@@ -66,6 +73,8 @@ fn run(seed: u64) -> World {
     if !world.all_agree() || !world.is_settled() {
         world.fail(&format!("the nodes agreed after the faults ended, and later no longer:\n{}", world.shares()));
     }
+    world.writes = false;
+    world.run_until(SECOND_US, |_| false);
     world.audit();
     world
 }

@@ -97,13 +97,13 @@ impl Pair {
     fn source_learns(&mut self) {
         let news = self.news(&self.source);
         self.source.learn(&news);
-        self.source.follow(Some(incarnation(SOURCE)));
+        self.source.follow(Some(incarnation(SOURCE)), 0);
     }
 
     fn target_learns(&mut self) {
         let news = self.news(&self.target);
         self.target.learn(&news);
-        self.target.follow(Some(incarnation(TARGET)));
+        self.target.follow(Some(incarnation(TARGET)), 0);
         if let Some(target) = self.target.coming.get(&self.begun) {
             let topology = &self.target.topology;
             let stage = duties::stage_of(topology, &target.one);
@@ -132,7 +132,7 @@ impl Pair {
             if has_begun {
                 let news = self.news(&self.target);
                 self.target.learn(&news);
-                self.target.follow(Some(incarnation(TARGET)));
+                self.target.follow(Some(incarnation(TARGET)), 0);
                 events.extend(self.target.coming.get(&self.begun).map(|target| {
                     let topology = &self.target.topology;
                     Event::Learned { version: topology.version, stage: duties::stage_of(topology, &target.one) }
@@ -255,7 +255,7 @@ impl Pair {
         self.target.learn(&news);
         let incarnation = self.target.topology.nodes[&id(TARGET)].incarnation;
         assert_eq!(self.target.topology.version, index);
-        self.target.follow(Some(incarnation));
+        self.target.follow(Some(incarnation), 0);
     }
 
     /// What the target has of the slots, and whether it serves them.
@@ -320,7 +320,7 @@ fn a_source_that_came_back_with_nothing_is_not_taken_for_one_that_has_sent_every
     pair.source = Keeper::new(id(SOURCE), Default::default());
     let news = pair.news(&pair.source);
     pair.source.learn(&news);
-    pair.source.follow(None);
+    pair.source.follow(None, 0);
     pair.target_learns();
     pair.wait();
     assert!(pair.given_up.is_empty() && pair.at_target().iter().all(|(serves, _)| !serves), "nothing was handed over");
@@ -421,12 +421,12 @@ fn a_node_that_returns_drops_nothing_by_a_topology_that_is_older_than_its_keys()
         pair.is_cut = true;
         let older = pair.news(&pair.target)[..pair.begun as usize].to_vec();
         pair.target.learn(&older);
-        pair.target.follow(incarnation);
+        pair.target.follow(incarnation, 0);
         pair.drive(Event::Tick);
         pair.agree(TopologyChange::ReturnNode { node: description(id(TARGET), address_of(TARGET), 2) });
         let news = pair.news(&pair.target);
         pair.target.learn(&news);
-        pair.target.follow(Some(Incarnation(3)));
+        pair.target.follow(Some(Incarnation(3)), 0);
         assert_eq!(pair.at_target(), vec![(true, WRITES.to_vec()); 4], "{incarnation:?}");
     }
 }

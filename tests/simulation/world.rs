@@ -4,11 +4,12 @@
 //! invariants look at the world.
 
 use crate::consensus::{Consensus, is_majority};
-use crate::duty::Message;
+use crate::electing::Histories;
+pub(crate) use crate::happening::Happening;
 use crate::invariants::{Invariants, Observation};
 use crate::log::Log;
 use crate::network::{Faults, Network, address_of};
-use crate::node::{CLUSTER, Disk, Node, OTHER_CLUSTER, number_of};
+use crate::node::{CLUSTER, Disk, Node, OTHER_CLUSTER};
 use crate::trace::Trace;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -16,8 +17,7 @@ use starling::base::hlc::Stamp;
 use starling::base::identity::NodeId;
 use starling::base::slot::Slot;
 use starling::cluster::membership::{Input, MembershipEvent, Outputs};
-use starling::cluster::support::Promises;
-use starling::cluster::topology::{Applied, Topology, TopologyChange};
+use starling::cluster::topology::Topology;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
@@ -33,114 +33,6 @@ const ADDRESSES: [usize; 6] = [2, 3, 4, 6, 7, 8];
 const RECORDED: usize = 50;
 /// How long the disk takes to make a mark durable.
 const DISK_US: u64 = 5_000;
-
-/// Everything that can happen.
-#[derive(Clone, Debug)]
-pub(crate) enum Happening {
-    /// `sender`: who sent it, for whom the network may be cut.
-    Datagram {
-        sender: usize,
-        from: SocketAddr,
-        to: SocketAddr,
-        bytes: Vec<u8>,
-    },
-    Timers {
-        node: usize,
-    },
-    /// A message from node to node that carries a stamp, such as an effect of replication.
-    Stamped {
-        from: usize,
-        to: usize,
-        bits: u64,
-    },
-    /// A node does something that needs a stamp, and tells another.
-    Stamp {
-        node: usize,
-    },
-    /// The mark of this life's hybrid clock is on disk.
-    MarkDurable {
-        node: usize,
-        life: u64,
-        mark_ms: u64,
-    },
-    /// A node looks after its slots.
-    Duty {
-        node: usize,
-    },
-    /// A node says something to another about slots.
-    Message {
-        from: NodeId,
-        to: NodeId,
-        message: Message,
-    },
-    /// A change reaches the leader. A late one may come when its proposer is no more.
-    Proposed {
-        from: usize,
-        life: u64,
-        proposal: u64,
-        is_late: bool,
-        change: TopologyChange,
-    },
-    /// A node hears what became of its proposal; `None`: it gives it up.
-    Outcome {
-        node: usize,
-        life: u64,
-        proposal: u64,
-        outcome: Option<(u64, Applied)>,
-    },
-    /// A move to a node wants to be told the time.
-    Tick {
-        node: usize,
-        life: u64,
-        begun: u64,
-    },
-    /// A sync of a node's log is done.
-    Synced {
-        node: usize,
-        life: u64,
-    },
-    /// A move to a node is complete, and in its log.
-    Kept {
-        node: usize,
-        life: u64,
-        begun: u64,
-    },
-    /// The source of a move has not answered.
-    Unanswered {
-        node: usize,
-        life: u64,
-        begun: u64,
-        question: u64,
-    },
-    /// A node has heard that there is something new.
-    Look {
-        node: usize,
-    },
-    /// A node asks for what was agreed.
-    Pull {
-        node: usize,
-    },
-    /// A node asks the lease voters for support.
-    Beat {
-        node: usize,
-    },
-    /// A lease voter looks at whom it has not heard.
-    Vote {
-        node: usize,
-    },
-    /// What it promises is on its disk.
-    Promised {
-        node: usize,
-        life: u64,
-        promises: Promises,
-    },
-    /// The leader looks after the cluster.
-    Lead,
-    /// A client writes a key.
-    Write,
-    /// The next fault, or its end.
-    Chaos,
-}
 
 pub(crate) struct World {
     pub(crate) seed: u64,
@@ -176,6 +68,13 @@ pub(crate) struct World {
     pub(crate) written: u64,
     /// How many nodes were fenced.
     pub(crate) fenced: u64,
+    /// Clients write.
+    pub(crate) writes: bool,
+    /// How many processes ended without a word.
+    pub(crate) crashes: u64,
+    /// How many copies of each slot there shall be.
+    pub(crate) replicas: usize,
+    pub(crate) histories: Histories,
     invariants: Invariants,
     /// Some of the datagrams sent so far, from any time.
     recorded: Vec<(usize, SocketAddr, SocketAddr, Vec<u8>)>,
@@ -234,6 +133,10 @@ impl World {
             doubtful: BTreeSet::new(),
             written: 0,
             fenced: 0,
+            writes: true,
+            crashes: 0,
+            replicas: 0,
+            histories: Histories::default(),
             invariants: Invariants::new(),
             recorded: Vec::new(),
             queue: BinaryHeap::new(),
@@ -249,6 +152,8 @@ impl World {
         for node in &mut self.nodes {
             node.keeps_log = self.random.random_bool(share);
         }
+        // Seldom: runs with copies take several times as long.
+        self.replicas = if self.random.random_bool(0.2) { self.random.random_range(1..=2) } else { 0 };
         for node in 0..NODES {
             self.start_node(node);
             self.after(0, Happening::Stamp { node });
@@ -282,7 +187,7 @@ impl World {
     }
 
     /// The node whose process is at this address.
-    fn holder(&self, address: SocketAddr) -> Option<usize> {
+    pub(crate) fn holder(&self, address: SocketAddr) -> Option<usize> {
         self.nodes.iter().position(|node| node.process.is_some() && node.address == address)
     }
 
@@ -301,6 +206,7 @@ impl World {
         let unkept = log.map_or(0, Log::unkept);
         let survive = self.random.random_range(0..=unkept);
         self.trace.line(self.now_us, format_args!("node {number} crashes, {survive} of {unkept} changes survive"));
+        self.crashes += 1;
         self.end_process(number, survive);
     }
 
@@ -453,6 +359,7 @@ impl World {
             Happening::Beat { node } => self.on_beat_due(node),
             Happening::Vote { node } => self.on_vote(node),
             Happening::Promised { node, life, promises } => self.on_promised(node, life, promises),
+            Happening::Copy { node, life, what } => self.on_copy(node, life, what),
             Happening::Lead => self.on_lead(),
             Happening::Write => self.on_write(),
             Happening::Chaos if self.chaos => {
@@ -575,34 +482,10 @@ impl World {
     /// Ends the run with what is needed to see it again.
     pub(crate) fn fail(&self, what: &str) -> ! {
         panic!(
-            "{what}\n\nlast events:\n{}\nSee it again: SEED={} make sim SEED={}\n",
+            "{what}\n\nlast events:\n{}\nSee it again: REPLICAS={} make sim SEED={}\n",
             self.trace.last_lines(),
-            self.seed,
+            self.replicas,
             self.seed
         )
-    }
-
-    /// The node in whose process this happens.
-    fn acting_node(&self, happening: &Happening) -> Option<usize> {
-        match happening {
-            Happening::Datagram { to, .. } => self.holder(*to),
-            Happening::Stamped { to, .. } => Some(*to),
-            Happening::Message { to, .. } => Some(number_of(*to)),
-            Happening::Timers { node }
-            | Happening::Stamp { node }
-            | Happening::MarkDurable { node, .. }
-            | Happening::Duty { node }
-            | Happening::Outcome { node, .. }
-            | Happening::Tick { node, .. }
-            | Happening::Synced { node, .. }
-            | Happening::Kept { node, .. }
-            | Happening::Unanswered { node, .. }
-            | Happening::Look { node }
-            | Happening::Beat { node }
-            | Happening::Vote { node }
-            | Happening::Promised { node, .. }
-            | Happening::Pull { node } => Some(*node),
-            Happening::Proposed { .. } | Happening::Lead | Happening::Write | Happening::Chaos => None,
-        }
     }
 }

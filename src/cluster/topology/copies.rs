@@ -74,7 +74,7 @@ impl Copies {
         self.iter().find(|copy| copy.node == node)
     }
 
-    fn without(&self, node: NodeId) -> Copies {
+    pub(super) fn without(&self, node: NodeId) -> Copies {
         self.iter().filter(|copy| copy.node != node).copied().collect()
     }
 

@@ -390,7 +390,7 @@ impl Topology {
     fn begin_anew(&mut self, slots: &SlotRanges, node: NodeId) {
         for slot in slots.slots() {
             let epoch = Epoch(self.slot(slot).epoch.0.saturating_add(2));
-            let copies = self.slot(slot).copies.clone();
+            let copies = self.slot(slot).copies.without(node);
             let record =
                 SlotRecord { primary: Some(node), epoch, phase: Phase::Normal, moved: None, changed: 0, copies };
             self.set_record(slot, record);
@@ -443,7 +443,7 @@ impl Topology {
             }
             let phase = record.primary.map_or(Phase::Normal, |from| Phase::Releasing { from, begun });
             let epoch = Epoch(record.epoch.0.saturating_add(1));
-            let copies = record.copies.clone();
+            let copies = record.copies.without(to);
             let record = SlotRecord { primary: Some(to), epoch, phase, moved: Some(begun), changed: 0, copies };
             self.set_record(slot, record);
         }

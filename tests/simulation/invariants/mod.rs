@@ -1,5 +1,6 @@
 //! What must hold after every happening, one file per invariant. Their numbers are those of `docs/simulation.md`.
 
+mod elections_keep_prefixes;
 mod equal_index_equal_topology;
 mod fenced_has_no_lease;
 mod hand_offs_keep_keys;
@@ -13,6 +14,7 @@ mod stamps_rise;
 use starling::base::hlc::Stamp;
 use starling::base::identity::{Epoch, Incarnation, NodeId};
 use starling::base::slot::Slot;
+use starling::base::slot_ranges::SlotRanges;
 use starling::cluster::draining::Drained;
 use starling::cluster::membership::{MembersView, MembershipEvent};
 use starling::cluster::planner::{Plan, PlanInput};
@@ -48,6 +50,12 @@ pub(crate) enum Observation<'a> {
     Planned { input: &'a PlanInput, plan: &'a Plan },
     /// A node executes a write: what it finds in the slot, and what clients were acknowledged.
     Executed { node: NodeId, slot: Slot, epoch: Epoch, found: &'a [u64], expected: &'a [u64] },
+    /// A copy is elected: what it has, and what of all that was executed is left.
+    Promoted { node: NodeId, slot: Slot, found: &'a [u64], expected: &'a [u64] },
+    /// A life of a node has said where its copies of these slots stand, for an election of this epoch.
+    AnsweredElection { node: NodeId, life: u64, slots: &'a SlotRanges, epoch: Epoch },
+    /// A life of a node has applied something of this epoch to its copy.
+    CopyApplied { node: NodeId, life: u64, slot: Slot, epoch: Epoch },
     /// A life that left ends, while this is agreed, and these are the writes that must still be there.
     Drained {
         node: NodeId,
@@ -75,6 +83,7 @@ impl Invariants {
     pub(crate) fn new() -> Invariants {
         Invariants {
             all: vec![
+                Box::new(elections_keep_prefixes::ElectionsKeepPrefixes::default()),
                 Box::new(one_primary_per_epoch::OnePrimaryPerEpoch::default()),
                 Box::new(equal_index_equal_topology::EqualIndexEqualTopology::default()),
                 Box::new(one_owner_per_slot::OneOwnerPerSlot),

@@ -1,4 +1,4 @@
-//! Invariant 10, first half: every slot has one owner, who is a member, or is dead; and moves only to another member.
+//! Invariant 10, first half: every slot has one owner, who is a member, or is dead or elected; and has copies and moves only on other members.
 
 use super::{Invariant, Observation};
 use starling::base::slot::Slot;
@@ -18,10 +18,11 @@ impl Invariant for OneOwnerPerSlot {
         for &slot in changed.iter().chain(&all) {
             let record = after.slot(slot);
             let owned = record.primary.is_some_and(|primary| after.nodes.contains_key(&primary));
-            let dead = record.phase == Phase::Dead;
+            let dead = matches!(record.phase, Phase::Dead | Phase::Electing);
             let target = record.phase.target();
             let target_is_other = target.is_none_or(|to| Some(to) != record.primary && after.nodes.contains_key(&to));
-            if (!owned && !dead) || !target_is_other {
+            let copy_is_other = record.copies.iter().all(|copy| Some(copy.node) != record.primary);
+            if (!owned && !dead) || !target_is_other || !copy_is_other {
                 return Err(format!("{slot:?} is {record:?}"));
             }
         }

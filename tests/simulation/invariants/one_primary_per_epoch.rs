@@ -3,6 +3,7 @@
 use super::{Invariant, Observation};
 use starling::base::identity::{Epoch, NodeId};
 use starling::base::slot::Slot;
+use starling::cluster::topology::Phase;
 use std::collections::BTreeMap;
 
 #[derive(Default)]
@@ -18,11 +19,14 @@ impl Invariant for OnePrimaryPerEpoch {
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
             Observation::Agreed { before, after, changed, .. } => {
-                // Epochs never fall and a new primary has a new one: so no pair ever comes again with another primary.
+                // Epochs never fall and a new primary has a new one, which began with it, or with its election: so no pair ever
+                // comes again with another primary.
                 for &slot in *changed {
                     let (old, new) = (before.slot(slot), after.slot(slot));
                     let new_primary = new.primary.is_some() && new.primary != old.primary;
-                    if new.epoch < old.epoch || (new_primary && new.epoch == old.epoch) {
+                    let is_elected = old.phase == Phase::Electing;
+                    let begins = (new_primary && !is_elected) || (new.phase == Phase::Electing && !is_elected);
+                    if new.epoch < old.epoch || (begins && new.epoch == old.epoch) {
                         return Err(format!("{slot:?} went from {old:?} to {new:?}"));
                     }
                 }

@@ -155,3 +155,25 @@ fn fewer_copies_are_asked_for() {
     assert_eq!(cluster.holders(), (1, 1));
     cluster.check_shares(3);
 }
+
+/// A copy that is not ready has nothing. The plan took it for the slot's owner, and the slot was served by nobody for ever.
+#[test]
+fn a_slot_that_only_a_beginning_copy_is_left_of_begins_anew() {
+    let mut cluster = Cluster::with_copies(3, 1);
+    let [one, two, three] = [1, 2, 3].map(NodeId);
+    let on_two = |slot: &Slot| cluster.topology.slot(*slot).copies.on(two).is_some();
+    let slots: SlotRanges = cluster.topology.owned_by(one).slots().filter(on_two).collect();
+    assert!(!slots.is_empty());
+    let incarnation = cluster.topology.nodes[&three].incarnation;
+    cluster.apply(&TopologyChange::CopyJoin { slots: slots.clone(), node: three, incarnation });
+    cluster.kill(1);
+    for change in leader_duties(&cluster.topology, false, &BTreeSet::new()) {
+        cluster.apply(&change);
+    }
+    cluster.start(2);
+    cluster.start(1);
+    let record = |cluster: &Cluster| cluster.topology.slot(slots.slots().next().expect("a slot")).clone();
+    assert!(record(&cluster).phase == Phase::Electing && record(&cluster).copies.on(three).is_some());
+    cluster.settle_copies();
+    assert!(cluster.topology.slots().iter().all(|record| record.phase == Phase::Normal && record.copies.len() == 1));
+}

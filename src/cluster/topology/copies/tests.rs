@@ -189,3 +189,26 @@ fn a_topology_reads_back_with_its_copies() {
     assert!(bytes.len() < 2000, "{} bytes", bytes.len());
     assert_eq!(postcard::from_bytes::<Topology>(&bytes).expect("it reads back"), three.topology);
 }
+
+/// Its copy was of a former life. It stayed in the list for ever, and counted as one where the slot's copies are counted.
+#[test]
+fn who_becomes_the_primary_otherwise_than_by_its_copy_is_no_copy_any_more() {
+    let mut three = Three::new();
+    let slot = Slot::all().next().expect("a slot");
+    for id in [B, C] {
+        three.start(id, 2);
+    }
+    three.fence(A);
+    let (incarnation, decided_by) = (three.life(A), three.topology.version);
+    three.agree(TopologyChange::ForgetNode { node: A, incarnation, decided_by });
+    assert!(three.topology.slot(slot).copies.on(B).is_some(), "it is lost");
+    assert_eq!(three.agree(TopologyChange::Revive { slots: SlotRanges::all(), to: B }), Applied::Done);
+    assert!(three.topology.slot(slot).copies.on(B).is_none());
+    let (from, to, slots, decided_by) = (B, C, three.slots.clone(), three.topology.version);
+    three.agree(TopologyChange::CopyAdd { slots: slots.clone(), from, to, decided_by });
+    let (begun, incarnation) = (three.topology.version, three.life(C));
+    three.agree(TopologyChange::CopyReady { slots: slots.clone(), to, incarnation, begun });
+    three.agree(TopologyChange::BeginHandoff { slots: slots.clone(), to, begun });
+    assert_eq!(three.agree(TopologyChange::Handoff { slots, to, incarnation, begun }), Applied::Done);
+    assert!(three.topology.slot(slot).copies.on(C).is_none());
+}
