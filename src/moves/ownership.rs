@@ -151,9 +151,11 @@ impl Ownership {
             if mine && current {
                 self.take(slot, record, (arrivals, copies), &mut followed.actions);
             } else if current {
+                // What a log has of a slot that begins to be copied may be a part of it.
+                let is_ready = record.copies.on(self.node).is_some_and(|copy| copy.ready);
                 let held = self.held[slot.index()].take();
                 match own_number(record, self.node, incarnation) {
-                    Some(number) => keep_copy(slot, number, held, copies),
+                    Some(number) => keep_copy(slot, number, held.filter(|_| is_ready), copies),
                     None if copies.drop_slot(slot) || held.is_some() => followed.dropped.push(slot),
                     None => {}
                 }
@@ -256,5 +258,29 @@ mod tests {
         for number in [1, 2] {
             assert_eq!(of(number), [Action::BeginAnew(slot(number)), set(number)], "slot {number}");
         }
+    }
+
+    /// A node was killed while it was sent a slot: what its log has is a part of it, whatever position that says.
+    #[test]
+    fn what_a_log_has_of_a_slot_that_begins_to_be_copied_is_not_complete() {
+        let (own, primary) = (NodeId(1), NodeId(2));
+        let mut topology = Topology::default();
+        let changes = [
+            TopologyChange::InitCluster { cluster: ClusterId(7), hash_key: 1 },
+            TopologyChange::RegisterNode { node: node(primary) },
+            TopologyChange::Revive { slots: SlotRanges::all(), to: primary },
+            TopologyChange::ReturnNode { node: node(own) },
+            TopologyChange::CopyJoin { slots: SlotRanges::all(), node: own, incarnation: Incarnation(2) },
+        ];
+        for (index, change) in changes.iter().enumerate() {
+            topology.apply(index as u64 + 1, change);
+        }
+        let slot = Slot::default();
+        let mut ownership = Ownership::new(own, vec![Some(topology.slot(slot).epoch); SLOT_COUNT]);
+        let (mut arrivals, mut copies) = (Arrivals::default(), CopyTable::default());
+        let topology = Arc::new(topology);
+        ownership.follow(&topology, Some(Incarnation(2)), &[], &mut arrivals, &mut copies);
+        let number = copies.number(slot).expect("it is a copy");
+        assert!(!copies.is_complete(slot, number));
     }
 }
