@@ -25,7 +25,7 @@ impl Invariant for OnePrimaryPerEpoch {
                     let (old, new) = (before.slot(slot), after.slot(slot));
                     let new_primary = new.primary.is_some() && new.primary != old.primary;
                     let is_elected = old.phase == Phase::Electing;
-                    let begins = (new_primary && !is_elected) || (new.phase == Phase::Electing && !is_elected);
+                    let begins = !is_elected && (new_primary || new.phase == Phase::Electing);
                     if new.epoch < old.epoch || (begins && new.epoch == old.epoch) {
                         return Err(format!("{slot:?} went from {old:?} to {new:?}"));
                     }
