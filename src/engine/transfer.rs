@@ -78,9 +78,12 @@ impl Engine {
         let mut keyspace = self.lock_slot(slot, 0, 0);
         keyspace.set_cause(Cause::Move);
         for mut bytes in effects {
-            while !bytes.is_empty() {
+            loop {
                 let effect = Effect::decode(&mut bytes).ok_or(ApplyError::Malformed)?;
                 keyspace.apply(Some(slot), &effect)?;
+                if bytes.is_empty() {
+                    break;
+                }
             }
         }
         keyspace.go_on_after(slot, position);

@@ -52,10 +52,10 @@ fn perform(engine: &Engine, change: &Change) {
 }
 
 fn deliver(exports: &mut Exports, target: &Engine, bytes: usize) -> Result<(), ApplyError> {
-    exports
-        .take(MOVE, bytes)
-        .into_iter()
-        .try_for_each(|record| target.apply(record.slot, [&*record.effect].into_iter(), record.position))
+    exports.take(MOVE, bytes).into_iter().try_for_each(|record| {
+        let effects = Some(&*record.effect).filter(|effects| !effects.is_empty());
+        target.apply(record.slot, effects.into_iter(), record.position)
+    })
 }
 
 /// Changes of collections, a few of each kind, with so many elements that they go in pieces; often all are removed.

@@ -281,7 +281,11 @@ impl Follow {
             let mut table = self.shared.copies.lock();
             let step = table.take(slot, self.number, (record.kind, record.position), engine.position(slot));
             let applied = match step.map_err(|unfit| unfit.to_string())? {
-                Step::Apply => engine.apply(slot, [record.effects].into_iter(), record.position),
+                Step::Apply => {
+                    // None where the effects were of another database: they count all the same.
+                    let effects = Some(record.effects).filter(|effects| !effects.is_empty());
+                    engine.apply(slot, effects.into_iter(), record.position)
+                }
                 Step::Stand => {
                     engine.set_position(slot, record.position);
                     Ok(())
