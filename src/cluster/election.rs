@@ -39,6 +39,10 @@ pub fn electorates(topology: &Topology) -> Vec<Electorate> {
         let copies = topology.survivors(record).filter(is_up);
         let mut lives: Vec<(NodeId, Incarnation)> = copies.map(|copy| (copy.node, copy.incarnation)).collect();
         lives.sort_unstable();
+        if lives.is_empty() {
+            // Nobody can be asked before the topology is another.
+            continue;
+        }
         let key = (record.epoch, lives.clone());
         let one = || Electorate { epoch: record.epoch, slots: SlotRanges::default(), lives };
         found.entry(key).or_insert_with(one).slots.extend([slot]);
@@ -104,6 +108,37 @@ mod tests {
             })
             .collect();
         assert_eq!(shown, won.iter().map(|(node, slots)| (*node, (*slots).to_owned())).collect::<Vec<_>>());
+    }
+
+    /// Slots of which every copy is down wait for a change of the topology: asking nobody again and again tells nothing.
+    #[test]
+    fn an_election_without_anybody_to_ask_is_not_held() {
+        use super::super::topology::sample;
+        use crate::base::identity::ClusterId;
+        let (primary, copy, slots) = (NodeId(1), NodeId(2), Slot::all().take(3).collect::<SlotRanges>());
+        let mut topology = Topology::default();
+        let agree = |topology: &mut Topology, change| topology.apply(topology.version + 1, &change);
+        agree(&mut topology, TopologyChange::InitCluster { cluster: ClusterId(1), hash_key: 1 });
+        for id in [primary, copy] {
+            agree(&mut topology, TopologyChange::RegisterNode { node: sample::node(id) });
+        }
+        agree(&mut topology, TopologyChange::Revive { slots: SlotRanges::all(), to: primary });
+        let life = Incarnation(2);
+        agree(&mut topology, TopologyChange::CopyJoin { slots: slots.clone(), node: copy, incarnation: life });
+        let number = topology.version;
+        agree(
+            &mut topology,
+            TopologyChange::CopyInSync { slots: slots.clone(), node: copy, incarnation: life, number },
+        );
+        let fence = topology.fence_of(primary).expect("a member");
+        agree(&mut topology, fence);
+        let begin = TopologyChange::BeginElection { slots: slots.clone(), node: primary, incarnation: Incarnation(1) };
+        agree(&mut topology, begin);
+        let [one] = &electorates(&topology)[..] else { panic!("one election") };
+        assert_eq!((&one.slots, &one.lives[..]), (&slots, &[(copy, life)][..]));
+        let fence = topology.fence_of(copy).expect("a member");
+        agree(&mut topology, fence);
+        assert_eq!(electorates(&topology), []);
     }
 
     #[test]

@@ -15,8 +15,9 @@ use tokio::time::Instant;
 
 /// Between looks whether this node leads.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// Before an election that came to nothing is held again.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Before an election that came to nothing is held again: doubled every time, up to the last.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// What elections are held with.
 #[derive(Clone)]
@@ -31,11 +32,13 @@ impl Elections {
     /// Holds elections whenever this node is the raft leader, until the topology ends.
     pub(super) async fn hold(self) {
         let mut topologies = self.consensus.subscribe();
+        let mut pause = RETRY_PAUSE_MIN;
         loop {
             let topology = Arc::clone(&topologies.borrow_and_update());
             let leads = self.consensus.group().leader == Some(self.node);
             let open = if leads { electorates(&topology) } else { Vec::new() };
             if open.is_empty() {
+                pause = RETRY_PAUSE_MIN;
                 if let Ok(Err(_)) = tokio::time::timeout(LOOK_INTERVAL, topologies.changed()).await {
                     return;
                 }
@@ -46,8 +49,11 @@ impl Elections {
                 let (elections, topology) = (self.clone(), Arc::clone(&topology));
                 held.spawn(async move { elections.elect(&topology, &one).await });
             }
-            if !held.join_all().await.into_iter().all(|has_ended| has_ended) {
-                tokio::time::sleep(RETRY_PAUSE).await;
+            if held.join_all().await.into_iter().all(|has_ended| has_ended) {
+                pause = RETRY_PAUSE_MIN;
+            } else {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_PAUSE_MAX);
             }
         }
     }
