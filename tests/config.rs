@@ -78,6 +78,8 @@ const ACTING: &[(&str, &str, &str)] = &[
     ("maxmemory-eviction-tenacity", "src/services/eviction.rs", "config.maxmemory_eviction_tenacity"),
     ("maxmemory-policy", "src/services/eviction.rs", "config.maxmemory_policy"),
     ("maxmemory-samples", "src/services/eviction.rs", "config.maxmemory_samples"),
+    ("min-replicas-max-lag", "src/services/condition.rs", ".min_replicas_max_lag"),
+    ("min-replicas-to-write", "src/services/condition.rs", ".min_replicas_to_write"),
     ("notify-keyspace-events", "src/commands/control/config.rs", "config.notify_keyspace_events"),
     ("port", "src/commands/control/config.rs", "config.port != before.port"),
     ("protected-mode", "src/server/listener.rs", "config.protected_mode"),

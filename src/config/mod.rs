@@ -138,6 +138,9 @@ pub struct Config {
     /// Milliseconds; 0: off.
     pub latency_monitor_threshold: u64,
     pub latency_tracking: bool,
+    pub min_replicas_to_write: usize,
+    /// Seconds.
+    pub min_replicas_max_lag: u64,
     pub hz: u64,
     pub active_expire_effort: u64,
     /// Bytes; 0: no limit.
@@ -286,6 +289,8 @@ impl Config {
             notify_keyspace_events: text("notify-keyspace-events").to_owned(),
             latency_monitor_threshold: number("latency-monitor-threshold"),
             latency_tracking: yes("latency-tracking"),
+            min_replicas_to_write: size("min-replicas-to-write"),
+            min_replicas_max_lag: number("min-replicas-max-lag"),
             hz: number("hz"),
             active_expire_effort: number("active-expire-effort"),
             maxmemory: number("maxmemory"),

@@ -267,22 +267,10 @@ pub const PARAMETERS: &[Parameter] = &[
         Change::Anytime,
     ),
     acts("maxmemory-samples", Kind::Integer { least: 1, greatest: 2147483647 }, "5", Change::Anytime),
-    missing(
-        REPLICATION,
-        "min-replicas-max-lag",
-        Kind::Integer { least: 0, greatest: 2147483647 },
-        "10",
-        Change::Anytime,
-    )
-    .alias("min-slaves-max-lag"),
-    missing(
-        REPLICATION,
-        "min-replicas-to-write",
-        Kind::Integer { least: 0, greatest: 2147483647 },
-        "0",
-        Change::Anytime,
-    )
-    .alias("min-slaves-to-write"),
+    acts("min-replicas-max-lag", Kind::Integer { least: 0, greatest: 2147483647 }, "10", Change::Anytime)
+        .alias("min-slaves-max-lag"),
+    acts("min-replicas-to-write", Kind::Integer { least: 0, greatest: 2147483647 }, "0", Change::Anytime)
+        .alias("min-slaves-to-write"),
     missing(LOG_SYNCS, "no-appendfsync-on-rewrite", Kind::Bool, "no", Change::Anytime),
     acts("notify-keyspace-events", Kind::EventClasses, "", Change::Anytime),
     missing(OOM_SCORE, "oom-score-adj", Kind::Choice(&["no", "yes", "relative", "absolute"]), "no", Change::Anytime),

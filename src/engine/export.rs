@@ -24,7 +24,7 @@ use super::Engine;
 use super::effect::{Cause, Effect, encode};
 use super::group::Run;
 use super::keyspace::Keyspace;
-use super::log::{Behind, Chunk, LogOffset, Lost, Reader};
+use super::log::{Behind, Chunk, Log, LogOffset, Lost, Reader};
 use super::portion::{PORTION, Portion};
 use crate::base::identity::Position;
 use crate::base::slot::Slot;
@@ -269,7 +269,10 @@ impl Exports {
 
     fn listen(&mut self) {
         if self.reader.is_none() {
-            self.reader = Some(self.engine.read_log(Behind::Lost));
+            let reader = self.engine.read_log(Behind::Lost);
+            // What was before is in the slots as they are now.
+            self.read = self.read.max(reader.begin());
+            self.reader = Some(reader);
         }
     }
 
@@ -311,6 +314,21 @@ impl Exports {
     /// A slot of a move of which something has not been read.
     pub fn unread(&self, of: u64) -> Option<Slot> {
         self.moves.get(&of)?.unread.first().copied()
+    }
+
+    /// The log that is read here.
+    pub fn log(&self) -> &Log {
+        &self.engine.log
+    }
+
+    /// So far it has been read: what was before is in the queues, or was taken from them.
+    pub fn read_to(&self) -> LogOffset {
+        self.read
+    }
+
+    /// Records that wait to be taken of a move.
+    pub fn waiting(&self, of: u64) -> usize {
+        self.moves.get(&of).map_or(0, |outgoing| outgoing.queue.len())
     }
 
     /// Bytes that wait to be taken of a move.

@@ -14,11 +14,13 @@
 //! it is behind by more than its limit the log is *full*, and writers wait before they execute until it has caught up to
 //! the half. A reader that can begin again loses its place instead.
 
+pub mod copied;
 pub mod gate;
 
 use super::Engine;
 use super::group::{Draft, Group};
 use crate::base::hlc::{HybridClock, Stamp};
+use copied::Copied;
 use gate::{Gate, Gates};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -119,6 +121,8 @@ pub struct Log {
     tail: Mutex<Tail>,
     /// How far it is kept, where replies wait for that.
     pub gates: Gates,
+    /// How far the copies of the slots have it.
+    pub copied: Copied,
     /// Told when there is room again, and counted before: whoever has counted before it looked misses no word.
     room: Notify,
     rooms: AtomicU64,
@@ -171,6 +175,7 @@ impl Default for Log {
                 last_reader: 0,
             }),
             gates: Gates::default(),
+            copied: Copied::default(),
             room: Notify::new(),
             rooms: AtomicU64::new(0),
             bells: Mutex::default(),

@@ -30,6 +30,7 @@ use std::time::Duration;
 const OUT_OF_MEMORY: CommandError = CommandError::text("OOM command not allowed when used memory > 'maxmemory'.");
 const NO_LEASE: CommandError =
     CommandError::text("CLUSTERDOWN This node has not heard a majority of the lease voters, and nothing was executed");
+const NO_COPIES: CommandError = CommandError::text("NOREPLICAS Not enough good replicas to write.");
 const LOADING: CommandError = CommandError::text("LOADING Redis is loading the dataset in memory");
 
 /// What a thread knows while it works off what a connection has sent.
@@ -265,6 +266,9 @@ pub(super) fn refused_here(
     let any = |is_so: fn(&Command) -> bool| is_so(command) || queue.iter().any(|queued| is_so(queued.command));
     if condition.is_out_of_memory() && any(|command| command.spec.has(spec::DENYOOM)) {
         return Some(OUT_OF_MEMORY);
+    }
+    if condition.lacks_copies() && any(|command| command.spec.has(spec::WRITE)) {
+        return Some(NO_COPIES);
     }
     if condition.refuses_writes() && any(|command| command.spec.has(spec::WRITE | spec::TELLS_CONDITION)) {
         return Some(CommandError::Text(services.conditions.reason().into()));

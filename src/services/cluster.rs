@@ -260,11 +260,11 @@ impl Cluster {
     }
 
     /// The nodes that have copies of this node's slots: where clients reach each, and of how many slots.
-    pub fn own_replicas(&self) -> Vec<(IpAddr, u16, usize)> {
+    pub fn own_replicas(&self) -> Vec<(NodeId, IpAddr, u16, usize)> {
         let view = self.view();
         let place = |(id, slots): (&NodeId, &usize)| {
             let node = view.topology.nodes.get(id)?;
-            Some((node.ip, node.port, *slots))
+            Some((node.id, node.ip, node.port, *slots))
         };
         view.copies_of(self.node()).iter().filter_map(place).collect()
     }

@@ -3,6 +3,7 @@
 use super::{Services, eviction};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 /// Memory is over its limit, and nothing may be evicted. Found out by each batch.
 const OUT_OF_MEMORY: u8 = 1;
@@ -12,6 +13,10 @@ const LOADING: u8 = 1 << 1;
 const SNAPSHOTS_BROKEN: u8 = 1 << 2;
 /// The log cannot be written.
 const LOG_BROKEN: u8 = 1 << 3;
+/// Writes ask for copies: whether there are enough is found out by each batch.
+const ASKS_FOR_COPIES: u8 = 1 << 4;
+/// There are not.
+const LACKS_COPIES: u8 = 1 << 5;
 
 /// What is wrong, as it was when a batch began; nothing, as a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +29,12 @@ impl Condition {
         let bits = services.conditions.bits.load(Ordering::Relaxed);
         // What is read back from a log may not be changed by anything else.
         let is_over = bits & LOADING == 0 && eviction::is_out_of_memory(services);
-        Condition(bits | if is_over { OUT_OF_MEMORY } else { 0 })
+        let mut bits = bits | if is_over { OUT_OF_MEMORY } else { 0 };
+        if bits & ASKS_FOR_COPIES != 0 {
+            bits &= !ASKS_FOR_COPIES;
+            bits |= if lacks_copies(services) { LACKS_COPIES } else { 0 };
+        }
+        Condition(bits)
     }
 
     /// Nothing is wrong.
@@ -41,10 +51,26 @@ impl Condition {
         self.0 & LOADING != 0
     }
 
+    /// Fewer copies than `min-replicas-to-write` asks for have been heard lately.
+    pub fn lacks_copies(self) -> bool {
+        self.0 & LACKS_COPIES != 0
+    }
+
     /// What is written is not kept, and may not be written then.
     pub fn refuses_writes(self) -> bool {
         self.0 & (SNAPSHOTS_BROKEN | LOG_BROKEN) != 0
     }
+}
+
+/// How many copies have been heard within `min-replicas-max-lag`, of the slots that have the fewest.
+pub fn good_copies(services: &Services) -> usize {
+    let within = Duration::from_secs(services.settings.load().min_replicas_max_lag);
+    services.engine.log.copied.count_heard(within, Instant::now())
+}
+
+/// As in Redis, either parameter may be 0, and then nothing is asked for.
+fn lacks_copies(services: &Services) -> bool {
+    good_copies(services) < services.settings.load().min_replicas_to_write
 }
 
 /// What is wrong now, but for memory.
@@ -67,6 +93,11 @@ impl Conditions {
     /// Says whether writes stop because snapshots fail.
     pub fn set_snapshots_broken(&self, is_broken: bool) {
         self.set(SNAPSHOTS_BROKEN, is_broken);
+    }
+
+    /// Says whether writes ask for copies.
+    pub fn set_asks_for_copies(&self, asks: bool) {
+        self.set(ASKS_FOR_COPIES, asks);
     }
 
     /// Says that the log cannot be written, and why; or that it can again.

@@ -1,7 +1,7 @@
 //! How many copies of a slot there shall be: one value for all nodes.
 
 use crate::client::Client;
-use crate::cluster::Member;
+use crate::cluster::{Member, start_with};
 use crate::nodes::until;
 
 const REFUSAL: &str = "-ERR CONFIG SET failed (possibly related to argument 'replicas') - ";
@@ -44,4 +44,43 @@ fn a_cluster_without_copies_says_so_and_readonly_ends_with_reset() {
     assert!(client.ask("CLIENT INFO").contains(" flags=r "));
     client.check("RESET", "+RESET");
     assert!(client.ask("CLIENT INFO").contains(" flags=N "));
+}
+
+#[test]
+fn writes_are_acknowledged_by_copies_and_refused_without_them() {
+    let members = start_with(3, &["--replicas", "2"]);
+    let mut clients: Vec<Client> = members.iter().map(|member| Client::connect(member.node.peer)).collect();
+    let ready = "starling_copies_ready:32768";
+    until("all slots have their copies", || clients.iter_mut().all(|it| it.ask("CLUSTER INFO").contains(ready)));
+    let mut proxied = members[0].proxied();
+    for round in 0..20 {
+        for key in 0..20 {
+            proxied.check(&format!("SET key:{key} {round}"), "+OK");
+        }
+        for client in &mut clients {
+            client.check("WAIT 2 10000", ":2");
+        }
+    }
+    for client in &mut clients {
+        // What there is, is the answer: at once where nothing more is asked for, and in a transaction.
+        client.check("WAIT 0 0", ":2");
+        client.check("WAIT 3 20", ":2");
+        client.check("MULTI", "+OK");
+        client.check("WAIT 3 0", "+QUEUED");
+        client.check("EXEC", "*1 :2");
+        let info = client.ask("INFO replication");
+        let end = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:")).expect("an offset");
+        let copies = info.matches(&format!("state=online,offset={end},lag=0,")).count();
+        assert_eq!(copies, 2, "{info}");
+        assert!(client.ask("ROLE").matches(&format!("\r\n{end}\r\n")).count() == 2, "by both copies");
+        client.check("CONFIG SET min-replicas-to-write 3", "+OK");
+        assert!(client.ask("INFO replication").contains("\r\nmin_slaves_good_slaves:2\r\n"));
+    }
+    let refused = "-NOREPLICAS Not enough good replicas to write.";
+    proxied.check("SET key:1 refused", refused);
+    proxied.check("GET key:1", "$2 19");
+    for client in &mut clients {
+        client.check("CONFIG SET min-replicas-to-write 2", "+OK");
+    }
+    proxied.check("SET key:1 written", "+OK");
 }

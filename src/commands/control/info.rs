@@ -7,6 +7,7 @@ use crate::commands::spec::{Arity::*, CommandResult, CommandSpec, DANGEROUS, HID
 use crate::commands::table;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
+use crate::services::condition::good_copies;
 use crate::services::pubsub::Space;
 use crate::services::{Services, memory};
 use std::fmt::Write;
@@ -315,19 +316,33 @@ fn stats(section: &mut Section<'_>) {
     section.field("client_output_buffer_limit_disconnections", load(&statistics.output_limit_disconnections));
 }
 
-/// Every node is a master, and those that have copies of its slots are its replicas. How far a copy is, is known for each
-/// slot, not for a node: there are no offsets.
+/// Every node is a master, and those that have copies of its slots are its replicas. Offsets are places in the log of this
+/// node: a replica has it up to there, of the slots that it has copies of; 0 while it is sent something older.
 fn replication(section: &mut Section<'_>) {
     let replicas = section.services.cluster.as_ref().map(|cluster| cluster.own_replicas()).unwrap_or_default();
     section.field("role", "master");
     section.field("connected_slaves", replicas.len());
-    for (index, (ip, port, slots)) in replicas.iter().enumerate() {
-        section.field(&format!("slave{index}"), format_args!("ip={ip},port={port},state=online,slots={slots}"));
+    let log = &section.services.engine.log;
+    // Before what the replicas have, so that none has more.
+    let end = log.end();
+    if section.services.settings.load().min_replicas_to_write > 0 {
+        section.field("min_slaves_good_slaves", good_copies(section.services));
+    }
+    for (index, (node, ip, port, slots)) in replicas.iter().enumerate() {
+        let (offset, lag) = log
+            .copied
+            .state_of(*node)
+            .map_or((0, -1), |copy| (copy.has.0.min(end.0), copy.heard.elapsed().as_secs() as i64));
+        let state = if offset > 0 { "online" } else { "wait_bgsave" };
+        section.field(
+            &format!("slave{index}"),
+            format_args!("ip={ip},port={port},state={state},offset={offset},lag={lag},slots={slots}"),
+        );
     }
     section.field("master_failover_state", "no-failover");
     section.field("master_replid", &section.services.run_id);
     section.field("master_replid2", "0".repeat(40));
-    section.zeros(&["master_repl_offset"]);
+    section.field("master_repl_offset", end.0);
     section.field("second_repl_offset", -1);
     section.zeros(&["repl_backlog_active", "repl_backlog_size"]);
     section.zeros(&["repl_backlog_first_byte_offset", "repl_backlog_histlen"]);

@@ -38,18 +38,21 @@ fn time(_: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> C
     Ok(())
 }
 
-/// A master always; its replicas are the nodes that have copies of its slots. Nodes count no offsets: all are 0.
+/// A master always; its replicas are the nodes that have copies of its slots, with the offsets of INFO.
 fn role(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let replicas = control.services.cluster.as_ref().map(|cluster| cluster.own_replicas()).unwrap_or_default();
     reply.array(3);
+    let log = &control.services.engine.log;
+    let end = log.end();
     reply.bulk(b"master");
-    reply.integer(0);
+    reply.integer(end.0 as i64);
     reply.array(replicas.len());
-    for (ip, port, _) in replicas {
+    for (node, ip, port, _) in replicas {
+        let has = log.copied.state_of(node).map_or(0, |copy| copy.has.0.min(end.0));
         reply.array(3);
         reply.bulk(ip.to_string().as_bytes());
         reply.bulk_integer(i64::from(port));
-        reply.bulk_integer(0);
+        reply.bulk_integer(has as i64);
     }
     Ok(())
 }
@@ -116,21 +119,27 @@ pub(super) fn wait_timeout(argument: &[u8]) -> Result<Duration, CommandError> {
     }
 }
 
-/// WAIT counts replicas that have confirmed the writes of this connection. There are none, so it waits in vain where
-/// any are asked for. A timeout of 0 is none: then the reply never comes. Commands behind it are executed meanwhile.
+/// WAIT: how many copies have everything that was written on this node so far, what this connection has among it; of the slots
+/// that have the fewest. A timeout of 0 is none: then the reply may never come. Commands behind it are executed meanwhile.
 fn wait(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let replicas = number::parse_i64(arguments.at(1)).ok_or(CommandError::NotAnInteger)?;
     let timeout = wait_timeout(arguments.at(2))?;
     // Inside a transaction nothing may wait.
-    if replicas <= 0 || control.in_transaction {
-        reply.integer(0);
+    let engine = Arc::clone(&control.services.engine);
+    let written = engine.log.end();
+    let have = engine.log.copied.count(written);
+    let wanted = usize::try_from(replicas).unwrap_or(0);
+    if have >= wanted || control.in_transaction {
+        reply.integer(have as i64);
         return Ok(());
     }
     let shown = ShownBlocked::new(control.services, &control.session.client);
     control.flow = Flow::Later(Box::pin(async move {
         let _shown = shown;
-        tokio::time::sleep(timeout).await;
-        b":0\r\n".to_vec()
+        engine.log.ask();
+        // What has come by then is the answer.
+        let _ = tokio::time::timeout(timeout, engine.log.copied.until(wanted, written)).await;
+        format!(":{}\r\n", engine.log.copied.count(written)).into_bytes()
     }));
     Ok(())
 }

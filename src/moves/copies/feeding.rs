@@ -6,6 +6,7 @@ use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::topology::{NodeState, Phase, SlotCopy, Topology};
 use crate::cluster::view::is_current;
+use crate::engine::log::copied::CopiedGroup;
 use std::collections::BTreeMap;
 
 /// What a question is answered by.
@@ -25,6 +26,8 @@ pub enum Answer {
 #[derive(Debug, Default)]
 pub struct Feeding {
     version: u64,
+    /// The slots that are served here, by the copies that count.
+    groups: Vec<CopiedGroup>,
     /// Those that the topology knows: on which node, in which life, and of which slots, by number.
     known: BTreeMap<u64, (NodeId, Incarnation, SlotRanges)>,
     streams: BTreeMap<u64, Stream>,
@@ -58,6 +61,7 @@ impl Feeding {
     ) -> (Vec<u64>, Vec<(u64, SlotRanges)>) {
         self.version = topology.version;
         self.known.clear();
+        let mut groups: BTreeMap<Vec<u64>, SlotRanges> = BTreeMap::new();
         if is_current(topology, node, incarnation) {
             for (slot, record) in Slot::all().zip(topology.slots().iter()) {
                 let is_served = !matches!(record.phase, Phase::Dead | Phase::Electing);
@@ -69,12 +73,15 @@ impl Feeding {
                     !topology.is_lost(copy)
                         && topology.nodes.get(&copy.node).is_some_and(|node| node.state == NodeState::Active)
                 };
+                let ready = record.copies.iter().filter(|copy| copy.ready && asks(copy));
+                groups.entry(ready.map(|copy| copy.number).collect()).or_default().extend([slot]);
                 for copy in record.copies.iter().filter(asks) {
                     let known = self.known.entry(copy.number);
                     known.or_insert_with(|| (copy.node, copy.incarnation, SlotRanges::default())).2.extend([slot]);
                 }
             }
         }
+        self.groups = groups.into_iter().map(|(copies, slots)| CopiedGroup { copies, slots }).collect();
         let (mut over, mut shrunk) = (Vec::new(), Vec::new());
         for (number, stream) in &mut self.streams {
             match self.known.get(number) {
@@ -98,6 +105,11 @@ impl Feeding {
             }
         }
         (over, shrunk)
+    }
+
+    /// The slots that are served here, by the copies that count for an acknowledgement.
+    pub fn groups(&self) -> &[CopiedGroup] {
+        &self.groups
     }
 
     /// The slots that stand still for the hand-over to a copy, each with the number of the hand-over.

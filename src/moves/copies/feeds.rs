@@ -2,12 +2,14 @@
 
 use super::feeding::{Answer, Feeding};
 use super::messages::{CopyAnswer, CopyRequest, encode, write_record};
+use super::progress::Progress;
 use crate::base::clock;
 use crate::base::identity::{Incarnation, NodeId, Position};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::topology::{NodeState, Topology};
 use crate::engine::export::{BACKLOG_BYTES_MAX, Broken, Exports};
+use crate::engine::log::copied::CopyState;
 use crate::transport::Sender;
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -44,6 +46,7 @@ struct Feed {
     finished: HashSet<(Slot, u64)>,
     /// When a digest was sent last.
     compared_at: Instant,
+    progress: Progress,
 }
 
 /// What a question comes to.
@@ -98,6 +101,7 @@ impl Feeds {
     ) {
         let (over, shrunk) = self.feeding.follow(topology, node, incarnation);
         over.into_iter().for_each(|number| self.end(exports, number));
+        exports.log().copied.set_groups(self.feeding.groups().to_vec());
         for (number, gone) in shrunk {
             if let Some(feed) = self.streams.get_mut(&number) {
                 feed.waiting.retain(|slot| !gone.contains(*slot));
@@ -110,6 +114,7 @@ impl Feeds {
 
     fn end(&mut self, exports: &mut Exports, number: u64) {
         self.streams.remove(&number);
+        exports.log().copied.ended(number);
         exports.end(number);
     }
 
@@ -137,13 +142,20 @@ impl Feeds {
             }
             Answer::Next { is_first } => is_first,
         };
+        let received = if let CopyRequest::Next { received, .. } = request { received } else { 0 };
         let begun = match &request {
             CopyRequest::Begin { slots, held, .. } if is_first => self.begin(exports, number, slots, held),
             _ => Ok(()),
         };
         let finals = self.feeding.finals(number);
         let piece = begun.and_then(|()| match self.streams.get_mut(&number) {
-            Some(feed) => feed.read(number, exports, finals).map(|()| feed.piece()),
+            Some(feed) => feed.read(number, exports, finals).map(|()| {
+                // Also what has just been read, where none of it was for this copy.
+                let has = feed.progress.received(received);
+                let state = CopyState { node: sender.node, has, heard: Instant::now() };
+                exports.log().copied.heard(number, state);
+                feed.piece()
+            }),
             None => Err(Broken::Lost),
         });
         match piece {
@@ -151,7 +163,6 @@ impl Feeds {
                 self.feeding.sent(number, bytes.len() as u64);
                 if bytes.is_empty() {
                     // The question has arrived: what is asked again is what comes behind it.
-                    let received = if let CopyRequest::Next { received, .. } = request { received } else { 0 };
                     return Fed::Nothing(CopyRequest::Next { number, attempt, received, version });
                 }
                 Fed::Answer(encode(&CopyAnswer::Piece { bytes: &bytes }))
@@ -198,7 +209,8 @@ impl Feeds {
         }
         tracing::debug!(number, slots = slots.len(), lacking = waiting.len(), "a copy begins to follow");
         let (unsent, last, finished) = (BytesMut::new(), Bytes::new(), HashSet::new());
-        self.streams.insert(number, Feed { waiting, unsent, last, finished, compared_at: Instant::now() });
+        let (compared_at, progress) = (Instant::now(), Progress::default());
+        self.streams.insert(number, Feed { waiting, unsent, last, finished, compared_at, progress });
         Ok(())
     }
 }
@@ -210,6 +222,9 @@ impl Feed {
             return Err(Broken::Lost);
         }
         exports.follow()?;
+        if self.waiting.is_empty() && exports.unread(number).is_none() {
+            self.progress.read(exports.read_to(), exports.waiting(number));
+        }
         for (slot, begun) in finals {
             // The slot stood still before this was known here, and the log has been read since.
             if !self.finished.contains(&(*slot, *begun)) && exports.finish(*slot, number, *begun) {
@@ -237,7 +252,9 @@ impl Feed {
     fn take(&mut self, number: u64, exports: &mut Exports) {
         let room = PIECE_BYTES.saturating_sub(self.unsent.len());
         for record in exports.take(number, room) {
+            let before = self.unsent.len();
             write_record(&mut self.unsent, &record);
+            self.progress.written(self.unsent.len() - before);
         }
     }
 
