@@ -47,6 +47,7 @@ fn the_default_files_of_redis_and_valkey_are_read_unchanged() {
 
 /// Parameters that CONFIG SET changes, and the source that reads each while the node runs: its file, and how.
 const ACTING: &[(&str, &str, &str)] = &[
+    ("acknowledge", "src/commands/control/config/agreed.rs", "ACKNOWLEDGE"),
     ("active-expire-effort", "src/server/worker.rs", "config.active_expire_effort"),
     ("aof-load-truncated", "src/services/append_log.rs", "config.aof_load_truncated"),
     ("aof-rewrite-incremental-fsync", "src/services/append_log.rs", "config.aof_rewrite_incremental_fsync"),
@@ -87,7 +88,7 @@ const ACTING: &[(&str, &str, &str)] = &[
     ("rdb-key-save-delay", "src/services/snapshots.rs", "config.rdb_key_save_delay"),
     ("rdb-save-incremental-fsync", "src/services/snapshots.rs", "config.rdb_save_incremental_fsync"),
     ("rdbcompression", "src/services/snapshots.rs", "config.rdbcompression"),
-    ("replicas", "src/commands/control/config/agreed.rs", "cluster.replicas"),
+    ("replicas", "src/commands/control/config/agreed.rs", "REPLICAS"),
     ("requirepass", "src/server/worker.rs", ".requirepass"),
     ("save", "src/services/snapshots.rs", "config.save"),
     ("set-max-intset-entries", "src/commands/control/config.rs", "limits.set_max_intset_entries"),
@@ -246,6 +247,8 @@ fn replicas_are_a_matter_of_clusters() {
     let refused = ask(&mut connection, &["CONFIG", "SET", "replicas", "3"]);
     assert!(refused.contains("'replicas') - this server is no node of a cluster"), "{refused}");
     assert_eq!(ask(&mut connection, &["CONFIG", "SET", "replicas", "2"]), "+OK", "what it says already");
+    let refused = ask(&mut connection, &["CONFIG", "SET", "acknowledge", "quorum"]);
+    assert!(refused.contains("'acknowledge') - this server is no node of a cluster"), "{refused}");
     // One place in a slot's record is for the copy that takes another's place.
     let too_many = starling::cluster::topology::COPIES_MAX.to_string();
     let (code, output) = starling(&["check", "--replicas", &too_many], &[]);

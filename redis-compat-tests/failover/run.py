@@ -4,15 +4,18 @@
   run.py                       three rounds against target/release/starling, three nodes, two copies of every slot
   run.py --rounds 50           the long form
   run.py --nodes 5 --seed 7    another cluster, the same choices again
+  run.py --acknowledge quorum  replies wait for a copy: no acknowledged write may be lost, none that was read either
+  run.py --faults kill,stop    some nodes are stopped for three seconds instead (SIGSTOP), and go on
 
 Each round: writers set ever greater numbers on keys of their own over all slots; a node is killed, any of them; the time is
 taken until a write to each of some forty of its slots has been acknowledged; then the load ends, and
 
   settled   every key that was written a second before the kill or earlier has its value, or a later one of its writer
-  behind    acknowledged writes that nobody has (acknowledgement is asynchronous): counted
+  behind    acknowledged writes that nobody has (with asynchronous acknowledgement): counted; with quorum there may be none
+  read      values that were read and are gone: the same
   whole     the node starts again, empty; all copies are ready, roles are shared evenly, no copy differs from its primary
 
-The only errors may be MOVED, CLUSTERDOWN, TRYAGAIN, INDOUBT and connections that are closed. The seed decides who is killed and
+The only errors may be MOVED, CLUSTERDOWN, TRYAGAIN, NOREPLICAS, INDOUBT and connections that are closed. The seed decides who is killed and
 when, not what the machine does with it.
 """
 import argparse
@@ -37,7 +40,8 @@ PROBES = 40
 BEFORE_SECONDS, AFTER_SECONDS = 1.5, 0.7
 SERVED_SECONDS, REQUEST_SECONDS = 30, 30
 PAUSE_SECONDS = 0.005
-PASSING = ("MOVED", "CLUSTERDOWN", "TRYAGAIN")
+PASSING = ("MOVED", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
+STOPPED_SECONDS = 3
 
 
 class Client:
@@ -110,13 +114,34 @@ class Writer(threading.Thread):
             self.client.close()
 
 
+class Reader(threading.Thread):
+    """Reads keys of the writers. `history`: by key the greatest number that was read."""
+
+    def __init__(self, writers, ports, seed):
+        super().__init__(daemon=True)
+        self.keys = [key for writer in writers for key in writer.keys]
+        self.client, self.random, self.is_over, self.error, self.history = Client(ports), random.Random(seed), False, None, {}
+
+    def run(self):
+        try:
+            while not self.is_over:
+                key = self.random.choice(self.keys)
+                value = self.client.call(key, "GET", key)
+                self.history[key] = max(self.history.get(key, 0), int(value or 0))
+        except (RuntimeError, GaveUp) as error:
+            self.error = error
+        finally:
+            self.client.close()
+
+
 class Cluster:
     """Nodes of which every slot is on `replicas` + 1."""
 
-    def __init__(self, binary, count, replicas):
+    def __init__(self, binary, count, replicas, acknowledge):
         self.replicas, self.nodes = min(replicas, count - 1), []
         for number in range(1, count + 1):
-            how = ("--join", self.nodes[0].address) if self.nodes else ("--cluster", "--replicas", str(replicas))
+            how = ("--join", self.nodes[0].address) if self.nodes else (
+                "--cluster", "--replicas", str(replicas), "--acknowledge", acknowledge)
             self.nodes.append(Node(binary, number, False, *how))
         self.wait_whole()
 
@@ -162,8 +187,10 @@ class Round:
     """One kill."""
 
     def __init__(self, suite, number):
+        self.quorum = suite.quorum
         self.cluster, self.random = suite.cluster, random.Random("%d/%d" % (suite.seed, number))
         self.victim = self.random.choice(self.cluster.nodes)
+        self.fault = self.random.choice(suite.faults)
         self.others = [node for node in self.cluster.nodes if node is not self.victim]
         self.ports = [node.port for node in self.cluster.nodes]
         self.first = (number + 1) * 10_000_000
@@ -173,23 +200,30 @@ class Round:
     def run(self):
         owned = [(first, last) for first, last, port in primaries(self.victim) if port == self.victim.port]
         writers = [Writer(number, self.ports, self.first) for number in range(WRITERS)]
-        for writer in writers:
-            writer.start()
+        reader = Reader(writers, self.ports, self.random.random())
+        for thread in writers + [reader]:
+            thread.start()
         time.sleep(BEFORE_SECONDS + self.random.random())
-        self.victim.server.send_signal(signal.SIGKILL)
+        self.victim.server.send_signal(signal.SIGKILL if self.fault == "kill" else signal.SIGSTOP)
         killed = time.monotonic()
         self.served = self.probe(owned, killed)
         time.sleep(AFTER_SECONDS)
-        for writer in writers:
-            writer.is_over = True
-        for writer in writers:
-            writer.join(REQUEST_SECONDS + 10)
-            if writer.error or writer.is_alive():
-                self.problems.append("a writer: %s" % (writer.error or "it has not ended"))
-        self.look(writers, killed)
-        self.victim.server.end()
-        self.victim.server.start()
-        self.victim.server.wait_ready()
+        if self.fault == "stop":
+            time.sleep(max(0, killed + STOPPED_SECONDS - time.monotonic()))
+            self.victim.server.send_signal(signal.SIGCONT)
+            # What waited in it is answered while all go on.
+            time.sleep(AFTER_SECONDS)
+        for thread in writers + [reader]:
+            thread.is_over = True
+        for thread in writers + [reader]:
+            thread.join(REQUEST_SECONDS + 10)
+            if thread.error or thread.is_alive():
+                self.problems.append("%s: %s" % (type(thread).__name__, thread.error or "it has not ended"))
+        self.look(writers, reader, killed)
+        if self.fault == "kill":
+            self.victim.server.end()
+            self.victim.server.start()
+            self.victim.server.wait_ready()
         self.whole = self.cluster.wait_whole()
         if self.cluster.different():
             self.problems.append("%d copies differ from their primaries" % self.cluster.different())
@@ -212,9 +246,9 @@ class Round:
         client.close()
         return time.monotonic() - killed
 
-    def look(self, writers, killed):
+    def look(self, writers, reader, killed):
         """Counts what is missing."""
-        self.behind, self.keys_behind = 0, 0
+        self.behind, self.unread = 0, 0
         client = Client([node.port for node in self.others])
         for writer in writers:
             for key, history in writer.history.items():
@@ -222,7 +256,9 @@ class Round:
                 lost = [number for _, number in history if number > value]
                 settled = [number for at, number in history if at < killed - 1]
                 self.behind += len(lost)
-                self.keys_behind += bool(lost)
+                self.unread += reader.history.get(key, 0) > value
+                if self.quorum and (lost or reader.history.get(key, 0) > value):
+                    self.problems.append("%s has %d; acknowledged: %s, read: %s" % (key, value, lost, reader.history.get(key)))
                 if settled and value < settled[-1]:
                     self.problems.append("%s has %d, and %d was written a second before the kill" % (key, value, settled[-1]))
                 if value > writer.next:
@@ -233,8 +269,8 @@ class Round:
 
 class Suite:
     def __init__(self, options):
-        self.seed = options.seed
-        self.cluster = Cluster(options.server, options.nodes, options.replicas)
+        self.seed, self.quorum, self.faults = options.seed, options.acknowledge == "quorum", options.faults.split(",")
+        self.cluster = Cluster(options.server, options.nodes, options.replicas, options.acknowledge)
         self.served, self.led, self.behind, self.written, self.failed = [], [], 0, 0, 0
 
     def round(self, number):
@@ -244,8 +280,8 @@ class Suite:
             (self.led if one.leads else self.served).append(one.served)
             self.behind += one.behind
             self.written += one.written
-            line = "served again after %.2f s, %d of %d acknowledged writes lost, whole %.1f s after its start" % (
-                one.served, one.behind, one.written, one.whole)
+            line = "%s, served again after %.2f s, %d of %d acknowledged writes lost, %d keys read before, whole after %.1f s" % (
+                one.fault, one.served, one.behind, one.written, one.unread, one.whole)
         except (RuntimeError, GaveUp, OSError, Closed) as error:
             one.problems.append("%s: %s" % (type(error).__name__, error))
             line = "not done"
@@ -270,6 +306,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--replicas", type=int, default=2)
+    parser.add_argument("--acknowledge", default="async", choices=("async", "quorum"))
+    parser.add_argument("--faults", default="kill", help="kill and stop, separated by a comma: one of them in each round")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
     options = parser.parse_args()
     print("seed %d, %d nodes" % (options.seed, options.nodes), flush=True)

@@ -6,6 +6,9 @@
 use std::fmt;
 use std::sync::LazyLock;
 
+/// Members of a slot that have to have a write before it is acknowledged by quorum, the primary among them.
+pub const QUORUM: usize = 2;
+
 /// How many slots there are. Fixed by the Redis Cluster protocol.
 pub const SLOT_COUNT: usize = 16384;
 

@@ -10,7 +10,7 @@
 
 mod copies;
 
-pub use copies::{REPLICAS, replicas};
+pub use copies::{ACKNOWLEDGE, QUORUM, REPLICAS, is_quorum, replicas};
 
 use super::planner::{self, PlanInput, PlanNode};
 use super::quota::{self, Member};

@@ -5,12 +5,16 @@
 //!  answers        --> all have answered, or PATIENCE is over: Promote the greatest (epoch, sequence number)
 //! ```
 //!
+//! Where acknowledged means that a quorum has it, so many must have answered that one of any quorum is among them: an election
+//! that lacks answers goes on, until a copy is back, has started again without its memory, or is given up by a person.
+//!
 //! Who has answered accepts nothing of an earlier epoch any more, so what it said stays true. An election that is begun again,
 //! by another leader, asks again and is told the same.
 
-use super::topology::{Phase, SlotCopy, Topology, TopologyChange};
+use super::duties::is_quorum;
+use super::topology::{Phase, SlotCopy, SlotRecord, Topology, TopologyChange};
 use crate::base::identity::{Epoch, Incarnation, NodeId, Position};
-use crate::base::slot::Slot;
+use crate::base::slot::{QUORUM, Slot};
 use crate::base::slot_ranges::SlotRanges;
 use std::collections::BTreeMap;
 
@@ -25,11 +29,26 @@ pub struct Electorate {
     pub slots: SlotRanges,
     /// Whom to ask.
     pub lives: Vec<(NodeId, Incarnation)>,
+    /// So many have to say what they have of a slot,
+    pub needed: usize,
+    /// or all of so many that they have, or have nothing: more will never be known.
+    pub survivors: usize,
+}
+
+/// How many answers an election of a slot needs.
+fn needed(topology: &Topology, record: &SlotRecord) -> usize {
+    if !is_quorum(topology) {
+        return 1;
+    }
+    // Also those that have lost their memory since: what was acknowledged may have been there.
+    let members = record.copies.iter().filter(|copy| copy.ready).count();
+    let survivors = topology.survivors(record).count();
+    (members + 1).saturating_sub(QUORUM).min(survivors).max(1)
 }
 
 /// Every election that is under way.
 pub fn electorates(topology: &Topology) -> Vec<Electorate> {
-    let mut found: BTreeMap<(Epoch, Vec<(NodeId, Incarnation)>), Electorate> = BTreeMap::new();
+    let mut found = BTreeMap::new();
     let electing = Slot::all().zip(topology.slots().iter()).filter(|(_, record)| record.phase == Phase::Electing);
     for (slot, record) in electing {
         let is_up = |copy: &&SlotCopy| {
@@ -43,8 +62,9 @@ pub fn electorates(topology: &Topology) -> Vec<Electorate> {
             // Nobody can be asked before the topology is another.
             continue;
         }
-        let key = (record.epoch, lives.clone());
-        let one = || Electorate { epoch: record.epoch, slots: SlotRanges::default(), lives };
+        let (needed, survivors) = (needed(topology, record), topology.survivors(record).count());
+        let key = (record.epoch, lives.clone(), needed, survivors);
+        let one = || Electorate { epoch: record.epoch, slots: SlotRanges::default(), lives, needed, survivors };
         found.entry(key).or_insert_with(one).slots.extend([slot]);
     }
     found.into_values().collect()
@@ -63,6 +83,10 @@ pub fn promotions(one: &Electorate, answers: &Answers) -> Vec<TopologyChange> {
             Some((position, *node))
         };
         let said: Vec<(Position, NodeId)> = one.lives.iter().filter_map(said).collect();
+        let have_answered = one.lives.iter().filter(|(node, _)| answers.contains_key(node)).count();
+        if said.len() < one.needed && have_answered < one.survivors {
+            continue;
+        }
         let Some(most) = said.iter().map(|(position, _)| *position).max() else { continue };
         let best = said.iter().filter(|(position, _)| *position == most).map(|(_, node)| *node).collect();
         equals.entry(best).or_default().push(slot);
@@ -91,9 +115,14 @@ mod tests {
 
     /// By node what it says of four slots, and who wins which.
     fn check(said: &[(u128, [Option<Position>; 4])], won: &[(u128, &str)]) {
+        check_needed(1, said, won);
+    }
+
+    fn check_needed(needed: usize, said: &[(u128, [Option<Position>; 4])], won: &[(u128, &str)]) {
         let life = |node: u128| (NodeId(node), Incarnation(node as u64));
         let lives = [1, 2, 3].map(life).to_vec();
-        let one = Electorate { epoch: Epoch(9), slots: Slot::all().take(4).collect(), lives };
+        let slots = Slot::all().take(4).collect();
+        let one = Electorate { epoch: Epoch(9), slots, lives, needed, survivors: 3 };
         let answers: Answers = said.iter().map(|(node, said)| (NodeId(*node), said.to_vec())).collect();
         let promotions = promotions(&one, &answers);
         let shown: Vec<(u128, String)> = promotions
@@ -151,5 +180,14 @@ mod tests {
         // Nobody knows anything of a slot: it waits.
         check(&[(1, [None, at(1, 1), None, None])], &[(1, "1")]);
         check(&[(9, [at(7, 7); 4])], &[]);
+    }
+
+    #[test]
+    fn a_quorum_is_elected_by_so_many_that_one_of_any_quorum_is_among_them() {
+        check_needed(2, &[(2, [at(5, 1); 4])], &[]);
+        check_needed(2, &[(2, [at(5, 1); 4]), (3, [at(5, 2), None, at(4, 1), at(5, 1)])], &[(2, "2-3"), (3, "0")]);
+        // Everybody has said what there is.
+        let nothing = [None; 4];
+        check_needed(2, &[(1, nothing), (2, [at(5, 1), at(5, 1), None, at(5, 1)]), (3, nothing)], &[(2, "0-1 3")]);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::engine::waiters::Ended;
 use crate::engine::watches::Watch;
-use crate::engine::{Wait, Wanted};
+use crate::engine::{Engine, Wait, Wanted};
 use crate::resp::arguments::OwnedArguments;
 use crate::resp::reply::Protocol;
 use crate::services::Services;
@@ -148,6 +148,23 @@ impl Drop for Blocked {
     }
 }
 
+/// A connection whose replies wait for a quorum, until this is dropped.
+#[derive(Debug)]
+pub struct QuorumAsked(Arc<Engine>);
+
+impl QuorumAsked {
+    pub fn new(engine: &Arc<Engine>) -> QuorumAsked {
+        engine.set_quorum_of_one(true);
+        QuorumAsked(Arc::clone(engine))
+    }
+}
+
+impl Drop for QuorumAsked {
+    fn drop(&mut self) {
+        self.0.set_quorum_of_one(false);
+    }
+}
+
 /// Owned by the connection.
 #[derive(Debug)]
 pub struct Session {
@@ -165,6 +182,8 @@ pub struct Session {
     pub is_asking: bool,
     /// Whether it came in by the proxy listener.
     pub is_proxied: bool,
+    /// CLIENT ACK: its replies wait until a quorum has what they show.
+    pub quorum: Option<QuorumAsked>,
     /// Since when, in Unix milliseconds, the current command has waited for its slot to be handed over.
     pub waiting_since_ms: Option<u64>,
     /// Since when the current command has found its shards busy.
@@ -192,6 +211,7 @@ impl Session {
             keeps_access: false,
             is_asking: false,
             is_proxied: false,
+            quorum: None,
             waiting_since_ms: None,
             busy_since_ms: None,
             blocked: None,

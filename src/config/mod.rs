@@ -73,6 +73,7 @@ pub struct ClusterConfig {
     pub zone: String,
     /// Copies of every slot besides its primary that the nodes of a new cluster agree on.
     pub replicas: usize,
+    pub acknowledge: String,
     /// Seconds that a node may take to hand over its slots when it is told to end.
     pub shutdown_timeout: u64,
 }
@@ -332,6 +333,7 @@ impl Config {
                 weight: number("weight") as u32,
                 zone: text("zone").to_owned(),
                 replicas: size("replicas"),
+                acknowledge: text("acknowledge").to_owned(),
                 shutdown_timeout: number("shutdown-timeout"),
             },
             proxy_port: number("proxy-port") as u16,

@@ -9,6 +9,7 @@ use super::effect::Cause;
 use super::event::{self, Event, KeyEvent};
 use super::group::Draft;
 use super::keyspace::{Keyspace, Place, Wanted};
+use super::log::copied::Groups;
 use super::log::gate::{self, Shown};
 use super::shard::add;
 use super::waiters::ReadyKey;
@@ -212,6 +213,7 @@ impl Keyspace<'_> {
         let draft = &mut pending.draft;
         let appended = self.engine.log.append(draft, self.now_ms);
         let placement = self.engine.placement();
+        let mut groups = if draft.has_node_effect() { Groups::ALL } else { Groups::NONE };
         if draft.has_node_effect() {
             for index in self.locks.indexes() {
                 self.locks.shard(index).set_all_last(appended.end);
@@ -219,11 +221,14 @@ impl Keyspace<'_> {
         }
         for slot in draft.slots() {
             self.locks.shard(placement.shard(slot)).set_last(placement.slot_in_shard(slot), appended.end);
+            if self.is_gated {
+                groups = groups.and(self.engine.log.copied.group(slot));
+            }
         }
         draft.clear();
         if appended.is_sealed {
             self.afterwards.ask_readers();
         }
-        self.shown = Shown { gate: appended.end, wrote: true };
+        self.shown = self.shown.and(Shown { gate: appended.end, groups, wrote: true });
     }
 }

@@ -8,6 +8,7 @@ use super::commit::Pending;
 use super::effect::{Cause, encode};
 use super::entry::{Entry, Kind, Life};
 use super::event::{self, Event};
+use super::log::copied::Groups;
 use super::log::gate::Shown;
 use super::lookup::Lookup;
 use super::reclaim::Afterwards;
@@ -398,7 +399,7 @@ impl<'e> Keyspace<'e> {
     pub(super) fn show(&mut self, place: Place) {
         if self.is_gated {
             let last = self.locks.shard(place.shard).meta(place.slot_in_shard).last;
-            self.shown.gate = self.shown.gate.max(last);
+            self.shown.show(last, self.engine.log.copied.group(place.slot));
         }
     }
 
@@ -406,7 +407,7 @@ impl<'e> Keyspace<'e> {
     #[inline]
     pub(super) fn show_all(&mut self) {
         if self.is_gated {
-            self.shown.gate = self.engine.log.end();
+            self.shown.show(self.engine.log.end(), Groups::ALL);
         }
     }
 

@@ -20,12 +20,13 @@ pub mod gate;
 use super::Engine;
 use super::group::{Draft, Group};
 use crate::base::hlc::{HybridClock, Stamp};
-use copied::Copied;
-use gate::{Gate, Gates};
+use copied::{Copied, CopiedGroup, CopyState, QUORUM_PATIENCE};
+use gate::{Gate, Gates, Needed, Shown};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// A tail of this length is sealed.
@@ -47,6 +48,8 @@ const GATED: u8 = 4;
 const LISTENED: u8 = 16;
 /// Too much waits for a snapshot to take it.
 const SAVED: u8 = 8;
+/// Replies wait until copies have what they show.
+const QUORATE: u8 = 64;
 /// A snapshot runs: whoever writes where something large is has to ask whether it is read already.
 const SNAPSHOT: u8 = 32;
 
@@ -241,15 +244,39 @@ impl Log {
         }
     }
 
-    /// Whether replies wait until what they show is kept.
+    /// Whether replies wait until what they show is kept, on a disk or by copies.
     #[inline]
     pub fn is_gated(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & GATED != 0
+        self.flags.load(Ordering::Relaxed) & (GATED | QUORATE) != 0
     }
 
-    /// Whether a reply with this gate may leave.
-    pub fn look(&self, gate: LogOffset) -> Gate {
-        if self.is_gated() { self.gates.look(gate) } else { Gate::Open }
+    /// Whether replies that need this may leave.
+    pub fn look(&self, needed: Needed) -> Gate {
+        let is_kept = self.flags.load(Ordering::Relaxed) & GATED != 0;
+        match if is_kept { self.gates.look(needed.shown.gate) } else { Gate::Open } {
+            Gate::Open => self.copied.look(needed),
+            other => other,
+        }
+    }
+
+    /// What replies need from now on that tell of this; `asks`: of a connection that asks for a quorum.
+    pub fn needed(&self, shown: Shown, asks: bool) -> Needed {
+        let asks = asks || self.copied.is_asked_of_all();
+        Needed { shown, copies_until: asks.then(|| Instant::now() + QUORUM_PATIENCE) }
+    }
+
+    /// See [`Copied`]: what a copy has.
+    pub fn copy_has(&self, number: u64, state: CopyState) {
+        if self.copied.heard(number, state) {
+            self.gates.tell();
+        }
+    }
+
+    /// See [`Copied`]: the slots of this node, by their copies.
+    pub fn set_copied_groups(&self, groups: Vec<CopiedGroup>) {
+        if self.copied.set_groups(groups) {
+            self.gates.tell();
+        }
     }
 
     /// How often there has been room again: to be asked before it is asked whether there is.

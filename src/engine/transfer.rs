@@ -58,6 +58,9 @@ impl Engine {
         ended.into_iter().for_each(|waiter| keyspace.afterwards.wake(waiter));
         if has_new_epoch {
             keyspace.go_on_after(slot, Position { epoch, seq: 0 });
+            // What is shown of it from now on a quorum has when it has followed into this epoch.
+            let end = self.log.end();
+            keyspace.locks.shard(self.placement().shard(slot)).set_last(slot_in_shard, end);
         }
     }
 

@@ -289,7 +289,7 @@ impl Keyspace<'_> {
         let Some(reply) = (waiter.serve)(self, key) else { return false };
         self.append_group();
         self.tell_events();
-        *state = State::Ended(Ended::Served { reply, shown: Shown { gate: self.shown.gate, wrote: true } });
+        *state = State::Ended(Ended::Served { reply, shown: Shown { wrote: true, ..self.shown } });
         drop(state);
         self.afterwards.wake(Arc::clone(waiter));
         true

@@ -187,6 +187,7 @@ impl Follower {
         for action in actions {
             self.perform(action, &mut anew, topology);
         }
+        self.shared.engine.set_quorum_of_all(duties::is_quorum(topology));
         show(topology, incarnation);
         self.shared.shown.send_replace(Arc::clone(topology));
         // Only now, when requests see the new owner, and the frozen slots are.

@@ -18,7 +18,7 @@ use crate::base::identity::{ClusterId, Epoch, Incarnation, NodeId};
 use crate::base::slot::{SLOT_COUNT, Slot};
 use crate::cluster::datagram::ClusterSecret;
 use crate::cluster::draining::{Drained, Reason};
-use crate::cluster::duties::REPLICAS;
+use crate::cluster::duties::{ACKNOWLEDGE, QUORUM, REPLICAS};
 use crate::cluster::forming::{Forming, Found};
 use crate::cluster::identity_store::{IdentityStore, StoredIdentity};
 use crate::cluster::membership::socket::{MembershipHandle, SocketOptions};
@@ -163,10 +163,13 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
     let raft = control.run(RaftTopology::start(options)).await.ok_or_else(ended)??;
     if let Some((cluster, hash_key)) = create {
         let creator = raft.clone();
-        let replicas = own.replicas;
+        let replicas = (own.replicas > 0).then(|| (REPLICAS, own.replicas.to_string()));
+        let quorum = (own.acknowledge == QUORUM).then(|| (ACKNOWLEDGE, QUORUM.to_owned()));
         let create = async move {
             creator.create(cluster, hash_key).await?;
-            set_replicas(&creator, replicas).await;
+            for (name, value) in [replicas, quorum].into_iter().flatten() {
+                set_agreed(&creator, name, value).await;
+            }
             Ok::<(), ProposeError>(())
         };
         control.run(create).await.ok_or_else(ended)?.map_err(io::Error::other)?;
@@ -348,15 +351,12 @@ impl ClusterSide {
     }
 }
 
-/// Agrees on how many copies the new cluster shall have of every slot.
-async fn set_replicas(raft: &RaftTopology, replicas: usize) {
-    if replicas == 0 {
-        return;
-    }
-    let change = TopologyChange::SetConfig { name: REPLICAS.to_owned(), value: replicas.to_string() };
+/// Agrees on a setting of the new cluster.
+async fn set_agreed(raft: &RaftTopology, name: &str, value: String) {
+    let change = TopologyChange::SetConfig { name: name.to_owned(), value: value.clone() };
     // Alone it decides by itself: what fails here is its disk, which has more to say soon.
     if let Err(error) = raft.propose(change).await {
-        tracing::warn!(%error, replicas, "the cluster has not agreed on its copies: say CONFIG SET replicas");
+        tracing::warn!(%error, name, value, "the cluster has not agreed on a setting: say CONFIG SET");
     }
 }
 

@@ -141,7 +141,7 @@ impl Connection {
             let worker = &self.worker;
             let look = |gate, is_asked, context: &mut Context<'_>| worker.look(gate, is_asked, context);
             let may_answer = |support| worker.may_answer(support);
-            self.output.poll_later(context, look, || worker.services.engine.log.gates.watermark(), may_answer);
+            self.output.poll_later(context, look, may_answer);
             match self.poll_send(context) {
                 Err(_) => return Poll::Ready(()),
                 Ok(()) if self.stage == Stage::Closing && self.output.is_empty() => return Poll::Ready(()),
@@ -498,9 +498,8 @@ impl Connection {
             keep_leased(shared, &mut replies, || batch.support.is_some_and(|support| self.worker.may_answer(support)));
         }
         if is_late {
-            let shown = gate::Shown { gate: log.end(), wrote: true };
-            replies.push(Reply { end: shared.len(), shown, told: Told::Nothing });
-            replies.iter_mut().for_each(|reply| reply.shown = shown);
+            replies.push(Reply { end: shared.len(), shown: gate::Shown::default(), told: Told::Nothing });
+            replies.iter_mut().for_each(|reply| reply.shown = gate::Shown::all(log.end()));
         }
         let is_held = (batch.is_gated || is_late) && self.hold_back(shared, &mut replies, batch.support);
         replies.clear();
@@ -510,12 +509,13 @@ impl Connection {
 
     /// Takes the buffer into the output, where its replies may not leave yet.
     fn hold_back(&mut self, shared: &mut Vec<u8>, replies: &mut Vec<Reply>, support: Option<u64>) -> bool {
-        let gate = replies.iter().map(|reply| reply.shown.gate).max().unwrap_or_default();
-        let is_held = !shared.is_empty() && self.worker.services.engine.log.look(gate) != Gate::Open;
+        let log = &self.worker.services.engine.log;
+        let needed = log.needed(replies.iter().map(|reply| reply.shown).collect(), self.session.quorum.is_some());
+        let is_held = !shared.is_empty() && log.look(needed) != Gate::Open;
         if is_held {
             // A copy: the buffer serves the next batch, and most of its block may be unused.
-            let (bytes, replies) = (shared.as_slice().to_vec(), std::mem::take(replies));
-            self.output.hold(Held { gate, bytes, replies, support });
+            let bytes = shared.as_slice().to_vec();
+            self.output.hold(Held { needed, bytes, replies: std::mem::take(replies), support });
             shared.clear();
         }
         is_held

@@ -31,6 +31,8 @@ const OUT_OF_MEMORY: CommandError = CommandError::text("OOM command not allowed 
 const NO_LEASE: CommandError =
     CommandError::text("CLUSTERDOWN This node has not heard a majority of the lease voters, and nothing was executed");
 const NO_COPIES: CommandError = CommandError::text("NOREPLICAS Not enough good replicas to write.");
+const NO_QUORUM: CommandError =
+    CommandError::text("NOREPLICAS Too few copies of the slot are there for a quorum, and nothing was executed");
 const LOADING: CommandError = CommandError::text("LOADING Redis is loading the dataset in memory");
 
 /// What a thread knows while it works off what a connection has sent.
@@ -139,6 +141,9 @@ pub fn dispatch(
     let has_keys = !keys.slots.is_empty() || command.spec.has(spec::ENDS_TRANSACTION);
     if batch.support.is_none() && has_keys {
         return wait_for_slot(batch, session, command, reply);
+    }
+    if batch.is_gated && has_keys && routing::lacks_quorum(batch.services, session, command, &keys.slots) {
+        return refuse(batch, session, Some(command), NO_QUORUM, reply);
     }
     if session.transaction.is_some() && !command.spec.has(spec::NOT_QUEUED) {
         session.enqueue(Queued { command, arguments: arguments.to_owned() });

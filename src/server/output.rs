@@ -6,7 +6,7 @@
 
 use crate::commands::context::LaterReply;
 use crate::engine::log::LogOffset;
-use crate::engine::log::gate::{Gate, Shown};
+use crate::engine::log::gate::{Gate, Needed, Shown};
 use crate::resp::reply::Protocol;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -181,8 +181,7 @@ pub fn keep_leased(bytes: &mut Vec<u8>, replies: &mut [Reply], may_answer: impl 
 /// Replies that are held back.
 #[derive(Debug)]
 pub struct Held {
-    /// They may leave when the log is kept to here.
-    pub gate: LogOffset,
+    pub needed: Needed,
     pub bytes: Vec<u8>,
     pub replies: Vec<Reply>,
     /// The support under which they were made, where that matters.
@@ -193,7 +192,7 @@ pub struct Held {
 enum Opened {
     Reply(Vec<u8>),
     Held,
-    Refused(Arc<str>),
+    Refused(Arc<str>, LogOffset),
 }
 
 /// The output of one connection.
@@ -282,8 +281,7 @@ impl Output {
     pub fn poll_later(
         &mut self,
         context: &mut Context<'_>,
-        mut look: impl FnMut(LogOffset, bool, &mut Context<'_>) -> Gate,
-        watermark: impl Fn() -> LogOffset,
+        mut look: impl FnMut(Needed, bool, &mut Context<'_>) -> Gate,
         may_answer: impl Fn(u64) -> bool,
     ) {
         while let Some(later) = self.later.front_mut() {
@@ -292,9 +290,10 @@ impl Output {
                     Poll::Ready(bytes) => Opened::Reply(bytes),
                     Poll::Pending => return,
                 },
-                Awaited::Gate { held, is_asked } => match look(held.gate, std::mem::replace(is_asked, true), context) {
+                Awaited::Gate { held, is_asked } => match look(held.needed, std::mem::replace(is_asked, true), context)
+                {
                     Gate::Open => Opened::Held,
-                    Gate::Failed(reason) => Opened::Refused(reason),
+                    Gate::Failed(reason, open_to) => Opened::Refused(reason, open_to),
                     Gate::Closed => return,
                 },
             };
@@ -303,8 +302,7 @@ impl Output {
                 (Awaited::Reply { is_wanted, .. }, Opened::Reply(bytes)) if is_wanted => self.ready.append(bytes),
                 (Awaited::Gate { mut held, .. }, opened) => {
                     self.held_behind -= held.bytes.capacity();
-                    if let Opened::Refused(reason) = opened {
-                        let open_to = watermark();
+                    if let Opened::Refused(reason, open_to) = opened {
                         replace(&mut held.bytes, &mut held.replies, |reply| reply.unkept(open_to, &reason));
                     }
                     if held.support.is_some_and(|support| !may_answer(support)) {
@@ -434,11 +432,11 @@ mod tests {
         output.share(Bytes::from(vec![b'3'; CHUNK_BYTES]));
         output.push_later(Box::pin(std::future::ready(b"silent".to_vec())), false);
         output.copy(b"4");
-        output.poll_later(&mut context, |_, _, _| Gate::Open, LogOffset::default, |_| true);
+        output.poll_later(&mut context, |_, _, _| Gate::Open, |_| true);
         assert_eq!(send_all(&mut output), b"1");
         assert!(!output.is_empty() && output.held_bytes() > CHUNK_BYTES);
         has_come.set(true);
-        output.poll_later(&mut context, |_, _, _| Gate::Open, LogOffset::default, |_| true);
+        output.poll_later(&mut context, |_, _, _| Gate::Open, |_| true);
         assert_eq!(send_all(&mut output), [b"2", vec![b'3'; CHUNK_BYTES].as_slice(), b"4"].concat());
         assert!(output.is_empty());
         assert_eq!((output.held_bytes(), output.held_behind), (0, 0));
@@ -446,7 +444,7 @@ mod tests {
     /// Held replies leave in their place, or as errors that say what has happened.
     #[test]
     fn held_replies_wait_for_their_gate() {
-        let shown = |gate: u64, wrote: bool| Shown { gate: LogOffset(gate), wrote };
+        let shown = |gate: u64, wrote: bool| Shown { gate: LogOffset(gate), wrote, ..Shown::default() };
         let fill = |output: &mut Output| {
             output.copy(b"+1\r\n");
             let bytes = b"+old\r\n+read\r\n+written\r\n".to_vec();
@@ -460,14 +458,15 @@ mod tests {
                 reply(23, shown(10, true)),
                 reply(23, shown(10, true)),
             ];
-            output.hold(Held { gate: LogOffset(10), bytes, replies, support: Some(7) });
+            let needed = Needed { shown: shown(10, true), copies_until: None };
+            output.hold(Held { needed, bytes, replies, support: Some(7) });
             output.copy(b"+2\r\n");
         };
         let mut context = Context::from_waker(Waker::noop());
         let mut check = |gate: Gate, has_lease: bool, expected: &[u8], is_empty: bool| {
             let mut output = Output::default();
             fill(&mut output);
-            output.poll_later(&mut context, |_, _, _| gate.clone(), || LogOffset(5), |_| has_lease);
+            output.poll_later(&mut context, |_, _, _| gate.clone(), |_| has_lease);
             assert_eq!(String::from_utf8_lossy(&send_all(&mut output)), String::from_utf8_lossy(expected));
             assert_eq!((output.is_empty(), output.is_holding()), (is_empty, !is_empty));
             assert_eq!(output.held_bytes() == 0, is_empty);
@@ -476,7 +475,7 @@ mod tests {
         check(Gate::Open, true, b"+1\r\n+old\r\n+read\r\n+written\r\n+2\r\n", true);
         let refused = b"+1\r\n+old\r\n-UNKEPT Nothing was written, and what was read may be lost: no disk\r\n\
             -INDOUBT The command was executed, and may be lost: no disk\r\n+2\r\n";
-        check(Gate::Failed("no disk".into()), true, refused, true);
+        check(Gate::Failed("no disk".into(), LogOffset(5)), true, refused, true);
         let without = b"+1\r\n-CLUSTERDOWN Nothing was written, and another node may know more: this node was not heard for a \
             while\r\n-CLUSTERDOWN Nothing was written, and another node may know more: this node was not heard for a while\r\n\
             -INDOUBT The command was executed, and may be lost: this node was not heard for a while\r\n+2\r\n";

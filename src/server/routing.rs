@@ -7,6 +7,7 @@ use crate::commands::execution::{self, Slots};
 use crate::commands::session::{Session, Transaction};
 use crate::commands::spec;
 use crate::commands::table::Command;
+use crate::services::Services;
 use crate::services::cluster::View;
 
 pub(super) const CROSS_SLOT: CommandError = CommandError::text("CROSSSLOT Keys in request don't hash to the same slot");
@@ -29,13 +30,13 @@ pub(super) fn elsewhere(
 ) -> Option<Elsewhere> {
     let mut request = RequestTraits { write: command.spec.has(spec::WRITE) };
     let queued;
-    let slots = match &session.transaction {
-        Some(transaction) if command.spec.has(spec::ENDS_TRANSACTION) && !transaction.aborted => {
+    let slots = match executed(session, command) {
+        Some(transaction) => {
             request.write = transaction.queue.iter().any(|queued| queued.command.spec.has(spec::WRITE));
             queued = slots_of(transaction);
             &queued[..]
         }
-        _ => slots,
+        None => slots,
     };
     match route(slots, &view.routing, request) {
         Route::Local => None,
@@ -47,6 +48,20 @@ pub(super) fn elsewhere(
         Route::CrossSlot => Some(Elsewhere::Redirect(CROSS_SLOT)),
         Route::Down(reason) => Some(Elsewhere::Redirect(CommandError::text(reason.message()))),
     }
+}
+
+/// The transaction that the command executes.
+fn executed<'s>(session: &'s Session, command: &Command) -> Option<&'s Transaction> {
+    let ends = command.spec.has(spec::ENDS_TRANSACTION);
+    session.transaction.as_ref().filter(|transaction| ends && !transaction.aborted)
+}
+
+/// Whether the reply would wait for a quorum that is not there.
+pub(super) fn lacks_quorum(services: &Services, session: &Session, command: &'static Command, slots: &[Slot]) -> bool {
+    let copied = &services.engine.log.copied;
+    let asks = session.quorum.is_some() || copied.is_asked_of_all();
+    let lacks = |slots: &[Slot]| slots.iter().any(|slot| !copied.is_able(*slot));
+    asks && executed(session, command).map_or_else(|| lacks(slots), |transaction| lacks(&slots_of(transaction)))
 }
 
 /// The slots of all queued commands.

@@ -8,8 +8,7 @@ use super::socket::{Incoming, Socket};
 use crate::base::clock;
 use crate::commands::session::Session;
 use crate::commands::table;
-use crate::engine::log::LogOffset;
-use crate::engine::log::gate::{Gate, Party};
+use crate::engine::log::gate::{Gate, Needed, Party};
 use crate::proxy::Proxy;
 use crate::services::Services;
 use crate::services::clients::Accepted;
@@ -29,6 +28,8 @@ use tokio::sync::{Notify, mpsc};
 const READ_BYTES: usize = 64 * 1024;
 /// What one cycle of active expiry may take, more with more effort: connections wait so long at most.
 const EXPIRE_BUDGET_US: u64 = 1000;
+/// Between looks at replies that are held back, where nothing is told of.
+const HELD_LOOK: Duration = Duration::from_millis(100);
 /// While many keys are found expired, cycles follow each other with pauses of this many times their own length: a
 /// quarter of the thread's time, as in Redis. Else there are `hz` of them a second.
 const EXPIRE_PAUSES: u32 = 3;
@@ -49,8 +50,8 @@ pub struct Worker {
     pub held: HeldHere,
     /// Executes on other nodes; a standalone server has none.
     pub proxy: Option<Rc<Proxy>>,
-    /// Connections whose replies wait until the log is kept so far.
-    held_back: RefCell<Vec<(LogOffset, Waker)>>,
+    /// Connections whose replies wait until what they show is kept.
+    held_back: RefCell<Vec<(Needed, Waker)>>,
     party: Arc<Party>,
     /// The reader of the log is to be asked to keep it.
     ask: Notify,
@@ -159,30 +160,35 @@ impl Worker {
         self.services.cluster.as_ref().is_none_or(|cluster| cluster.lease().allows(support, clock::boot_us()))
     }
 
-    /// Whether replies with this gate may leave; where they may not yet, and the task has not asked before, it is woken when
+    /// Whether replies that need this may leave; where they may not yet, and the task has not asked before, it is woken when
     /// they may.
-    pub fn look(&self, gate: LogOffset, is_asked: bool, context: &mut Context<'_>) -> Gate {
+    pub fn look(&self, needed: Needed, is_asked: bool, context: &mut Context<'_>) -> Gate {
         let log = &self.services.engine.log;
-        let before = log.look(gate);
+        let before = log.look(needed);
         if is_asked || before != Gate::Closed {
             return before;
         }
-        self.held_back.borrow_mut().push((gate, context.waker().clone()));
+        self.held_back.borrow_mut().push((needed, context.waker().clone()));
         self.party.wait();
         self.ask.notify_one();
         // It may have been opened before the flag was up.
-        log.look(gate)
+        log.look(needed)
     }
 }
 
 /// Wakes the connections whose replies may leave: one word from whoever keeps the log is for all of them.
 async fn wake_held_back(worker: Rc<Worker>) {
     loop {
-        worker.party.until_told().await;
+        let is_idle = worker.held_back.borrow().is_empty();
+        match is_idle {
+            true => worker.party.until_told().await,
+            // Copies have only so much time, which nobody tells of.
+            false => drop(tokio::time::timeout(HELD_LOOK, worker.party.until_told()).await),
+        }
         let log = &worker.services.engine.log;
         let mut held_back = worker.held_back.borrow_mut();
-        held_back.retain(|(gate, waker)| {
-            let is_closed = log.look(*gate) == Gate::Closed;
+        held_back.retain(|(needed, waker)| {
+            let is_closed = log.look(*needed) == Gate::Closed;
             if !is_closed {
                 waker.wake_by_ref();
             }

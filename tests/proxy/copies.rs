@@ -84,3 +84,37 @@ fn writes_are_acknowledged_by_copies_and_refused_without_them() {
     }
     proxied.check("SET key:1 written", "+OK");
 }
+
+#[test]
+fn replies_wait_for_a_quorum_where_it_is_asked_for() {
+    let alone = Member::start_with(None, &["--replicas", "2", "--acknowledge", "quorum"]);
+    let mut client = Client::connect(alone.node.peer);
+    until("it has registered", || client.ask("CLUSTER INFO").contains("cluster_slots_ok:16384"));
+    let refused = "-NOREPLICAS Too few copies of the slot are there for a quorum, and nothing was executed";
+    until("its slots are counted", || client.ask("SET a 1") == format!("{refused}\r\n"));
+    client.check("GET a", refused);
+    client.check("MULTI", "+OK");
+    client.check("SET a 1", refused);
+    client.check("EXEC", "-EXECABORT Transaction discarded because of previous errors.");
+    client.check("CONFIG SET acknowledge async", "+OK");
+    client.check("SET a 1", "+OK");
+    client.check("CLIENT ACK quorum", "+OK");
+    client.check("SET a 2", refused);
+    client.check("CLIENT ACK async", "+OK");
+    client.check("GET a", "$1 1");
+    let refusal = "-ERR Forwarded requests are acknowledged as the cluster agrees on: see the parameter 'acknowledge'";
+    alone.proxied().check("CLIENT ACK quorum", refusal);
+    client.check("CONFIG SET acknowledge quorum", "+OK");
+
+    let second = Member::start_with(Some(&alone), &[]);
+    let mut proxied = second.proxied();
+    until("there are copies", || client.ask("CLUSTER INFO").contains("starling_copies_ready:16384"));
+    for round in 0..200 {
+        // Roles change hands meanwhile, and copies begin to follow new primaries.
+        until("it is written", || proxied.ask(&format!("SET key:{round} {round}")) == "+OK\r\n");
+        let value = format!("${}\r\n{round}\r\n", round.to_string().len());
+        until("it is read", || proxied.ask(&format!("GET key:{round}")) == value);
+    }
+    proxied.check("RPUSH list 1 2 3", ":3");
+    proxied.check("BLPOP list 1", "*2 $4 list $1 1");
+}

@@ -11,6 +11,16 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The setting of the cluster that says how many copies there shall be besides the primary.
 pub const REPLICAS: &str = "replicas";
 
+/// The setting of the cluster that says what an acknowledgement means.
+pub const ACKNOWLEDGE: &str = "acknowledge";
+/// Its value where replies wait until a quorum has what they show.
+pub const QUORUM: &str = "quorum";
+
+/// Whether replies wait until a quorum of the members of a slot has what they show.
+pub fn is_quorum(topology: &Topology) -> bool {
+    topology.config.get(ACKNOWLEDGE).is_some_and(|value| value == QUORUM)
+}
+
 /// How many copies of a slot there shall be besides the primary, where there are as many members.
 pub fn replicas(topology: &Topology) -> usize {
     let set = topology.config.get(REPLICAS).and_then(|value| value.parse().ok());

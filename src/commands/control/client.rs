@@ -5,10 +5,10 @@ use crate::commands::context::{Control, Flow};
 use crate::commands::error::CommandError;
 use crate::commands::help;
 use crate::commands::parse::{self, is};
-use crate::commands::session::ReplyMode;
+use crate::commands::session::{QuorumAsked, ReplyMode};
 use crate::commands::spec::{
-    ADMIN, Arity::*, CONNECTION, CommandResult, CommandSpec, HIDDEN, LOADING, NOSCRIPT, NOT_PAUSED, SENTINEL, STALE,
-    control,
+    ADMIN, Arity::*, CONNECTION, CommandResult, CommandSpec, HIDDEN, IN_CLUSTER, LOADING, NOSCRIPT, NOT_PAUSED,
+    SENTINEL, STALE, control,
 };
 use crate::commands::table;
 use crate::engine::waiters::Ended;
@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering;
 const BASIC: u64 = NOSCRIPT | LOADING | STALE | SENTINEL;
 
 pub const CLIENT: &[CommandSpec] = &[
+    control("ack", Exactly(3), BASIC | HIDDEN | IN_CLUSTER, CONNECTION, acknowledgement),
     control("getname", Exactly(2), BASIC, CONNECTION, getname),
     control("getredir", Exactly(2), BASIC, CONNECTION, getredir),
     control("help", Exactly(2), LOADING | STALE | SENTINEL, CONNECTION, client_help),
@@ -88,6 +89,28 @@ fn setinfo(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut Repl
     } else {
         labels.library_version = value;
     }
+    reply.ok();
+    Ok(())
+}
+
+/// Starling's own: whether the replies of this connection wait until a quorum has what they show, also where the cluster does
+/// not ask for it.
+fn acknowledgement(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
+    let asks = match arguments.at(2) {
+        word if is(word, "quorum") => true,
+        word if is(word, "async") => false,
+        _ => return Err(CommandError::Syntax),
+    };
+    if asks && control.session.is_proxied {
+        return Err(CommandError::text(
+            "ERR Forwarded requests are acknowledged as the cluster agrees on: see the parameter 'acknowledge'",
+        ));
+    }
+    if asks != control.session.quorum.is_some() {
+        control.session.quorum = asks.then(|| QuorumAsked::new(&control.services.engine));
+    }
+    // What has already been read behind it is acknowledged the new way too.
+    control.flow = Flow::After(Box::pin(std::future::ready(())));
     reply.ok();
     Ok(())
 }

@@ -203,6 +203,7 @@ fn reset(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_
     session.reply_mode = ReplyMode::On;
     session.client.readonly.store(false, std::sync::atomic::Ordering::Relaxed);
     session.is_asking = false;
+    session.quorum = None;
     session.keeps_access = false;
     session.client.no_evict.store(false, std::sync::atomic::Ordering::Relaxed);
     session.client.labels.lock().name.clear();

@@ -4,12 +4,24 @@
 //! Who sends to copies says what they have; the groups change with the topology. A copy is known by its number.
 
 use super::LogOffset;
+use super::gate::{Gate, Needed};
+use super::{Engine, QUORATE};
 use crate::base::identity::NodeId;
+use crate::base::slot::{QUORUM, SLOT_COUNT, Slot};
 use crate::base::slot_ranges::SlotRanges;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// How long a reply waits for a quorum: then it says that nobody knows.
+pub(super) const QUORUM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Groups that are told apart; with more of them the last ones are one.
+const GROUPS_MAX: usize = 63;
+/// What slots are in of which this node is not known to be the primary.
+const NO_GROUP: u8 = 63;
 
 /// Slots with the same copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +29,31 @@ pub struct CopiedGroup {
     /// The numbers of the copies that count: they had everything once, and are up.
     pub copies: Vec<u64>,
     pub slots: SlotRanges,
+}
+
+/// A set of groups, as they were numbered in one generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Groups {
+    /// 0: of several.
+    generation: u32,
+    mask: u64,
+}
+
+impl Groups {
+    pub const NONE: Groups = Groups { generation: 0, mask: 0 };
+    /// All there are, whatever they are numbered.
+    pub const ALL: Groups = Groups { generation: 0, mask: u64::MAX };
+
+    /// Those of both.
+    #[inline]
+    pub fn and(self, other: Groups) -> Groups {
+        match (self.mask, other.mask) {
+            (0, _) => other,
+            (_, 0) => self,
+            _ if self.generation == other.generation => Groups { mask: self.mask | other.mask, ..self },
+            _ => Groups::ALL,
+        }
+    }
 }
 
 /// What one copy has.
@@ -33,6 +70,16 @@ pub struct CopyState {
 #[derive(Debug)]
 pub struct Copied {
     table: Mutex<Table>,
+    /// By slot.
+    group_of: Box<[AtomicU8]>,
+    /// Raised when groups are numbered anew; the first is 1.
+    generation: AtomicU32,
+    /// The groups with enough copies for a quorum.
+    able: AtomicU64,
+    /// All replies wait for a quorum.
+    is_asked_of_all: AtomicU8,
+    /// Connections whose replies do.
+    asking: AtomicUsize,
     /// Counts what became known.
     changed: watch::Sender<u64>,
 }
@@ -45,27 +92,53 @@ struct Table {
 
 impl Default for Copied {
     fn default() -> Copied {
-        Copied { table: Mutex::default(), changed: watch::Sender::new(0) }
+        Copied {
+            table: Mutex::default(),
+            group_of: (0..SLOT_COUNT).map(|_| AtomicU8::new(NO_GROUP)).collect(),
+            generation: AtomicU32::new(1),
+            able: AtomicU64::new(u64::MAX),
+            is_asked_of_all: AtomicU8::new(0),
+            asking: AtomicUsize::new(0),
+            changed: watch::Sender::new(0),
+        }
     }
 }
 
 impl Copied {
     /// The slots of which this node is the primary, by their copies.
-    pub fn set_groups(&self, groups: Vec<CopiedGroup>) {
+    pub(super) fn set_groups(&self, groups: Vec<CopiedGroup>) -> bool {
         let mut table = self.table.lock();
-        if table.groups != groups {
-            table.groups = groups;
-            drop(table);
-            self.tell();
+        if table.groups == groups {
+            return false;
         }
+        // Who has read the former generation finds that it is over, whatever it has read then.
+        self.group_of.iter().for_each(|group| group.store(NO_GROUP, Ordering::SeqCst));
+        let mut able = 1 << NO_GROUP;
+        for (index, group) in groups.iter().enumerate() {
+            let number = index.min(GROUPS_MAX - 1);
+            // Where several are one, the last of them says so for all: what it says too early the gate makes good.
+            able |= u64::from(group.copies.len() + 1 >= QUORUM) << number;
+            for slot in group.slots.slots() {
+                self.group_of[slot.index()].store(number as u8, Ordering::SeqCst);
+            }
+        }
+        table.groups = groups;
+        self.able.store(able, Ordering::SeqCst);
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        drop(table);
+        self.tell();
+        true
     }
 
-    /// A copy has asked for more, and has the log up to here; less than before where it is sent something anew.
-    pub fn heard(&self, number: u64, state: CopyState) {
+    /// A copy has asked for more, and has the log up to here; less than before where it is sent something anew. Whether it has
+    /// more than was known.
+    pub(super) fn heard(&self, number: u64, state: CopyState) -> bool {
         let before = self.table.lock().copies.insert(number, state);
-        if before.is_none_or(|before| before.has < state.has) {
+        let has_more = before.is_none_or(|before| before.has < state.has);
+        if has_more {
             self.tell();
         }
+        has_more
     }
 
     /// A copy is sent nothing any more.
@@ -97,6 +170,71 @@ impl Copied {
         let _ = changed.wait_for(|_| self.count(to) >= copies).await;
     }
 
+    /// The group of a slot, to be asked for under its lock.
+    #[inline]
+    pub(in crate::engine) fn group(&self, slot: Slot) -> Groups {
+        // In this order: what is read behind it is of this generation, or the generation is over.
+        let generation = self.generation.load(Ordering::SeqCst);
+        Groups { generation, mask: 1 << self.group_of[slot.index()].load(Ordering::SeqCst) }
+    }
+
+    /// Whether a quorum of the members of a slot is there, as far as is agreed.
+    pub fn is_able(&self, slot: Slot) -> bool {
+        let group = self.group_of[slot.index()].load(Ordering::SeqCst);
+        self.able.load(Ordering::SeqCst) & (1 << group) != 0
+    }
+
+    /// Whether replies of all connections wait for a quorum.
+    pub fn is_asked_of_all(&self) -> bool {
+        self.is_asked_of_all.load(Ordering::SeqCst) != 0
+    }
+
+    /// Whether any do.
+    pub(super) fn is_asked(&self) -> bool {
+        self.is_asked_of_all() || self.asking.load(Ordering::SeqCst) > 0
+    }
+
+    pub(super) fn set_asked_of_all(&self, is_asked: bool) {
+        self.is_asked_of_all.store(u8::from(is_asked), Ordering::SeqCst);
+    }
+
+    pub(super) fn add_asking(&self, one_more: bool) {
+        match one_more {
+            true => self.asking.fetch_add(1, Ordering::SeqCst),
+            false => self.asking.fetch_sub(1, Ordering::SeqCst),
+        };
+    }
+
+    /// Whether a quorum has what was shown.
+    pub(super) fn look(&self, needed: Needed) -> Gate {
+        let Some(until) = needed.copies_until else { return Gate::Open };
+        let Groups { generation, mask } = needed.shown.groups;
+        if mask == 0 {
+            return Gate::Open;
+        }
+        let table = self.table.lock();
+        let is_current = generation == self.generation.load(Ordering::SeqCst);
+        let is_meant = |index: usize| !is_current || mask & (1 << index.min(GROUPS_MAX - 1)) != 0;
+        // It will be numbered in a moment.
+        let mut waits = is_current && mask & (1 << NO_GROUP) != 0;
+        for (_, group) in table.groups.iter().enumerate().filter(|(index, _)| is_meant(*index)) {
+            if group.copies.len() + 1 < QUORUM {
+                return Gate::Failed("too few copies are left to have it".into(), LogOffset(0));
+            }
+            let have = group
+                .copies
+                .iter()
+                .filter(|number| table.copies.get(number).is_some_and(|state| state.has >= needed.shown.gate));
+            waits |= have.count() + 1 < QUORUM;
+        }
+        drop(table);
+        match waits {
+            false => Gate::Open,
+            true if Instant::now() < until => Gate::Closed,
+            true => Gate::Failed("no copy has said in time that it has it".into(), LogOffset(0)),
+        }
+    }
+
     fn tell(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
@@ -111,10 +249,36 @@ impl Table {
     }
 }
 
+impl Engine {
+    /// Makes the replies of all connections wait until a quorum has what they show, or no more.
+    pub fn set_quorum_of_all(&self, is_asked: bool) {
+        self.log.copied.set_asked_of_all(is_asked);
+        self.follow_asking();
+    }
+
+    /// A connection asks for that, or asks no more.
+    pub fn set_quorum_of_one(&self, asks: bool) {
+        self.log.copied.add_asking(asks);
+        self.follow_asking();
+    }
+
+    fn follow_asking(&self) {
+        // Who asks last decides: it has counted before.
+        if !self.log.copied.is_asked() {
+            self.log.flags.fetch_and(!QUORATE, Ordering::SeqCst);
+            self.log.gates.tell();
+        }
+        if self.log.copied.is_asked() && self.log.flags.fetch_or(QUORATE, Ordering::SeqCst) & QUORATE == 0 {
+            // Whoever has not seen the flag holds the lock of a shard.
+            self.shards.iter().for_each(|shard| drop(shard.lock()));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::slot::Slot;
+    use crate::engine::log::gate::Shown;
 
     fn heard(node: u128, has: u64, heard: Instant) -> CopyState {
         CopyState { node: NodeId(node), has: LogOffset(has), heard }
@@ -145,6 +309,47 @@ mod tests {
         assert_eq!((copied.state_of(NodeId(1)), copied.count(at(10))), (None, 1));
         copied.set_groups(groups[..1].to_vec());
         assert_eq!(copied.count(at(20)), 1);
+    }
+
+    #[test]
+    fn a_quorum_has_what_one_copy_of_each_group_has() {
+        let copied = Copied::default();
+        let now = Instant::now();
+        let slots = |from: usize| Slot::all().skip(from).take(10).collect::<SlotRanges>();
+        let slot = |number: usize| Slot::all().nth(number).expect("a slot");
+        let shown = |groups, gate| Shown { gate: LogOffset(gate), groups, wrote: true };
+        let look = |groups, gate, until| copied.look(Needed { shown: shown(groups, gate), copies_until: until });
+        let soon = Some(now + Duration::from_secs(3600));
+        let early = copied.group(slot(0));
+        assert_eq!(look(Groups::NONE, 5, soon), Gate::Open, "it tells of no slot");
+        assert_eq!(look(early, 5, None), Gate::Open, "nobody asks");
+        assert_eq!(look(early, 5, soon), Gate::Closed, "nothing is known of the slot yet");
+        copied.set_groups(vec![
+            CopiedGroup { copies: vec![1, 2], slots: slots(0) },
+            CopiedGroup { copies: vec![3], slots: slots(10) },
+            CopiedGroup { copies: vec![], slots: slots(20) },
+        ]);
+        let of = |number| copied.group(slot(number));
+        let fails = |gate| matches!(gate, Gate::Failed(..));
+        assert!(copied.is_able(slot(5)) && copied.is_able(slot(15)) && !copied.is_able(slot(25)));
+        copied.heard(2, heard(2, 10, now));
+        assert_eq!((look(of(0), 10, soon), look(of(0), 11, soon)), (Gate::Open, Gate::Closed), "one is enough");
+        assert_eq!(look(of(10), 10, soon), Gate::Closed);
+        assert_eq!(look(of(0).and(of(10)), 10, soon), Gate::Closed);
+        assert!(fails(look(of(10), 10, Some(now))), "it has taken too long");
+        copied.heard(3, heard(3, 10, now));
+        assert_eq!(look(of(0).and(of(10)), 10, soon), Gate::Open);
+        assert!(fails(look(of(20), 1, soon)), "there is no copy");
+        let before = of(0);
+        copied.set_groups(vec![CopiedGroup { copies: vec![1, 2], slots: slots(0) }]);
+        assert_eq!((look(before, 10, soon), look(before, 11, soon)), (Gate::Open, Gate::Closed));
+        copied.set_groups(vec![
+            CopiedGroup { copies: vec![1, 2], slots: slots(0) },
+            CopiedGroup { copies: vec![4], slots: slots(10) },
+        ]);
+        assert_eq!(look(before, 10, soon), Gate::Closed, "nobody knows which groups were meant: it waits for all");
+        assert_eq!(look(of(0), 10, soon), Gate::Open);
+        assert_eq!(of(0).and(before), Groups::ALL);
     }
 
     #[test]

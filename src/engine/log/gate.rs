@@ -9,10 +9,12 @@
 //! the watermark, then takes the flag.
 
 use super::LogOffset;
+use super::copied::Groups;
 use parking_lot::{Mutex, RwLock};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 use tokio::sync::{Notify, watch};
 
 /// What the keyspaces of a thread have shown since it was last asked.
@@ -20,18 +22,55 @@ use tokio::sync::{Notify, watch};
 pub struct Shown {
     /// A reply that tells of it waits until the log is kept to here; 0: it tells of nothing.
     pub gate: LogOffset,
+    /// Whose slots it tells of.
+    pub groups: Groups,
     /// Something was written.
     pub wrote: bool,
 }
 
+impl Shown {
+    /// Everything that has happened so far.
+    pub fn all(end: LogOffset) -> Shown {
+        Shown { gate: end, groups: Groups::ALL, wrote: true }
+    }
+
+    /// Something of these slots is shown, which stand at this place of the log.
+    #[inline]
+    pub fn show(&mut self, gate: LogOffset, groups: Groups) {
+        *self = self.and(Shown { gate, groups, wrote: false });
+    }
+
+    /// What tells of both.
+    pub fn and(self, other: Shown) -> Shown {
+        Shown {
+            gate: self.gate.max(other.gate),
+            groups: self.groups.and(other.groups),
+            wrote: self.wrote | other.wrote,
+        }
+    }
+}
+
+impl FromIterator<Shown> for Shown {
+    fn from_iter<I: IntoIterator<Item = Shown>>(shown: I) -> Shown {
+        shown.into_iter().fold(Shown::default(), Shown::and)
+    }
+}
+
+/// What replies wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needed {
+    pub shown: Shown,
+    /// Copies have to have it too, and have until then.
+    pub copies_until: Option<Instant>,
+}
+
 thread_local! {
-    static SHOWN: Cell<Shown> = const { Cell::new(Shown { gate: LogOffset(0), wrote: false }) };
+    static SHOWN: Cell<Shown> = const { Cell::new(Shown { gate: LogOffset(0), groups: Groups::NONE, wrote: false }) };
 }
 
 /// Notes what a keyspace has shown.
 pub fn note(shown: Shown) {
-    let before = SHOWN.get();
-    SHOWN.set(Shown { gate: before.gate.max(shown.gate), wrote: before.wrote | shown.wrote });
+    SHOWN.set(SHOWN.get().and(shown));
 }
 
 /// What was shown since the last time.
@@ -44,8 +83,8 @@ pub fn take_shown() -> Shown {
 pub enum Gate {
     Open,
     Closed,
-    /// It will never open, and why.
-    Failed(Arc<str>),
+    /// It will never open, and why; one that needs no more than this is open.
+    Failed(Arc<str>, LogOffset),
 }
 
 /// How far the log is kept, and who waits for it.
@@ -101,7 +140,7 @@ impl Gates {
         if self.is_failed.load(Ordering::SeqCst)
             && let Some(reason) = &*self.failure.read()
         {
-            return Gate::Failed(Arc::clone(reason));
+            return Gate::Failed(Arc::clone(reason), self.watermark());
         }
         Gate::Closed
     }
@@ -160,7 +199,10 @@ mod tests {
         gates.pass(at(5));
         assert_eq!((gates.look(at(10)), gates.look(at(11))), (Gate::Open, Gate::Closed), "it never falls");
         gates.fail("the disk is broken");
-        assert_eq!((gates.look(at(10)), gates.look(at(11))), (Gate::Open, Gate::Failed("the disk is broken".into())));
+        assert_eq!(
+            (gates.look(at(10)), gates.look(at(11))),
+            (Gate::Open, Gate::Failed("the disk is broken".into(), at(10)))
+        );
         gates.recover();
         assert_eq!(gates.look(at(11)), Gate::Closed);
     }

@@ -101,7 +101,7 @@ impl Feeds {
     ) {
         let (over, shrunk) = self.feeding.follow(topology, node, incarnation);
         over.into_iter().for_each(|number| self.end(exports, number));
-        exports.log().copied.set_groups(self.feeding.groups().to_vec());
+        exports.log().set_copied_groups(self.feeding.groups().to_vec());
         for (number, gone) in shrunk {
             if let Some(feed) = self.streams.get_mut(&number) {
                 feed.waiting.retain(|slot| !gone.contains(*slot));
@@ -153,7 +153,7 @@ impl Feeds {
                 // Also what has just been read, where none of it was for this copy.
                 let has = feed.progress.received(received);
                 let state = CopyState { node: sender.node, has, heard: Instant::now() };
-                exports.log().copied.heard(number, state);
+                exports.log().copy_has(number, state);
                 feed.piece()
             }),
             None => Err(Broken::Lost),

@@ -3,7 +3,7 @@ use crate::base::slot::Slot;
 use crate::engine::Deadline;
 use crate::engine::changes::{DATABASES, contents, group, perform, positions};
 use crate::engine::log::Behind;
-use crate::engine::log::gate::{self, Gate};
+use crate::engine::log::gate::{self, Gate, Needed};
 use crate::persistence::directory::{LogDirectory, set_aside};
 use crate::persistence::disk::simulated::SimulatedDisk;
 use crate::persistence::journal::Place;
@@ -100,7 +100,7 @@ fn replies_of_what_comes_after_the_end_never_leave() {
         set(&engine, b"b", b"2");
         let shown = gate::take_shown();
         assert!(shown.wrote);
-        assert_eq!(engine.log.look(shown.gate), Gate::Closed);
+        assert_eq!(engine.log.look(Needed { shown, copies_until: None }), Gate::Closed);
         let kept: Vec<_> = contents(&recovered(place.path()), 0, Slot::all()).into_keys().collect();
         assert_eq!(kept, [b"a".to_vec()]);
     }

@@ -1,11 +1,11 @@
-//! `replicas`: no node's own parameter, all nodes of a cluster agree on one value.
+//! `replicas` and `acknowledge`: no node's own parameters, all nodes of a cluster agree on one value.
 //!
 //! What a node was started with counts only where it creates the cluster. CONFIG SET proposes to the raft group, and is
 //! answered when the change is agreed and this node knows it; CONFIG GET shows what is agreed.
 
 use super::refused;
-use crate::cluster::duties::{REPLICAS, replicas};
-use crate::cluster::topology::{Applied, Refused, TopologyChange};
+use crate::cluster::duties::{ACKNOWLEDGE, QUORUM, REPLICAS, is_quorum, replicas};
+use crate::cluster::topology::{Applied, Refused, Topology, TopologyChange};
 use crate::commands::context::{Control, LaterReply};
 use crate::commands::error::CommandError;
 use crate::commands::parse::is;
@@ -19,11 +19,21 @@ use std::time::Duration;
 /// How long an answer waits for this node to hear what the raft group has agreed on.
 const HEARD_LIMIT: Duration = Duration::from_secs(1);
 
+/// Whether the nodes agree on a parameter, and on what.
+fn agreed(topology: &Topology, name: &str) -> Option<String> {
+    match name {
+        REPLICAS => Some(replicas(topology).to_string()),
+        ACKNOWLEDGE => Some(if is_quorum(topology) { QUORUM } else { "async" }.to_owned()),
+        _ => None,
+    }
+}
+
 /// Parameters as CONFIG GET shows them: what is agreed, in place of what this node was started with.
 pub(super) fn shown<'a>(services: &Services, found: Vec<(&'a str, &'a str)>) -> Vec<(&'a str, String)> {
-    let text = |(name, text): (&'a str, &str)| match &services.cluster {
-        Some(cluster) if name == REPLICAS => (name, replicas(&cluster.view().topology).to_string()),
-        _ => (name, text.to_owned()),
+    let view = services.cluster.as_ref().map(|cluster| cluster.view());
+    let text = |(name, text): (&'a str, &str)| {
+        let agreed = view.as_ref().and_then(|view| agreed(&view.topology, name));
+        (name, agreed.unwrap_or_else(|| text.to_owned()))
     };
     found.into_iter().map(text).collect()
 }
@@ -33,37 +43,40 @@ pub(super) fn shown<'a>(services: &Services, found: Vec<(&'a str, &'a str)>) -> 
 /// # Errors
 /// This server is in no cluster, or the command changes more: an agreement is not taken back where the rest fails.
 pub(super) fn agreement(control: &Control<'_>, changes: &[(&[u8], &[u8])]) -> Result<Option<LaterReply>, CommandError> {
-    if !changes.iter().any(|(name, _)| is(name, REPLICAS)) {
+    let named = |name: &&str| changes.iter().any(|(changed, _)| is(changed, name));
+    let mut names = [REPLICAS, ACKNOWLEDGE].into_iter().filter(named).peekable();
+    if names.peek().is_none() {
         return Ok(None);
     }
     let before = control.services.settings.load_full();
-    let wanted = before.changed(changes).map_err(refused)?.cluster.replicas;
+    let after = before.changed(changes).map_err(refused)?;
     let cluster = control.services.cluster.clone();
-    let held = cluster.as_ref().map_or(before.cluster.replicas, |cluster| replicas(&cluster.view().topology));
-    if wanted == held {
-        return Ok(None);
-    }
+    let held = |name| {
+        let view = cluster.as_ref().map(|cluster| cluster.view());
+        view.and_then(|view| agreed(&view.topology, name)).unwrap_or_else(|| before.text(name).to_owned())
+    };
+    let Some(name) = names.find(|name| after.text(name) != held(name)) else { return Ok(None) };
     let reason = match cluster {
         None => "this server is no node of a cluster: nobody else could have copies",
         Some(_) if changes.len() > 1 => "all nodes of the cluster agree on it: set it by itself",
         Some(_) if control.in_transaction => "it is not changed inside a transaction",
-        Some(cluster) => return Ok(Some(Box::pin(agree(cluster, wanted)))),
+        Some(cluster) => return Ok(Some(Box::pin(agree(cluster, name, after.text(name).to_owned())))),
     };
-    Err(refused(ConfigError::Invalid { name: REPLICAS.to_owned(), reason: reason.to_owned() }))
+    Err(refused(ConfigError::Invalid { name: name.to_owned(), reason: reason.to_owned() }))
 }
 
-async fn agree(cluster: Arc<Cluster>, wanted: usize) -> Vec<u8> {
+async fn agree(cluster: Arc<Cluster>, name: &'static str, value: String) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut reply = ReplyWriter::new(&mut bytes, Protocol::Resp2);
-    let change = TopologyChange::SetConfig { name: REPLICAS.to_owned(), value: wanted.to_string() };
+    let change = TopologyChange::SetConfig { name: name.to_owned(), value };
     match cluster.consensus().propose(change).await {
         // Proposed twice, or by another client too: it is so.
         Ok(agreed) if matches!(agreed.applied, Applied::Done | Applied::Refused(Refused::NoChange)) => {
             cluster.until_shown(agreed.index, HEARD_LIMIT).await;
             reply.ok();
         }
-        Ok(agreed) => reply.error(format!("ERR The cluster did not change '{REPLICAS}': {:?}", agreed.applied)),
-        Err(error) => reply.error(format!("ERR The cluster could not agree on '{REPLICAS}': {error}")),
+        Ok(agreed) => reply.error(format!("ERR The cluster did not change '{name}': {:?}", agreed.applied)),
+        Err(error) => reply.error(format!("ERR The cluster could not agree on '{name}': {error}")),
     }
     bytes
 }

@@ -5,8 +5,7 @@ use crate::base::clock;
 use crate::base::slot::Slot;
 use crate::commands::control::transaction::forget_watches;
 use crate::commands::error::CommandError;
-use crate::engine::log::LogOffset;
-use crate::engine::log::gate::{self, Gate};
+use crate::engine::log::gate::{self, Gate, Shown};
 use crate::engine::watches::Watch;
 use crate::engine::{Admission, Keyspace, Wait};
 use crate::rdb::payload;
@@ -42,7 +41,7 @@ pub(super) struct Source {
     database: usize,
     keeps_access: bool,
     /// The reply tells of what was done here: it leaves when the log is kept to here.
-    gate: Cell<LogOffset>,
+    shown: Cell<Shown>,
 }
 
 /// A key on its way.
@@ -100,7 +99,7 @@ enum Hindrance {
 
 impl Source {
     pub(super) fn new(services: &Arc<Services>, database: usize, keeps_access: bool) -> Source {
-        Source { services: Arc::clone(services), database, keeps_access, gate: Cell::default() }
+        Source { services: Arc::clone(services), database, keeps_access, shown: Cell::default() }
     }
 
     /// Sends the keys that exist, and removes them unless they are copied. The reply of success.
@@ -248,18 +247,19 @@ impl Source {
         }
         let done = act(&mut keyspace);
         drop(keyspace);
-        self.gate.set(self.gate.get().max(gate::take_shown().gate));
+        self.shown.set(self.shown.get().and(gate::take_shown()));
         Ok(done)
     }
 
     /// Waits until what was done here is kept, where replies wait for that.
     async fn until_kept(&self) -> Result<(), CommandError> {
         let log = &self.services.engine.log;
+        let needed = log.needed(self.shown.get(), false);
         loop {
-            match log.look(self.gate.get()) {
+            match log.look(needed) {
                 Gate::Open => return Ok(()),
                 Gate::Closed => log.ask(),
-                Gate::Failed(reason) => {
+                Gate::Failed(reason, _) => {
                     let text = format!("INDOUBT The command was executed, and may be lost: {reason}");
                     return Err(CommandError::Text(text.into()));
                 }
