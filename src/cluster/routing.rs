@@ -6,7 +6,7 @@
 //!
 //! The answers are Redis Cluster's (specification, "MOVED Redirection", "Multiple keys operations"), and so is their order.
 //! There is no ASK: a slot changes hands in one committed step, so a connection's ASKING is accepted and has nothing to
-//! change. Nor does READONLY change anything: copies execute no commands, so reads too are redirected to the primary.
+//! change. What a client may read at copies (READONLY) is asked after it is known that the primary is another node.
 
 mod building;
 

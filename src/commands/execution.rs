@@ -142,7 +142,16 @@ fn number(text: &[u8]) -> Option<Slot> {
     Slot::new(u64::try_from(number).ok()?)
 }
 
-/// Executes a data command on the slots of its keys, which may leave their access bits as they are.
+/// How a command is to be executed, besides what it says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// The access bits of entries stay as they are.
+    pub keeps_access: bool,
+    /// It only reads, and a copy of its slot may answer it.
+    pub reads_copies: bool,
+}
+
+/// Executes a data command on the slots of its keys.
 #[allow(clippy::too_many_arguments)] // What a request is and where it goes; each caller has them apart.
 pub fn execute_data(
     command: &'static Command,
@@ -152,7 +161,7 @@ pub fn execute_data(
     services: &Services,
     now_ms: u64,
     wait: Wait,
-    keeps_access: bool,
+    manner: Manner,
     reply: &mut ReplyWriter<'_>,
 ) -> Executed {
     let slots = &keys.slots[..];
@@ -172,9 +181,10 @@ pub fn execute_data(
         Admission::Executes => {}
         Admission::Full => return Executed::Full(rooms),
         Admission::Frozen => return Executed::Frozen,
+        Admission::Elsewhere if manner.reads_copies && keyspace.has_copies(slots) => {}
         Admission::Elsewhere => return Executed::Elsewhere,
     }
-    keyspace.keep_access(keeps_access);
+    keyspace.keep_access(manner.keeps_access);
     if let ([slot], [hash]) = (slots, &keys.hashes[..]) {
         keyspace.hint(arguments.at(keys.first), *slot, *hash);
     }

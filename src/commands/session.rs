@@ -1,5 +1,6 @@
 //! The state of one client: who it is, what it has selected, what it has begun.
 
+use crate::cluster::routing::Route;
 use crate::engine::waiters::Ended;
 use crate::engine::watches::Watch;
 use crate::engine::{Engine, Wait, Wanted};
@@ -98,14 +99,14 @@ impl Subscriptions {
 /// A command that waits. Whoever drops it, waits no more.
 pub struct Blocked {
     pub wanted: Wanted,
-    /// The support under which it began to wait.
-    pub support: u64,
+    /// The support under which it began to wait; `None`: at a copy, whose answers need none.
+    pub support: Option<u64>,
     services: Arc<Services>,
     shown: ShownBlocked,
 }
 
 impl Blocked {
-    pub fn new(wanted: Wanted, support: u64, services: &Arc<Services>, client: &Arc<Client>) -> Blocked {
+    pub fn new(wanted: Wanted, support: Option<u64>, services: &Arc<Services>, client: &Arc<Client>) -> Blocked {
         let shown = ShownBlocked::new(services, client);
         *client.waiter.lock() = Some(Arc::clone(&wanted.waiter));
         Blocked { wanted, support, services: Arc::clone(services), shown }
@@ -192,6 +193,8 @@ pub struct Session {
     pub blocked: Option<Blocked>,
     /// When the current command gives up, in Unix milliseconds, where it has waited before and is executed again.
     pub gives_up_at: Option<Option<u64>>,
+    /// Where the current command goes that is executed at a copy of its slot here, if there is none after all.
+    pub otherwise: Option<Route>,
     /// Arguments of the current command that are secrets, by their places: no log shows them.
     pub secrets: Vec<usize>,
 }
@@ -216,6 +219,7 @@ impl Session {
             busy_since_ms: None,
             blocked: None,
             gives_up_at: None,
+            otherwise: None,
             secrets: Vec::new(),
         }
     }

@@ -95,9 +95,11 @@ impl Keyspace<'_> {
         }
     }
 
-    /// Whether the log has room for a change that is not needed.
-    pub fn has_room(&self) -> bool {
-        !self.engine.log.is_full()
+    /// Whether a change of a key that is not needed may be made by who only reads: the log has room, and the key is this
+    /// node's to change.
+    pub fn may_note(&mut self, key: &[u8]) -> bool {
+        let place = self.place(key);
+        !self.engine.log.is_full() && self.shard(place).is_held(place.slot_in_shard)
     }
 
     /// Something happened to a key of the selected database, for whoever listens.

@@ -123,8 +123,8 @@ impl Engine {
 }
 
 impl Keyspace<'_> {
-    /// Where the entry of a key stands of which something has expired, without that: what is to stay while writers wait is
-    /// as good as gone.
+    /// Where the entry of a key stands of which something has expired, without that: what is to stay while writers wait, or
+    /// because it is a copy, is as good as gone.
     #[cold]
     pub(super) fn find_aged(
         &mut self,
@@ -133,6 +133,8 @@ impl Keyspace<'_> {
         (at, life): (Index, Life),
         may_write: bool,
     ) -> Option<Index> {
+        // A copy changes by its primary alone.
+        let may_write = may_write && self.shard(place).is_held(place.slot_in_shard);
         match life {
             Life::Whole => Some(at),
             Life::Parted if !may_write || self.expire_fields(place, key) == 0 => Some(at),

@@ -4,6 +4,7 @@
 //! locks of the slots of its keys, in order, works through a [`Keyspace`], and lets go. Nothing waits under a lock.
 
 mod access;
+mod admission;
 #[cfg(test)]
 pub(crate) mod changes;
 pub mod collections;
@@ -34,8 +35,9 @@ pub mod transfer;
 pub mod waiters;
 pub mod watches;
 
+pub use admission::Admission;
 pub use group::{Group, Run};
-pub use keyspace::{Admission, Deadline, Keyspace, Wanted, WrongKind};
+pub use keyspace::{Deadline, Keyspace, Wanted, WrongKind};
 pub use lock::Wait;
 pub use portion::Elements;
 pub use strings::{Increment, STRING_BYTES_MAX};

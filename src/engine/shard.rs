@@ -121,6 +121,8 @@ pub struct SlotMeta {
     /// The end of its last group in the log: what a reply that shows any of it may have to wait for.
     pub last: LogOffset,
     pub state: SlotState,
+    /// Who may read copies is answered: everything up to the position is here. Invariant: only of a slot that is elsewhere.
+    pub has_copy: bool,
     /// So much of it waits to be sent elsewhere that its writers wait.
     pub is_throttled: bool,
 }
@@ -343,6 +345,13 @@ impl Shard {
             *count = *count + usize::from(state == counted) - usize::from(before == counted);
         }
         self.counters.elsewhere.store(self.elsewhere as u64, Ordering::Relaxed);
+        self.metas[slot_in_shard].has_copy &= state == SlotState::Elsewhere;
+    }
+
+    /// Says whether a slot that is elsewhere has a copy here that readers are shown.
+    pub fn set_copy(&mut self, slot_in_shard: usize, has_copy: bool) {
+        let meta = &mut self.metas[slot_in_shard];
+        meta.has_copy = has_copy && meta.state == SlotState::Elsewhere;
     }
 
     /// Whether the writers of a slot have to wait until more of it was sent elsewhere.

@@ -64,13 +64,25 @@ impl Engine {
         }
     }
 
+    /// Shows who may read copies what is here of a slot that is elsewhere: everything up to its position. It is shown until
+    /// it is hidden, cannot be changed as its primary says, is dropped, or the slot is this node's.
+    pub fn show_copy(&self, slot: Slot) {
+        let slot_in_shard = self.placement().slot_in_shard(slot);
+        self.lock_slot(slot, 0, 0).locks.shard(self.placement().shard(slot)).set_copy(slot_in_shard, true);
+    }
+
+    /// Hides the copy of a slot from readers; those that wait for its keys ask again.
+    pub fn hide_copy(&self, slot: Slot) {
+        self.lock_slot(slot, 0, 0).hide(slot);
+    }
+
     /// Drops the keys of a slot without an effect: they live elsewhere, or are lost. Returns how many there were.
     pub fn clear_slot(&self, slot: Slot) -> usize {
         self.lock_slot(slot, 0, 0).clear(slot)
     }
 
-    /// Applies effects of a slot that were executed elsewhere, the last of which stands at this position. Each of the bytes is
-    /// one effect or several.
+    /// Applies effects of a slot that were executed elsewhere, the last of which stands at this position, under one lock. Each
+    /// of the bytes is one effect or several. Readers of copies are not shown a slot of which something could not be applied.
     pub fn apply<'a>(
         &self,
         slot: Slot,
@@ -80,14 +92,9 @@ impl Engine {
         // At time 0 nothing has expired: only the slot's primary decides that, by its own clock.
         let mut keyspace = self.lock_slot(slot, 0, 0);
         keyspace.set_cause(Cause::Move);
-        for mut bytes in effects {
-            loop {
-                let effect = Effect::decode(&mut bytes).ok_or(ApplyError::Malformed)?;
-                keyspace.apply(Some(slot), &effect)?;
-                if bytes.is_empty() {
-                    break;
-                }
-            }
+        if let Err(error) = keyspace.apply_encoded(slot, effects) {
+            keyspace.hide(slot);
+            return Err(error);
         }
         keyspace.go_on_after(slot, position);
         Ok(())
@@ -164,12 +171,39 @@ impl Keyspace<'_> {
         }
     }
 
+    /// Applies effects of a slot, up to the first that cannot be.
+    fn apply_encoded<'a>(&mut self, slot: Slot, effects: impl Iterator<Item = &'a [u8]>) -> Result<(), ApplyError> {
+        for mut bytes in effects {
+            loop {
+                let effect = Effect::decode(&mut bytes).ok_or(ApplyError::Malformed)?;
+                self.apply(Some(slot), &effect)?;
+                if bytes.is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Readers are not shown the copy of a slot any more.
+    fn hide(&mut self, slot: Slot) {
+        let placement = self.engine.placement();
+        let (shard, slot_in_shard) = (self.locks.shard(placement.shard(slot)), placement.slot_in_shard(slot));
+        if shard.meta(slot_in_shard).has_copy {
+            shard.set_copy(slot_in_shard, false);
+            let ended = shard.waiters.leave(slot);
+            ended.into_iter().for_each(|waiter| self.afterwards.wake(waiter));
+        }
+    }
+
     /// Drops the keys of a slot, which is no longer here: they have not changed. Returns how many there were.
     fn clear(&mut self, slot: Slot) -> usize {
         let placement = self.engine.placement();
         let (shard, slot_in_shard) = (self.locks.shard(placement.shard(slot)), placement.slot_in_shard(slot));
-        let Some(table) = shard.take_slot(0, slot_in_shard) else { return 0 };
-        let position = shard.meta(slot_in_shard).position;
+        let (taken, position) = (shard.take_slot(0, slot_in_shard), shard.meta(slot_in_shard).position);
+        self.hide(slot);
+        let Some(table) = taken else { return 0 };
+        let shard = self.locks.shard(placement.shard(slot));
         shard.watches.raise_where(|_, key, _| Slot::of_key(key) == slot);
         let count = table.entries.len();
         self.discard_slot(slot, 0, table);

@@ -262,6 +262,8 @@ impl Follower {
                 }
                 self.shared.engine.set_slot(slot, state, epoch);
             }
+            Action::ShowCopy { slot, is_complete: true } => self.shared.engine.show_copy(slot),
+            Action::ShowCopy { slot, is_complete: false } => self.shared.engine.hide_copy(slot),
         }
     }
 

@@ -25,6 +25,11 @@ pub enum Action {
         state: SlotState,
         epoch: Epoch,
     },
+    /// Somebody else's slot: whether those who may read copies are shown what is here of it.
+    ShowCopy {
+        slot: Slot,
+        is_complete: bool,
+    },
 }
 
 /// What follows from a version of the topology.
@@ -171,6 +176,12 @@ impl Ownership {
             if std::mem::replace(&mut self.states[slot.index()], state) != state {
                 followed.actions.push(Action::Set { slot, state, epoch: record.epoch });
             }
+            if !(mine && current)
+                && let Some(number) = copies.number(slot)
+            {
+                let is_complete = current && copies.is_complete(slot, number);
+                followed.actions.push(Action::ShowCopy { slot, is_complete });
+            }
         }
     }
 
@@ -249,7 +260,9 @@ mod tests {
         );
         let of = |number| {
             let of_slot = move |action: &&Action| match action {
-                Action::BeginAnew(of) | Action::Set { slot: of, .. } => *of == slot(number),
+                Action::BeginAnew(of) | Action::Set { slot: of, .. } | Action::ShowCopy { slot: of, .. } => {
+                    *of == slot(number)
+                }
             };
             followed.actions.iter().filter(of_slot).copied().collect::<Vec<_>>()
         };

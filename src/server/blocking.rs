@@ -34,7 +34,8 @@ pub(super) fn wait(batch: &Batch<'_>, session: &mut Session, mut wanted: Wanted)
     let again_ms = wanted.again_ms.filter(|again_ms| until_ms.is_none_or(|until_ms| *again_ms < until_ms));
     let ended = if again_ms.is_some() { Ended::Again } else { Ended::TimedOut };
     let left = again_ms.or(until_ms).map(|end_ms| Duration::from_millis(end_ms.saturating_sub(batch.now_ms)));
-    session.blocked = Some(Blocked::new(wanted, batch.support.unwrap_or_default(), batch.services, &session.client));
+    let support = session.otherwise.is_none().then(|| batch.support.unwrap_or_default());
+    session.blocked = Some(Blocked::new(wanted, support, batch.services, &session.client));
     Flow::Retry(Box::pin(async move {
         match left {
             None => waiter.until_ended().await,
@@ -60,8 +61,11 @@ pub(super) fn end(
                 gate::note(shown);
             }
             // Somebody else has executed it, at any time since.
-            let is_same = batch.support == Some(blocked.support);
-            batch.told = if is_same { Told::Wrote } else { Told::Doubtful };
+            batch.told = match blocked.support {
+                None => Told::Nothing,
+                since if since == batch.support => Told::Wrote,
+                _ => Told::Doubtful,
+            };
             reply.raw(&bytes);
             Some(error_in(&bytes))
         }

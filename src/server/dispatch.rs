@@ -8,12 +8,14 @@ use super::routing::{self, Elsewhere};
 use super::timing::Timing;
 use crate::base::clock;
 use crate::base::slot::Slot;
+use crate::cluster::routing::Route;
 use crate::commands::context::{Flow, Wait};
 use crate::commands::error::CommandError;
-use crate::commands::execution::{self, Executed, Keys};
+use crate::commands::execution::{self, Executed, Keys, Manner};
 use crate::commands::session::{Queued, Session, ShownBlocked};
 use crate::commands::spec::{self, Handler};
 use crate::commands::table::{self, Command};
+use crate::engine;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::Services;
@@ -137,6 +139,7 @@ pub fn dispatch(
         None => {}
         Some(Elsewhere::Wait) => return wait_for_slot(batch, session, command, reply),
         Some(Elsewhere::Redirect(error)) => return redirect(batch, session, command, error, reply),
+        Some(Elsewhere::Copy(route)) => return read_copy(batch, session, command, arguments, &keys, route, reply),
     }
     let has_keys = !keys.slots.is_empty() || command.spec.has(spec::ENDS_TRANSACTION);
     if batch.support.is_none() && has_keys {
@@ -145,10 +148,8 @@ pub fn dispatch(
     if batch.is_gated && has_keys && routing::lacks_quorum(batch.services, session, command, &keys.slots) {
         return refuse(batch, session, Some(command), NO_QUORUM, reply);
     }
-    if session.transaction.is_some() && !command.spec.has(spec::NOT_QUEUED) {
-        session.enqueue(Queued { command, arguments: arguments.to_owned() });
-        reply.simple("QUEUED");
-        return Flow::Continue;
+    if queues(session, command) {
+        return enqueue(session, command, arguments, reply);
     }
     // 7 to 10: execute, publish, follow up, reply.
     if has_keys {
@@ -156,6 +157,56 @@ pub fn dispatch(
         batch.told = if is_read { Told::Read } else { Told::Wrote };
     }
     execute(batch, session, command, arguments, &keys, reply)
+}
+
+/// Whether a command waits for EXEC.
+fn queues(session: &Session, command: &'static Command) -> bool {
+    session.transaction.is_some() && !command.spec.has(spec::NOT_QUEUED)
+}
+
+fn enqueue(
+    session: &mut Session,
+    command: &'static Command,
+    arguments: Arguments<'_>,
+    reply: &mut ReplyWriter<'_>,
+) -> Flow {
+    session.enqueue(Queued { command, arguments: arguments.to_owned() });
+    reply.simple("QUEUED");
+    Flow::Continue
+}
+
+/// Executes what only reads at a copy of its slot here. That may be old, so it tells nothing for which a lease is needed.
+/// Where there is no complete copy the request goes where it would go otherwise.
+#[inline(never)]
+fn read_copy(
+    batch: &mut Batch<'_>,
+    session: &mut Session,
+    command: &'static Command,
+    arguments: Arguments<'_>,
+    keys: &Keys,
+    otherwise: Route,
+    reply: &mut ReplyWriter<'_>,
+) -> Flow {
+    session.otherwise = Some(otherwise);
+    let queues = queues(session, command);
+    // A data command looks itself, under its locks.
+    if (queues || !matches!(command.spec.handler, Handler::Data(_))) && !has_copies(batch, session, &keys.slots) {
+        return wait_for_slot(batch, session, command, reply);
+    }
+    if queues {
+        session.otherwise = None;
+        return enqueue(session, command, arguments, reply);
+    }
+    let flow = execute(batch, session, command, arguments, keys, reply);
+    session.otherwise = None;
+    flow
+}
+
+/// Whether there are copies of these slots here; who finds a shard busy looks again when it executes.
+fn has_copies(batch: &Batch<'_>, session: &Session, slots: &[Slot]) -> bool {
+    let engine = &batch.services.engine;
+    let locked = engine.try_lock_slots(engine::Wait::Shortly, slots.iter().copied(), session.database, batch.now_ms);
+    locked.is_none_or(|mut keyspace| keyspace.has_copies(slots))
 }
 
 /// Counts a command that has waited, and has its reply now.
@@ -379,7 +430,7 @@ fn execute(
                 batch.services,
                 batch.now_ms,
                 wait,
-                session.keeps_access,
+                Manner { keeps_access: session.keeps_access, reads_copies: session.otherwise.is_some() },
                 reply,
             ) {
                 Executed::Done => Ok(()),
@@ -441,6 +492,11 @@ fn wait_for_slot(
     const LOOK_AGAIN: Duration = Duration::from_millis(20);
     const WAIT_MS_MAX: u64 = 1000;
     batch.told = Told::Nothing;
+    if let (Some(route), Some(view)) = (session.otherwise.take(), &batch.view)
+        && let Some(Elsewhere::Redirect(error)) = routing::answer(route, view)
+    {
+        return redirect(batch, session, command, error, reply);
+    }
     const TRY_AGAIN: &str = "TRYAGAIN The slot is changing its node, and nothing was executed";
     let since_ms = *session.waiting_since_ms.get_or_insert(batch.now_ms);
     if batch.now_ms >= since_ms + WAIT_MS_MAX {

@@ -19,7 +19,7 @@ use crate::commands::context::{Flow, LaterReply};
 use crate::commands::control::transaction::unwatch_all;
 use crate::commands::data::keyspace::{ScanCursor, ScanOptions};
 use crate::commands::error::CommandError;
-use crate::commands::execution::{self, Executed, Keys};
+use crate::commands::execution::{self, Executed, Keys, Manner};
 use crate::commands::session::Session;
 use crate::commands::spec::{self, Find, Handler};
 use crate::commands::table::{self, Command};
@@ -551,7 +551,7 @@ impl Home for ThisNode {
             services,
             now_ms,
             Wait::Shortly,
-            false,
+            Manner::default(),
             &mut reply,
         ) {
             Executed::Done => false,

@@ -9,6 +9,7 @@ use crate::commands::spec;
 use crate::commands::table::Command;
 use crate::services::Services;
 use crate::services::cluster::View;
+use std::sync::atomic::Ordering;
 
 pub(super) const CROSS_SLOT: CommandError = CommandError::text("CROSSSLOT Keys in request don't hash to the same slot");
 
@@ -18,6 +19,8 @@ pub(super) enum Elsewhere {
     /// Its slot is being handed over.
     Wait,
     Redirect(CommandError),
+    /// A copy here may answer it. Where there is none, this is its route.
+    Copy(Route),
 }
 
 /// Where a request goes that is not executed here; `None`: it is.
@@ -29,16 +32,32 @@ pub(super) fn elsewhere(
     slots: &[Slot],
 ) -> Option<Elsewhere> {
     let mut request = RequestTraits { write: command.spec.has(spec::WRITE) };
+    let mut may_read_copy = !command.spec.has(spec::WRITE | spec::PUBSUB | spec::ALL_KEYS);
     let queued;
     let slots = match executed(session, command) {
         Some(transaction) => {
-            request.write = transaction.queue.iter().any(|queued| queued.command.spec.has(spec::WRITE));
+            let any = |flags| transaction.queue.iter().any(|queued| queued.command.spec.has(flags));
+            request.write = any(spec::WRITE);
+            may_read_copy = !any(spec::WRITE | spec::PUBSUB);
             queued = slots_of(transaction);
             &queued[..]
         }
         None => slots,
     };
     match route(slots, &view.routing, request) {
+        Route::Local => None,
+        route @ (Route::Moved { .. } | Route::Wait(_))
+            if may_read_copy && session.client.readonly.load(Ordering::Relaxed) =>
+        {
+            Some(Elsewhere::Copy(route))
+        }
+        route => answer(route, view),
+    }
+}
+
+/// What is done with a request that has this route.
+pub(super) fn answer(route: Route, view: &View) -> Option<Elsewhere> {
+    match route {
         Route::Local => None,
         Route::Wait(_) => Some(Elsewhere::Wait),
         Route::Moved { slot, node } => {

@@ -1,4 +1,4 @@
-//! How many copies of a slot there shall be: one value for all nodes.
+//! Copies of slots: how many there shall be, one value for all nodes, and what they answer.
 
 use crate::client::Client;
 use crate::cluster::{Member, start_with};
@@ -117,4 +117,53 @@ fn replies_wait_for_a_quorum_where_it_is_asked_for() {
     }
     proxied.check("RPUSH list 1 2 3", ":3");
     proxied.check("BLPOP list 1", "*2 $4 list $1 1");
+}
+
+/// What only reads is answered at copies for who says READONLY; nothing is changed there.
+#[test]
+fn copies_answer_readers_who_say_readonly() {
+    let members = start_with(2, &["--replicas", "1"]);
+    let mut clients: Vec<Client> = members.iter().map(|member| Client::connect(member.node.peer)).collect();
+    let is_whole = |client: &mut Client| client.ask("CLUSTER INFO").contains("starling_copies_ready:16384\r\n");
+    until("all copies are there", || clients.iter_mut().all(is_whole));
+    let is_primary = clients[0].ask("SET {k} 1") == "+OK\r\n";
+    let [first, second] = &mut clients[..] else { panic!("two") };
+    let (primary, copy) = if is_primary { (first, second) } else { (second, first) };
+    for request in ["SET {k} 1", "XADD s{k} 1 f v", "PFADD p{k} a b", "SET e{k} v PX 1"] {
+        assert!(!primary.ask(request).starts_with('-'), "{request}");
+    }
+    let moved = copy.ask("GET {k}");
+    assert!(moved.starts_with("-MOVED "), "{moved}");
+    copy.check("READONLY", "+OK");
+    until("the copy has it", || copy.ask("XLEN s{k}") == ":1\r\n" && copy.ask("PFCOUNT p{k}") == ":2\r\n");
+    copy.check("GET {k}", "$1 1");
+    until("it has expired", || copy.ask("GET e{k}") == "$-1\r\n");
+    copy.check("MULTI", "+OK");
+    copy.check("GET {k}", "+QUEUED");
+    copy.check("EXISTS {k} e{k}", "+QUEUED");
+    copy.check("EXEC", "*2 $1 1 :1");
+    // A change that comes from the primary is one for WATCH too.
+    copy.check("WATCH {k}", "+OK");
+    copy.check("MULTI", "+OK");
+    copy.check("GET {k}", "+QUEUED");
+    primary.check("SET {k} 2", "+OK");
+    until("a read elsewhere has it", || {
+        let mut other = Client::connect(members[usize::from(is_primary)].node.peer);
+        other.check("READONLY", "+OK");
+        other.ask("GET {k}").ends_with("\r\n2\r\n")
+    });
+    copy.check("EXEC", "*-1");
+    for request in ["SET {k} 3", "GETDEL {k}"] {
+        assert_eq!(copy.ask(request), moved, "{request}");
+    }
+    copy.check("MULTI", "+OK");
+    assert_eq!(copy.ask("INCR {k}"), moved);
+    copy.check("EXEC", "-EXECABORT Transaction discarded because of previous errors.");
+    // Who waits at a copy is served by what comes from the primary.
+    copy.send(&["XREAD BLOCK 0 STREAMS s{k} 1".to_owned()]);
+    primary.check("XADD s{k} 2 f v", "$3 2-0");
+    assert!(copy.receive().contains("2-0"));
+    copy.check("READWRITE", "+OK");
+    assert_eq!(copy.ask("GET {k}"), moved);
+    until("nothing was changed at the copy", || primary.ask("CLUSTER INFO").contains("copies_different:0\r\n"));
 }

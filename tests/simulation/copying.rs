@@ -304,7 +304,7 @@ impl Keeper {
         {
             let here = self.keys.position(slot);
             match self.copies.take(slot, stream.1, (kind, position), here)? {
-                Step::Apply => {
+                Step::Apply | Step::Replace => {
                     applied.push((slot, position.epoch));
                     self.change(match write {
                         Some(write) => Change::Copied { slot, write, position },

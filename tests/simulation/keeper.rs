@@ -152,6 +152,7 @@ impl Keeper {
                         self.set_epoch(slot, epoch);
                     }
                 }
+                Action::ShowCopy { .. } => {}
             }
         }
         self.feeds.follow(&topology, self.own, incarnation, now_us);

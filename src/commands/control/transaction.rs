@@ -205,6 +205,7 @@ fn execute(control: &mut Control<'_>, queue: &[Queued], reply: &mut ReplyWriter<
     let writes = queue.iter().any(|queued| queued.command.spec.has(WRITE));
     match keyspace.admits(&slots, writes) {
         Admission::Executes if !(all && keyspace.has_frozen()) => {}
+        Admission::Elsewhere if control.session.otherwise.is_some() && keyspace.has_copies(&slots) => {}
         Admission::Full => return Outcome::Full(rooms),
         _ => return Outcome::Frozen,
     }

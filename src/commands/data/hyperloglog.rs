@@ -119,8 +119,9 @@ fn pfcount(keyspace: &mut Keyspace<'_>, arguments: Arguments<'_>, reply: &mut Re
     }
     let count = sketch::count(found)?;
     reply.integer(count as i64);
-    // Noted in the key, as a change that nobody hears of. It is not needed, so it waits where writers do.
-    if keyspace.has_room() {
+    // Noted in the key, as a change that nobody hears of. It is not needed: it waits where writers do, and a copy
+    // goes without.
+    if keyspace.may_note(key) {
         keyspace.edit_string(key, 0, event::SILENT, |bytes, edit| {
             bytes[sketch::CARDINALITY].copy_from_slice(&count.to_le_bytes());
             edit.wrote(sketch::CARDINALITY.start, &count.to_le_bytes());

@@ -73,3 +73,37 @@ fn bytes_that_are_no_effect_of_the_slot_are_refused() {
         assert_eq!(engine.apply(slot, [bytes].into_iter(), position), Err(ApplyError::Malformed), "{bytes:?}");
     }
 }
+
+/// A copy that readers are shown changes by its primary alone, and is shown only while it is a whole.
+#[test]
+fn a_copy_is_read_and_not_changed() {
+    let engine = Engine::new(1);
+    let (key, slot) = (b"key".as_slice(), Slot::of_key(b"key"));
+    let is_shown = || engine.lock_slot(slot, 0, NOW_MS).has_copies(&[slot]);
+    engine.lock_slot(slot, 0, NOW_MS).set_string(key, b"v", Deadline::At(NOW_MS + 5));
+    engine.show_copy(slot);
+    engine.set_slot(slot, SlotState::Elsewhere, Epoch(1));
+    assert!(!is_shown(), "it was this node's when it was said");
+    engine.show_copy(slot);
+    assert!(is_shown());
+    let before = engine.position(slot);
+    let mut late = engine.lock_slot(slot, 0, NOW_MS + 10);
+    assert!(late.read(key).is_none() && !late.may_note(key));
+    drop(late);
+    assert!(engine.lock_slot(slot, 0, NOW_MS).exists(key), "it stays until its primary removes it");
+    assert_eq!(engine.position(slot), before);
+    let malformed = [b"\xff".as_slice()];
+    let ends: [&dyn Fn(); 4] = [
+        &|| engine.hide_copy(slot),
+        &|| assert!(engine.apply(slot, malformed.into_iter(), before).is_err()),
+        &|| engine.set_slot(slot, SlotState::Serving, Epoch(2)),
+        &|| assert_eq!(engine.clear_slot(slot), 1),
+    ];
+    for end in ends {
+        engine.show_copy(slot);
+        assert!(is_shown());
+        end();
+        engine.set_slot(slot, SlotState::Elsewhere, Epoch(2));
+        assert!(!is_shown());
+    }
+}

@@ -281,13 +281,17 @@ impl Follow {
             let mut table = self.shared.copies.lock();
             let step = table.take(slot, self.number, (record.kind, record.position), engine.position(slot));
             let applied = match step.map_err(|unfit| unfit.to_string())? {
-                Step::Apply => {
+                step @ (Step::Apply | Step::Replace) => {
+                    if step == Step::Replace {
+                        engine.hide_copy(slot);
+                    }
                     // None where the effects were of another database: they count all the same.
                     let effects = Some(record.effects).filter(|effects| !effects.is_empty());
                     engine.apply(slot, effects.into_iter(), record.position)
                 }
                 Step::Stand => {
                     engine.set_position(slot, record.position);
+                    engine.show_copy(slot);
                     Ok(())
                 }
                 Step::Compare { digest } => {
@@ -296,6 +300,7 @@ impl Follow {
                     if own.is_some_and(|own| own != digest) {
                         engine.compared.different.fetch_add(1, Ordering::Relaxed);
                         table.broken(slot);
+                        engine.hide_copy(slot);
                         tracing::error!(%slot, of = %self.source, "a copy differs from its primary, it is sent anew");
                         return Err(format!("slot {slot} differs"));
                     }

@@ -14,6 +14,8 @@ use std::fmt;
 pub enum Step {
     /// The effects are applied, and the slot stands at the record's position.
     Apply,
+    /// The same, and what is here is no more what the primary had in any position: it is sent anew.
+    Replace,
     /// It stands at the record's position.
     Stand,
     /// Nothing: everything is here for a hand-over.
@@ -115,8 +117,9 @@ impl CopyTable {
         let Some(copy) = self.copies.get_mut(&slot) else { return Err(Unfit::Over(slot)) };
         match kind {
             RecordKind::Piece => {
-                (copy.is_complete, copy.finished) = (false, None);
-                Ok(Step::Apply)
+                copy.finished = None;
+                let was_complete = std::mem::replace(&mut copy.is_complete, false);
+                Ok(if was_complete { Step::Replace } else { Step::Apply })
             }
             RecordKind::Complete => {
                 (copy.is_complete, copy.finished) = (true, None);

@@ -65,6 +65,11 @@ impl Pair {
     }
 }
 
+/// In how many of the moving slots those who read at copies find everything, or the primary.
+fn shown(engine: &Engine) -> usize {
+    moving().slots().filter(|slot| engine.lock_slot(*slot, 0, 0).has_copies(&[*slot])).count()
+}
+
 /// What the slots of an engine have.
 fn contents(engine: &Engine) -> Vec<Option<u64>> {
     moving().slots().map(|slot| engine.digest(slot).1).collect()
@@ -96,6 +101,7 @@ fn change(engine: &Engine, round: usize) {
 async fn a_copy_has_what_was_there_and_what_is_written() {
     let pair = Pair::start(|_| false).await;
     (0..3).for_each(|round| change(&pair.source, round));
+    assert_eq!(shown(&pair.target), 0);
     pair.join();
     for round in 3..20 {
         change(&pair.source, round);
@@ -104,6 +110,7 @@ async fn a_copy_has_what_was_there_and_what_is_written() {
     pair.until_ready(TARGET).await;
     (20..40).for_each(|round| change(&pair.source, round));
     pair.until_equal().await;
+    assert_eq!(shown(&pair.target), moving().len());
     assert!(contents(&pair.source).iter().all(|digest| digest.is_some_and(|digest| digest != 0)));
 }
 
@@ -127,6 +134,7 @@ async fn an_elected_copy_goes_on_with_the_keys_and_the_former_primary_follows_it
     change(&pair.target, 2);
     pair.until_equal().await;
     assert_eq!(pair.source.slot_state(slot), SlotState::Elsewhere);
+    assert_eq!(shown(&pair.source), moving().len(), "it answers readers as the copy that it is");
 }
 
 impl Pair {
@@ -214,5 +222,5 @@ async fn who_is_no_copy_any_more_keeps_nothing() {
     assert_eq!(count(&pair.target), KEYS);
     pair.agreement.commit(&TopologyChange::CopyLeave { slots: moving(), node: TARGET, number });
     pair.settle().await;
-    assert_eq!((count(&pair.source), count(&pair.target)), (KEYS, 0));
+    assert_eq!((count(&pair.source), count(&pair.target), shown(&pair.target)), (KEYS, 0, 0));
 }
