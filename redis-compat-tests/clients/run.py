@@ -153,7 +153,7 @@ def main():
             count.case("cluster", "three nodes", str(error))
         else:
             try:
-                on_servers(cluster, clients, {"MODE": "cases"}, count, "three")
+                on_servers(cluster, clients, {"MODE": "cases", "COPIES": "0" if cluster.redis else "2"}, count, "three")
                 on_servers(cluster, recipes(), {"MODE": "cluster"}, count, "three")
                 while_slots_move(cluster, clients, count)
             finally:

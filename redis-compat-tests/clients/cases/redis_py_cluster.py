@@ -8,10 +8,15 @@ import sys
 import threading
 import time
 
+from redis import Redis
 from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import MovedError
 
 NODES = [ClusterNode(*address.split(":")) for address in os.environ["ADDRESSES"].split(",")]
 THREADS = 3
+# How many copies every slot has besides its primary.
+COPIES = int(os.environ.get("COPIES", 0))
+LIMIT_SECONDS = 30
 
 
 def connect(protocol=2):
@@ -79,6 +84,70 @@ def stale_table(client):
         assert client.set("pc:stale:%d" % i, i) and client.get("pc:stale:%d" % i) == b"%d" % i
 
 
+def until(what, is_so):
+    began = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - began < LIMIT_SECONDS, what
+        time.sleep(0.01)
+
+
+def copies(client):
+    """All nodes answer who says READONLY: the same in the end, no transaction by half, and no writes."""
+    if not COPIES:
+        return
+    one, other = "{pc:c}one", "{pc:c}other"
+    nodes = [Redis(node.host, node.port, single_connection_client=True) for node in client.get_primaries()]
+    assert client.mset({one: 0, other: 0})
+    for node in nodes:
+        assert node.readonly()
+        until("a node has no copy", lambda: is_answered(node, one))
+    last, problems = 400, []
+
+    def write():
+        for turn in range(1, last + 1):
+            if turn % 2:
+                client.mset({one: turn, other: turn})
+            else:
+                client.pipeline(transaction=True).set(one, turn).set(other, turn).execute()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while writer.is_alive():
+        for node in nodes:
+            seen = node.mget(one, other)
+            if seen[0] != seen[1]:
+                problems.append(seen)
+    writer.join()
+    assert not problems, problems[0]
+    for node in nodes:
+        until("a copy does not catch up", lambda: node.mget(one, other) == [b"%d" % last] * 2)
+    refused = 0
+    for node in nodes:
+        try:
+            node.set(one, last)
+        except MovedError:
+            refused += 1
+    assert refused == COPIES, "%d nodes send writes elsewhere" % refused
+    reader = RedisCluster(startup_nodes=NODES, read_from_replicas=True)
+    before, rounds = [gets(node) for node in nodes], 30
+    for _ in range(rounds * len(nodes)):
+        assert reader.get(one) == b"%d" % last
+    counts = [gets(node) - count for node, count in zip(nodes, before)]
+    assert min(counts) >= rounds // 2, "reads are not spread: %s" % counts
+    assert nodes[0].readwrite()
+
+
+def is_answered(node, key):
+    try:
+        return node.get(key) is not None
+    except MovedError:
+        return False
+
+
+def gets(node):
+    return node.info("commandstats").get("cmdstat_get", {"calls": 0})["calls"]
+
+
 def errors(client):
     client.set("pc:w", "text")
     for attempt in (lambda: client.incr("pc:w"), lambda: client.lpush("pc:w", 1), lambda: client.mget("pc:a", "pc:b", "pc:c")):
@@ -144,7 +213,7 @@ def report(name, problem=None):
 
 def run_cases():
     for protocol in (2, 3):
-        for case in (topology, strings, pipelines, transactions, scan, collections, stale_table, errors):
+        for case in (topology, strings, pipelines, transactions, scan, collections, stale_table, copies, errors):
             try:
                 case(connect(protocol))
                 report("%s, RESP%d" % (case.__name__, protocol))
