@@ -321,12 +321,14 @@ impl<'e> Keyspace<'e> {
         Some((at, entries.get(at)?.life(now_ms)))
     }
 
-    /// Notes that something of a slot is shown.
+    /// Notes that something of a slot is shown. What a copy shows waits for nobody.
     #[inline]
     pub(super) fn show(&mut self, place: Place) {
         if self.is_gated {
-            let last = self.locks.shard(place.shard).meta(place.slot_in_shard).last;
-            self.shown.show(last, self.engine.log.copied.group(place.slot));
+            let meta = self.locks.shard(place.shard).meta(place.slot_in_shard);
+            if !meta.has_copy {
+                self.shown.show(meta.last, self.engine.log.copied.group(place.slot));
+            }
         }
     }
 

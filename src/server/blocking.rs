@@ -57,7 +57,7 @@ pub(super) fn end(
     let blocked = session.blocked.take()?;
     match blocked.wanted.waiter.take_end() {
         Some(Ended::Served { reply: bytes, shown }) => {
-            if batch.is_gated {
+            if batch.is_gated && blocked.support.is_some() {
                 gate::note(shown);
             }
             // Somebody else has executed it, at any time since.
