@@ -499,8 +499,10 @@ impl Exports {
             if until.is_some_and(|until| end > until) {
                 return Ok(());
             }
+            let mut is_first = true;
             for run in group.runs() {
-                self.read_run(&run.ok_or(Broken::Malformed)?)?;
+                self.read_run(&run.ok_or(Broken::Malformed)?, is_first)?;
+                is_first = false;
             }
             self.read = end;
         }
@@ -508,7 +510,8 @@ impl Exports {
         Ok(())
     }
 
-    fn read_run(&mut self, run: &Run<'_>) -> Result<(), Broken> {
+    /// `is_first`: of its group; what comes behind it in the group is applied with it.
+    fn read_run(&mut self, run: &Run<'_>, is_first: bool) -> Result<(), Broken> {
         let Some(slot) = run.slot else { return self.read_node_run(run) };
         for ((_, of), export) in self.slots.range_mut((slot, 0)..=(slot, u64::MAX)) {
             let Some(outgoing) = self.moves.get_mut(of) else { continue };
@@ -517,6 +520,10 @@ impl Exports {
                 let kind = RecordKind::Run { count: u32::try_from(run.count).unwrap_or(u32::MAX) };
                 // Other databases are not exported.
                 let effects = if run.database == 0 { run.effects } else { &[] };
+                if !is_first && outgoing.queue.back_mut().is_some_and(|last| last.extend(run, effects)) {
+                    outgoing.bytes += effects.len();
+                    continue;
+                }
                 outgoing.push(Record { slot, position: run.last(), kind, effect: effects.into() });
                 continue;
             }

@@ -2,6 +2,7 @@ use super::*;
 use crate::base::identity::Epoch;
 use crate::engine::changes::{self, DATABASES, NOW_MS, group, key, perform};
 use crate::engine::effect::encode;
+use crate::engine::export::{Exports, RecordKind};
 use crate::engine::log::{Behind, Chunk};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -106,4 +107,29 @@ fn a_copy_is_read_and_not_changed() {
         engine.set_slot(slot, SlotState::Elsewhere, Epoch(2));
         assert!(!is_shown());
     }
+}
+
+/// What a transaction changes of a slot, and what it has removed because that had expired, is applied to a copy as one.
+#[test]
+fn what_a_transaction_changes_and_removes_is_one_run() {
+    let engine = Arc::new(Engine::new(1));
+    let [one, old, other] = [b"{k}one".as_slice(), b"{k}old", b"{k}other"];
+    let slot = Slot::of_key(one);
+    engine.lock_slot(slot, 0, NOW_MS).set_string(old, b"v", Deadline::At(NOW_MS + 5));
+    let (mut exports, of) = (Exports::new(Arc::clone(&engine)), 1);
+    exports.begin_following(of);
+    assert!(exports.begin_at(slot, of, engine.position(slot), None).expect("nothing is lost"));
+    let mut transaction = engine.lock_slot(slot, 0, NOW_MS + 10);
+    transaction.set_string(one, b"1", Deadline::Clear);
+    assert!(transaction.read(old).is_none());
+    transaction.set_string(other, b"1", Deadline::Clear);
+    drop(transaction);
+    exports.follow().expect("nothing is lost");
+    let records = exports.take(of, usize::MAX);
+    let kinds: Vec<RecordKind> = records.iter().map(|record| record.kind).collect();
+    assert_eq!(kinds, [RecordKind::Complete, RecordKind::Run { count: 3 }]);
+    let copy = Engine::new(1);
+    let last = records.last().expect("one");
+    copy.apply(slot, std::iter::once(&*last.effect), last.position).expect("it is applied");
+    assert_eq!((copy.digest(slot), copy.position(slot)), (engine.digest(slot), engine.position(slot)));
 }
