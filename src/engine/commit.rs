@@ -213,7 +213,7 @@ impl Keyspace<'_> {
     pub(super) fn append_group(&mut self) {
         let Some(pending) = self.pending.as_mut().filter(|pending| !pending.draft.is_empty()) else { return };
         let draft = &mut pending.draft;
-        let appended = self.engine.log.append(draft, self.now_ms);
+        let appended = self.engine.log.append(draft, self.now_ms, self.cause != Cause::Move);
         let placement = self.engine.placement();
         let mut groups = if draft.has_node_effect() { Groups::ALL } else { Groups::NONE };
         if draft.has_node_effect() {

@@ -141,6 +141,8 @@ pub struct Log {
 struct Tail {
     bytes: Vec<u8>,
     start: u64,
+    /// Where the last group ends that is the node's own.
+    own_end: LogOffset,
     clock: HybridClock,
     sealed: VecDeque<Arc<Chunk>>,
     spare: Vec<Vec<u8>>,
@@ -171,6 +173,7 @@ impl Default for Log {
             tail: Mutex::new(Tail {
                 bytes: Vec::new(),
                 start: 0,
+                own_end: LogOffset(0),
                 clock: HybridClock::restore(0),
                 sealed: VecDeque::new(),
                 spare: Vec::new(),
@@ -350,6 +353,11 @@ impl Log {
         tail.end()
     }
 
+    /// The end of what has happened here: what is behind it has happened to copies, elsewhere before.
+    pub fn own_end(&self) -> LogOffset {
+        self.tail.lock().own_end
+    }
+
     /// The end of the log.
     pub fn end(&self) -> LogOffset {
         self.tail.lock().end()
@@ -361,8 +369,8 @@ impl Log {
         tail.end().0 - tail.kept_from()
     }
 
-    /// Appends a group; the locks of its shards are held.
-    pub(super) fn append(&self, draft: &mut Draft, now_ms: u64) -> Appended {
+    /// Appends a group; the locks of its shards are held. `is_own`: it has happened here, not elsewhere before.
+    pub(super) fn append(&self, draft: &mut Draft, now_ms: u64, is_own: bool) -> Appended {
         let mut group = draft.seal();
         let mut tail = self.tail.lock();
         let tail = &mut *tail;
@@ -377,6 +385,9 @@ impl Log {
             tail.seal();
         }
         let end = tail.end();
+        if is_own {
+            tail.own_end = end;
+        }
         if tail.cursors.iter().any(|cursor| cursor.is_beyond(end.0)) {
             self.flags.fetch_or(FULL, Ordering::Relaxed);
         }

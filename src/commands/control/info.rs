@@ -324,7 +324,7 @@ fn replication(section: &mut Section<'_>) {
     section.field("connected_slaves", replicas.len());
     let log = &section.services.engine.log;
     // Before what the replicas have, so that none has more.
-    let end = log.end();
+    let end = log.own_end();
     if section.services.settings.load().min_replicas_to_write > 0 {
         section.field("min_slaves_good_slaves", good_copies(section.services));
     }

@@ -43,7 +43,7 @@ fn role(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     let replicas = control.services.cluster.as_ref().map(|cluster| cluster.own_replicas()).unwrap_or_default();
     reply.array(3);
     let log = &control.services.engine.log;
-    let end = log.end();
+    let end = log.own_end();
     reply.bulk(b"master");
     reply.integer(end.0 as i64);
     reply.array(replicas.len());
@@ -126,7 +126,7 @@ fn wait(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWr
     let timeout = wait_timeout(arguments.at(2))?;
     // Inside a transaction nothing may wait.
     let engine = Arc::clone(&control.services.engine);
-    let written = engine.log.end();
+    let written = engine.log.own_end();
     let have = engine.log.copied.count(written);
     let wanted = usize::try_from(replicas).unwrap_or(0);
     if have >= wanted || control.in_transaction {
