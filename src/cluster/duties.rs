@@ -9,24 +9,19 @@
 //! a change that was proposed already is refused when it is applied again.
 
 mod copies;
+mod level;
 
 pub use copies::{ACKNOWLEDGE, QUORUM, REPLICAS, is_quorum, replicas};
 
 use super::planner::{self, PlanInput, PlanNode};
-use super::quota::{self, Member};
 use super::topology::{Node, NodeState, Phase, SlotRecord, Topology, TopologyChange};
-use crate::base::identity::{Incarnation, NodeId};
+use crate::base::identity::NodeId;
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Slots that move together at most: all of them stand still for the moment of their hand-off.
-const SLOTS_PER_MOVE: usize = 256;
-/// The same where the role goes to a copy: nothing but the last word of its stream is waited for.
-const SLOTS_PER_HAND_OVER: usize = 2048;
-/// Moves that bring slots to one node at a time; and moves from one node, which with many newcomers has them all.
-const MOVES_TO_NODE: usize = 2;
-const MOVES_FROM_NODE: usize = 4;
+/// Slots that change hands together at most: nobody serves them for the moment that it takes.
+const SLOTS_HANDED_OVER: usize = 1024;
 
 /// How far a move is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,11 +93,16 @@ pub fn leader_duties(topology: &Topology, gathering: bool, given_up: &BTreeSet<N
     let mut changes = copies::elections(topology);
     changes.extend(dead(topology));
     changes.extend(moves.iter().filter_map(|one| end_of(topology, one)));
-    if changes.is_empty() {
-        let planned;
-        (changes, planned) = next_moves(topology, &moves, gathering);
+    // What has an owner does not move while members are coming: it would move again with the next of them. Nor while slots
+    // change hands: nobody serves those, and a plan takes time that is theirs.
+    let waits = gathering || moves.iter().any(|one| one.stage == Stage::HandingOff);
+    let waits = waits && topology.slots().iter().all(|record| record.primary.is_some());
+    if changes.is_empty() && !waits && !level::is_level(topology) {
+        let planner::Plan { moves: planned, table } = planner::plan(&plan_input(topology));
+        changes.extend(revivals(topology, &planned));
         if !gathering {
-            changes.extend(copies::next_copies(topology, given_up, planned));
+            changes.extend(hand_overs(topology, &planned));
+            changes.extend(copies::next_copies(topology, given_up, &table));
         }
     }
     changes
@@ -166,101 +166,38 @@ pub fn plan_input(topology: &Topology) -> PlanInput {
     }
 }
 
-/// Members that hold more than their share, or are to hold nothing; `None`: some slot has no owner. Where a plan would
-/// move nothing this tells so for a hundredth of its cost, and most looks are such.
-fn givers(topology: &Topology) -> Option<Vec<NodeId>> {
-    let mut held: BTreeMap<NodeId, usize> = topology.nodes.keys().map(|id| (*id, 0)).collect();
-    let mut run: Option<(NodeId, usize)> = None;
-    for record in topology.slots().iter() {
-        let holder = record.phase.target().or(record.primary)?;
-        match &mut run {
-            Some((node, length)) if *node == holder => *length += 1,
-            _ => {
-                if let Some((node, length)) = run.replace((holder, 1)) {
-                    *held.entry(node).or_default() += length;
-                }
-            }
-        }
-    }
-    if let Some((node, length)) = run {
-        *held.entry(node).or_default() += length;
-    }
-    let member = |(id, held): (&NodeId, &usize)| {
-        let node = topology.nodes.get(id);
-        let weight = node.filter(|node| node.takes_slots()).map_or(0, |node| u64::from(node.weight));
-        Member { weight, zone: node.map_or("", |node| node.zone.as_str()), held: *held }
+/// Slots that are nobody's begin anew.
+fn revivals(topology: &Topology, planned: &[planner::Move]) -> Vec<TopologyChange> {
+    let is_nobodys = |slot: &Slot| {
+        let record = topology.slot(*slot);
+        record.primary.is_none() && topology.survivors(record).next().is_none()
     };
-    let members: Vec<Member<'_>> = held.iter().map(member).collect();
-    if members.iter().all(|member| member.weight == 0) {
-        return Some(Vec::new());
-    }
-    // What a member has that is down stays with it.
-    let is_there = |id: &NodeId| topology.nodes.get(id).is_some_and(|node| node.state == NodeState::Active);
-    let quotas = quota::quotas(&members, 1);
-    let above = held.iter().zip(quotas).filter(|((id, held), quota)| **held > *quota && is_there(id));
-    Some(above.map(|((id, _), _)| *id).collect())
+    let to_none = planned.iter().filter(|one| one.from.is_none() && one.kind != planner::MoveKind::Copy);
+    let revive = |one: &planner::Move| {
+        let slots: SlotRanges = one.slots.slots().filter(is_nobodys).collect();
+        let may = !slots.is_empty() && topology.nodes.get(&one.to).is_some_and(Node::takes_slots);
+        may.then_some(TopologyChange::Revive { slots, to: one.to })
+    };
+    to_none.filter_map(revive).collect()
 }
 
-/// The next steps towards the plan: ownerless slots begin anew, others move a few at a time.
-fn next_moves(
-    topology: &Topology,
-    moves: &[SlotMove],
-    gathering: bool,
-) -> (Vec<TopologyChange>, Option<Vec<planner::Owners>>) {
-    let (mut giving, mut taking): (BTreeMap<NodeId, usize>, BTreeMap<NodeId, usize>) = Default::default();
-    for one in moves {
-        *giving.entry(one.from).or_default() += 1;
-        *taking.entry(one.to).or_default() += 1;
-    }
-    let is_below = |counts: &BTreeMap<NodeId, usize>, node, most| counts.get(&node).is_none_or(|count| *count < most);
-    let can_give = |giving: &BTreeMap<NodeId, usize>, node| is_below(giving, node, MOVES_FROM_NODE);
-    let has_copies = copies::replicas(topology) > 0;
-    if !has_copies
-        && givers(topology).is_some_and(|givers| gathering || !givers.iter().any(|giver| can_give(&giving, *giver)))
-    {
-        return (Vec::new(), None);
-    }
-    let planner::Plan { moves: planned, table } = planner::plan(&plan_input(topology));
-    let mut changes = Vec::new();
-    let takes_slots = |node: NodeId| topology.nodes.get(&node).is_some_and(Node::takes_slots);
-    let of_role = |one: &planner::Move| one.kind != planner::MoveKind::Copy && takes_slots(one.to);
-    for one in planned.into_iter().filter(of_role) {
-        let is_still = |slot: &Slot| {
+/// Roles go to copies that have everything, a few at a time; who has nothing of a slot becomes a copy first.
+fn hand_overs(topology: &Topology, planned: &[planner::Move]) -> Vec<TopologyChange> {
+    let handing_off = |record: &&SlotRecord| matches!(record.phase, Phase::HandingOff { .. });
+    let mut room = SLOTS_HANDED_OVER.saturating_sub(topology.slots().iter().filter(handing_off).count());
+    let hand_over = |one: &planner::Move| {
+        let to = topology.nodes.get(&one.to).filter(|node| node.takes_slots())?;
+        let is_ready = |slot: &Slot| {
             let record = topology.slot(*slot);
-            match one.from {
-                Some(from) => record.phase == Phase::Normal && record.primary == Some(from),
-                None => record.primary.is_none() && topology.survivors(record).next().is_none(),
-            }
+            let is_still = record.phase == Phase::Normal && record.primary.is_some() && record.primary == one.from;
+            is_still && topology.survivors(record).any(|copy| copy.node == to.id)
         };
-        let slots = one.slots.slots().filter(is_still);
-        let Some(from) = one.from else {
-            let slots: SlotRanges = slots.collect();
-            if !slots.is_empty() {
-                changes.push(TopologyChange::Revive { slots, to: one.to });
-            }
-            continue;
-        };
-        if gathering {
-            continue;
-        }
-        // Where there are copies the role goes to one that is ready; who has none is made one first.
-        let most = if has_copies { SLOTS_PER_HAND_OVER } else { SLOTS_PER_MOVE };
-        let is_ready = |slot: &Slot| topology.survivors(topology.slot(*slot)).any(|copy| copy.node == one.to);
-        let slots: SlotRanges = slots.filter(|slot| !has_copies || is_ready(slot)).take(most).collect();
-        let underway = moves.iter().any(|other| other.from == from && other.to == one.to);
-        let is_room = can_give(&giving, from) && is_below(&taking, one.to, MOVES_TO_NODE);
-        if !slots.is_empty() && !underway && is_room {
-            *giving.entry(from).or_default() += 1;
-            *taking.entry(one.to).or_default() += 1;
-            changes.push(if has_copies {
-                let incarnation = topology.nodes.get(&one.to).map_or(Incarnation(0), |node| node.incarnation);
-                TopologyChange::HandOver { slots, node: one.to, incarnation }
-            } else {
-                TopologyChange::CopyAdd { slots, from, to: one.to, decided_by: topology.version }
-            });
-        }
-    }
-    (changes, Some(table))
+        let slots: SlotRanges = one.slots.slots().filter(is_ready).take(room).collect();
+        room -= slots.len();
+        let (node, incarnation) = (to.id, to.incarnation);
+        (!slots.is_empty()).then_some(TopologyChange::HandOver { slots, node, incarnation })
+    };
+    planned.iter().filter(|one| one.kind == planner::MoveKind::Primary).filter_map(hand_over).collect()
 }
 
 #[cfg(test)]

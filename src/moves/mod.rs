@@ -28,6 +28,7 @@ use crate::cluster::duties::{self, SlotMove, Stage};
 use crate::cluster::topology::raft::Consensus;
 use crate::cluster::topology::{Topology, TopologyChange};
 use crate::engine::Engine;
+use crate::engine::log::LogOffset;
 use crate::engine::shard::SlotState;
 use crate::transport::{Blob, Response, Sender, Transport};
 use copies::CopyTable;
@@ -140,7 +141,7 @@ struct Follower {
     ownership: Ownership,
     /// The copying tasks, by the numbers of their moves.
     copying: HashMap<u64, JoinHandle<()>>,
-    /// The tasks that propose the end of moves from here that are done.
+    /// The tasks that say that what has come here is kept, by the numbers of the moves.
     releasing: HashMap<u64, JoinHandle<()>>,
     /// The copies of this node that follow their primaries, and the slots of each.
     following: BTreeMap<(NodeId, u64), OwnCopy>,
@@ -267,29 +268,32 @@ impl Follower {
         }
     }
 
-    /// Starts the tasks that propose the end of moves from here, and ends those whose move has ended.
+    /// Starts the tasks that say of what has come here that it is kept, and ends those for which that is over.
     fn keep_releasing(&mut self, moves: Vec<SlotMove>) {
         let node = self.shared.node;
-        let is_released = |one: &SlotMove| one.stage == Stage::Releasing && one.from == node;
+        let has_come = |one: &SlotMove| one.stage == Stage::Releasing && one.to == node;
         self.releasing.retain(|begun, task| {
-            let goes_on = moves.iter().any(|one| one.begun == *begun && is_released(one));
+            let goes_on = moves.iter().any(|one| one.begun == *begun && has_come(one));
             if !goes_on {
                 task.abort();
             }
             goes_on
         });
-        for one in moves.into_iter().filter(is_released) {
+        for one in moves.into_iter().filter(has_come) {
             let shared = Arc::clone(&self.shared);
-            self.releasing.entry(one.begun).or_insert_with(|| tokio::spawn(release(shared, one)));
+            // The slots have been set: the log says by now to which epoch they belong.
+            let end = shared.engine.log.end();
+            self.releasing.entry(one.begun).or_insert_with(|| tokio::spawn(release(shared, one, end)));
         }
     }
 }
 
-/// Proposes the end of a move from here. Aborted as soon as the topology shows it: until then the outcome may be unknown,
-/// and proposed twice it does nothing.
-async fn release(shared: Arc<Shared>, one: SlotMove) {
-    let SlotMove { begun, to, slots, .. } = one;
-    let change = TopologyChange::CopyRemove { slots: slots.clone(), node: shared.node, begun };
+/// Says that what has come here is kept as far as this node keeps anything: from then on others need not have it. Aborted as
+/// soon as the topology shows it: until then the outcome may be unknown, and proposed twice it does nothing.
+async fn release(shared: Arc<Shared>, one: SlotMove, end: LogOffset) {
+    shared.engine.log.until_kept(end).await;
+    let SlotMove { begun, from, slots, .. } = one;
+    let change = TopologyChange::CopyRemove { slots: slots.clone(), node: from, begun };
     let since = Instant::now();
     let mut pause = RELEASE_PAUSE_MIN;
     loop {
@@ -297,7 +301,7 @@ async fn release(shared: Arc<Shared>, one: SlotMove) {
             Ok(proposal) => (shared.nudge)(proposal.index),
             Err(error) => {
                 let for_ms = since.elapsed().as_millis() as u64;
-                tracing::info!(for_ms, begun, %slots, %to, %error, "the end of a move has no outcome yet");
+                tracing::info!(for_ms, begun, %slots, %from, %error, "the end of a move has no outcome yet");
             }
         }
         tokio::time::sleep(pause).await;

@@ -10,7 +10,7 @@ use rand::RngExt;
 use starling::base::identity::NodeId;
 use starling::base::slot::{SLOT_COUNT, Slot};
 use starling::cluster::draining::{Draining, Next};
-use starling::cluster::duties;
+use starling::cluster::duties::{self, SlotMove};
 use starling::cluster::lease::{Beat, BeatAnswer};
 use starling::cluster::registration;
 use starling::cluster::topology::{Applied, Phase, Topology, TopologyChange};
@@ -231,16 +231,17 @@ impl World {
         }
     }
 
-    /// Proposes the end of moves from here, until the topology shows it.
+    /// Says of what has come here that it is kept, until the topology shows it.
     fn release(&mut self, number: usize) {
         let Some(process) = self.nodes[number].process.as_ref() else { return };
         if process.proposals.values().any(|purpose| matches!(purpose, Purpose::Nothing)) {
             return;
         }
-        let node = process.keeper.own;
-        for one in process.keeper.releasing.clone() {
-            let change = TopologyChange::CopyRemove { slots: one.slots, node, begun: one.begun };
-            self.propose(number, change, Purpose::Nothing);
+        let keeper = &process.keeper;
+        let is_kept = |end: u64| keeper.log.as_ref().is_none_or(|log| log.is_kept(end));
+        let kept = keeper.releasing.values().filter(|(_, end)| is_kept(*end)).map(|(one, _)| one.clone());
+        for SlotMove { slots, from, begun, .. } in kept.collect::<Vec<_>>() {
+            self.propose(number, TopologyChange::CopyRemove { slots, node: from, begun }, Purpose::Nothing);
         }
     }
 

@@ -73,8 +73,8 @@ pub(crate) struct Keeper {
     pub(crate) own: NodeId,
     pub(crate) topology: Topology,
     pub(crate) coming: BTreeMap<u64, Target>,
-    /// Moves from here that are done.
-    pub(crate) releasing: Vec<SlotMove>,
+    /// Moves to here that are done, and where the log has to be kept to before others need not have their slots.
+    pub(crate) releasing: BTreeMap<u64, (SlotMove, u64)>,
     /// How many slots this node is the primary of.
     pub(crate) owned: usize,
     ownership: Ownership,
@@ -105,7 +105,7 @@ impl Keeper {
             own,
             topology,
             coming: BTreeMap::new(),
-            releasing: Vec::new(),
+            releasing: BTreeMap::new(),
             owned: 0,
             ownership: Ownership::new(own, keys.epochs()),
             arrivals: Arrivals::default(),
@@ -171,8 +171,13 @@ impl Keeper {
             self.coming.insert(target.one.begun, target);
         }
         self.begin_copies(incarnation);
-        let is_released = |one: &SlotMove| one.stage == Stage::Releasing && one.from == self.own;
-        self.releasing = moves.iter().filter(|one| is_released(one)).cloned().collect();
+        let has_come = |one: &&SlotMove| one.stage == Stage::Releasing && one.to == self.own;
+        let come: BTreeMap<u64, &SlotMove> = moves.iter().filter(has_come).map(|one| (one.begun, one)).collect();
+        self.releasing.retain(|begun, _| come.contains_key(begun));
+        let end = self.log.as_ref().map_or(0, Log::end);
+        for (begun, one) in come {
+            self.releasing.entry(begun).or_insert_with(|| (one.clone(), end));
+        }
         self.owned = self.topology.slots().iter().filter(|record| record.primary == Some(self.own)).count();
     }
 

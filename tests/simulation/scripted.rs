@@ -351,7 +351,7 @@ fn a_member_that_leaves_and_is_believed_dead_for_a_while_gives_its_slots_away() 
     for _ in 0..20 {
         for change in duties::leader_duties(&topology, false, &Default::default()) {
             let done = topology.apply(topology.version + 1, &change) == Applied::Done;
-            moved |= done && matches!(change, TopologyChange::CopyAdd { from, .. } if from == node);
+            moved |= done && matches!(change, TopologyChange::CopyJoin { .. });
         }
     }
     let member = &topology.nodes[&node];

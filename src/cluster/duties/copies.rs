@@ -1,10 +1,9 @@
 //! What has to be done about copies: who shall have one, who no more, and where a copy takes the primary's place.
 
-use super::plan_input;
 use crate::base::identity::NodeId;
-use crate::base::slot::Slot;
+use crate::base::slot::{SLOT_COUNT, Slot};
 use crate::base::slot_ranges::SlotRanges;
-use crate::cluster::planner::{self, Owners};
+use crate::cluster::planner::Owners;
 use crate::cluster::topology::{COPIES_MAX, NodeState, Phase, SlotCopy, SlotRecord, Topology, TopologyChange};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,26 +42,30 @@ pub(super) fn elections(topology: &Topology) -> Vec<TopologyChange> {
     elected.filter(|(_, slots)| !slots.is_empty()).map(begin).collect()
 }
 
+/// Slots that move to a node at the same time at most, where there are no copies: what a move has brought is lost where its
+/// target ends before it is done. A copy that shall stay begins in all its slots at once: plans for a part of them would
+/// cut the slots into more ranges.
+pub(super) const SLOTS_COMING: usize = 1024;
+
 /// Copies that begin, and copies that end. `given_up`: members that have been down for so long that others take their place.
-/// `planned`: the table that should be; made where it is missing and needed.
-pub(super) fn next_copies(
-    topology: &Topology,
-    given_up: &BTreeSet<NodeId>,
-    planned: Option<Vec<Owners>>,
-) -> Vec<TopologyChange> {
-    let has_copies = topology.slots().iter().any(|record| !record.copies.is_empty());
-    if replicas(topology) == 0 && !has_copies {
-        return Vec::new();
-    }
-    let table = planned.unwrap_or_else(|| planner::plan(&plan_input(topology)).table);
+/// `table`: who should have each slot.
+pub(super) fn next_copies(topology: &Topology, given_up: &BTreeSet<NodeId>, table: &[Owners]) -> Vec<TopologyChange> {
+    let mut coming = coming(topology);
+    let most = if replicas(topology) == 0 { SLOTS_COMING } else { SLOT_COUNT };
     let mut joins: BTreeMap<NodeId, SlotRanges> = BTreeMap::new();
     let mut leaves: BTreeMap<(NodeId, u64), SlotRanges> = BTreeMap::new();
-    for ((slot, record), want) in Slot::all().zip(topology.slots().iter()).zip(&table) {
+    for ((slot, record), want) in Slot::all().zip(topology.slots().iter()).zip(table) {
         if record.phase != Phase::Normal || record.primary.is_none() {
             continue;
         }
         let look = Look { topology, record, want, given_up };
-        look.joining().for_each(|node| joins.entry(node).or_default().extend([slot]));
+        for node in look.joining() {
+            let coming = coming.entry(node).or_default();
+            if *coming < most {
+                *coming += 1;
+                joins.entry(node).or_default().extend([slot]);
+            }
+        }
         look.leaving().for_each(|copy| leaves.entry((copy.node, copy.number)).or_default().extend([slot]));
     }
     let join = |(node, slots)| {
@@ -71,6 +74,19 @@ pub(super) fn next_copies(
     };
     let leave = |((node, number), slots)| TopologyChange::CopyLeave { slots, node, number };
     joins.into_iter().filter_map(join).chain(leaves.into_iter().map(leave)).collect()
+}
+
+/// How many slots each member is being sent.
+fn coming(topology: &Topology) -> BTreeMap<NodeId, usize> {
+    let is_up = |node: NodeId| topology.nodes.get(&node).is_some_and(|node| node.state == NodeState::Active);
+    let mut coming = BTreeMap::new();
+    // Of a slot whose primary is down nothing comes.
+    for record in topology.slots().iter().filter(|record| record.primary.is_some_and(is_up)) {
+        for copy in record.copies.iter().filter(|copy| !copy.ready && !topology.is_lost(copy)) {
+            *coming.entry(copy.node).or_default() += 1;
+        }
+    }
+    coming
 }
 
 /// One slot, and who shall have it.

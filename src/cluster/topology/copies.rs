@@ -186,8 +186,9 @@ impl Topology {
         let mut shared = Shared::default();
         self.each_slot(slots, |_, record| {
             record.copies.on(id).filter(|copy| copy.number == number)?;
-            // An election may have to ask it.
-            let may = record.phase != Phase::Electing && record.phase.target() != Some(id);
+            // An election may have to ask it; and what has just come to its primary may be kept nowhere else.
+            let is_needed = matches!(record.phase, Phase::Electing | Phase::Releasing { .. });
+            let may = !is_needed && record.phase.target() != Some(id);
             let copies = |before: &Copies| before.without(id);
             may.then(|| SlotRecord { copies: shared.change(&record.copies, copies), ..record.clone() })
         })?;
@@ -260,12 +261,13 @@ impl Topology {
             return Err(Refused::NotActive);
         }
         let begun = self.version;
-        self.each_slot(slots, |topology, record| {
+        let handed_over = self.each_slot(slots, |topology, record| {
             let is_ready = topology.survivors(record).any(|copy| copy.node == id);
             let may =
                 record.phase == Phase::Normal && is_ready && record.primary.is_some_and(|node| topology.is_up(node));
             may.then(|| SlotRecord { phase: Phase::HandingOff { to: id, begun }, ..record.clone() })
         })?;
+        self.record(EventKind::MoveBegun, Some(id), handed_over);
         Ok(())
     }
 
@@ -283,7 +285,9 @@ impl Topology {
         Some(SlotRecord {
             primary: Some(to),
             epoch: Epoch(record.epoch.0.saturating_add(1)),
-            phase: Phase::Normal,
+            phase: former
+                .zip(record.phase.begun())
+                .map_or(Phase::Normal, |(former, begun)| Phase::Releasing { from: former.node, begun }),
             moved: Some(copy.number),
             changed: 0,
             copies: others.chain(former).collect(),

@@ -44,9 +44,17 @@ impl Cluster {
             }
             for change in changes {
                 self.agree(&change);
-                if let TopologyChange::CopyJoin { slots, node, incarnation } = change {
-                    let number = self.0.version;
-                    self.agree(&TopologyChange::CopyInSync { slots, node, incarnation, number });
+                let begun = self.0.version;
+                match change {
+                    TopologyChange::CopyJoin { slots, node, incarnation } => {
+                        self.agree(&TopologyChange::CopyInSync { slots, node, incarnation, number: begun });
+                    }
+                    TopologyChange::HandOver { slots, node: to, incarnation } => {
+                        let from = self.0.slot(slots.slots().next().expect("a slot")).primary.expect("its primary");
+                        self.agree(&TopologyChange::Handoff { slots: slots.clone(), to, incarnation, begun });
+                        self.agree(&TopologyChange::CopyRemove { slots, node: from, begun });
+                    }
+                    _ => {}
                 }
             }
         }

@@ -10,27 +10,9 @@ impl Cluster {
         cluster.apply(&TopologyChange::SetConfig { name: REPLICAS.into(), value: replicas.to_string() });
         for number in 1..=nodes {
             cluster.start(number);
-            cluster.settle_copies();
+            cluster.settle();
         }
         cluster
-    }
-
-    /// Until nobody has anything to do. Elections are won by the first that may be asked.
-    fn settle_copies(&mut self) {
-        for _ in 0..2_000 {
-            let mut changes = leader_duties(&self.topology, false, &BTreeSet::new());
-            changes.extend(moves(&self.topology).into_iter().filter_map(|one| self.next_step(one)));
-            changes.extend(self.synced());
-            changes.extend(self.elected());
-            if changes.is_empty() {
-                return;
-            }
-            for change in &changes {
-                let applied = self.apply(change);
-                assert_eq!(applied, Applied::Done, "{change:?}");
-            }
-        }
-        panic!("it does not settle");
     }
 
     fn is_up(&self, node: NodeId) -> bool {
@@ -38,7 +20,7 @@ impl Cluster {
     }
 
     /// What copies say that have everything.
-    fn synced(&self) -> Vec<TopologyChange> {
+    pub(super) fn synced(&self) -> Vec<TopologyChange> {
         let mut new: BTreeMap<(NodeId, u64), SlotRanges> = BTreeMap::new();
         for (slot, record) in Slot::all().zip(self.topology.slots().iter()) {
             let primary_is_up = record.primary.is_some_and(|primary| self.is_up(primary));
@@ -54,7 +36,7 @@ impl Cluster {
         new.into_iter().map(in_sync).collect()
     }
 
-    fn elected(&self) -> Vec<TopologyChange> {
+    pub(super) fn elected(&self) -> Vec<TopologyChange> {
         let mut won: BTreeMap<(Epoch, NodeId), SlotRanges> = BTreeMap::new();
         for (slot, record) in Slot::all().zip(self.topology.slots().iter()) {
             let winner = self.topology.survivors(record).find(|copy| self.is_up(copy.node));
@@ -101,13 +83,13 @@ fn every_slot_has_its_copies_and_roles_are_shared() {
 fn a_node_that_is_killed_is_replaced_by_its_copies_and_has_its_share_when_it_is_back() {
     let mut cluster = Cluster::with_copies(3, 2);
     cluster.kill(1);
-    cluster.settle_copies();
+    cluster.settle();
     assert_eq!(cluster.owned()[0], 0);
     assert_eq!(cluster.owned().iter().sum::<usize>(), SLOT_COUNT, "nothing is lost");
     assert_eq!(cluster.holders(), (2, 2));
     // In another life: nothing of what it had counts.
     cluster.start(1);
-    cluster.settle_copies();
+    cluster.settle();
     cluster.check_shares(3);
     assert_eq!(cluster.holders(), (3, 3));
 }
@@ -116,12 +98,12 @@ fn a_node_that_is_killed_is_replaced_by_its_copies_and_has_its_share_when_it_is_
 fn members_that_are_down_are_waited_for_before_others_take_their_place() {
     let mut cluster = Cluster::with_copies(4, 1);
     cluster.kill(2);
-    cluster.settle_copies();
+    cluster.settle();
     // Where its copy was the only one nobody is waited for.
     assert_eq!(cluster.holders(), (2, 2));
     let mut cluster = Cluster::with_copies(5, 2);
     cluster.kill(2);
-    cluster.settle_copies();
+    cluster.settle();
     assert_eq!(cluster.holders().0, 2);
     let given_up = [NodeId(2)].into();
     let changes = leader_duties(&cluster.topology, false, &given_up);
@@ -132,7 +114,7 @@ fn members_that_are_down_are_waited_for_before_others_take_their_place() {
 fn a_node_that_leaves_leaves_as_many_copies_behind() {
     let mut cluster = Cluster::with_copies(4, 2);
     cluster.leave(3);
-    cluster.settle_copies();
+    cluster.settle();
     assert!(cluster.topology.held_by(NodeId(3)).is_empty());
     cluster.check_shares(3);
     assert_eq!(cluster.holders(), (3, 3));
@@ -142,7 +124,7 @@ fn a_node_that_leaves_leaves_as_many_copies_behind() {
         incarnation: cluster.topology.nodes[&NodeId(3)].incarnation,
     });
     cluster.leave(1);
-    cluster.settle_copies();
+    cluster.settle();
     assert!(cluster.topology.held_by(NodeId(1)).is_empty());
     assert_eq!(cluster.holders(), (2, 2));
 }
@@ -151,7 +133,7 @@ fn a_node_that_leaves_leaves_as_many_copies_behind() {
 fn fewer_copies_are_asked_for() {
     let mut cluster = Cluster::with_copies(3, 2);
     cluster.apply(&TopologyChange::SetConfig { name: REPLICAS.into(), value: "0".into() });
-    cluster.settle_copies();
+    cluster.settle();
     assert_eq!(cluster.holders(), (1, 1));
     cluster.check_shares(3);
 }
@@ -177,6 +159,6 @@ fn a_slot_that_only_a_beginning_copy_is_left_of_begins_anew() {
     cluster.start(1);
     let record = |cluster: &Cluster| cluster.topology.slot(slots.slots().next().expect("a slot")).clone();
     assert!(record(&cluster).phase == Phase::Electing && record(&cluster).copies.on(three).is_some());
-    cluster.settle_copies();
+    cluster.settle();
     assert!(cluster.topology.slots().iter().all(|record| record.phase == Phase::Normal && record.copies.len() == 1));
 }

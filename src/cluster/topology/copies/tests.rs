@@ -177,9 +177,19 @@ fn a_ready_copy_and_the_primary_change_their_roles() {
     let change = done(three.topology.version, &three.slots);
     assert_eq!(three.agree(change), Applied::Done);
     let record = three.first();
-    assert_eq!((record.primary, record.phase, record.moved), (Some(B), Phase::Normal, Some(number)));
+    let begun = three.topology.version;
+    let phase = Phase::Releasing { from: A, begun: begun - 1 };
+    assert_eq!((record.primary, record.phase, record.moved), (Some(B), phase, Some(number)));
     assert!(record.epoch > epoch);
     assert!(record.copies.on(A).expect("it stays").ready && record.copies.on(B).is_none());
+    // Nobody else has it for sure until its primary says that it is kept.
+    let slots = three.slots.clone();
+    let leave = TopologyChange::CopyLeave { slots: slots.clone(), node: A, number: begun };
+    assert_eq!(three.agree(leave.clone()), REFUSED);
+    let kept = |begun| TopologyChange::CopyRemove { slots: slots.clone(), node: A, begun };
+    assert_eq!(three.agree(kept(begun)), REFUSED, "it is the number of the hand-over");
+    assert_eq!(three.agree(kept(begun - 1)), Applied::Done);
+    assert_eq!((three.first().phase, three.agree(leave)), (Phase::Normal, Applied::Done));
 }
 
 #[test]
