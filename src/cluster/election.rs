@@ -41,7 +41,7 @@ fn needed(topology: &Topology, record: &SlotRecord) -> usize {
         return 1;
     }
     // Also those that have lost their memory since: what was acknowledged may have been there.
-    let members = record.copies.iter().filter(|copy| copy.ready).count();
+    let members = record.copies.iter().filter(|copy| copy.counts).count();
     let survivors = topology.survivors(record).count();
     (members + 1).saturating_sub(QUORUM).min(survivors).max(1)
 }

@@ -115,6 +115,7 @@ impl Moves {
             following: BTreeMap::new(),
         };
         runtime.spawn(source::follow_log(Arc::clone(&shared)));
+        runtime.spawn(copies::retiring::remove(Arc::clone(&shared)));
         runtime.spawn(copies::taking::take_over(Arc::clone(&shared), options.incarnation.clone()));
         runtime.spawn(run.run(options.incarnation, options.show));
         Moves { shared, runtime }

@@ -53,7 +53,7 @@ pub(super) fn next_copies(topology: &Topology, given_up: &BTreeSet<NodeId>, tabl
     let mut coming = coming(topology);
     let most = if replicas(topology) == 0 { SLOTS_COMING } else { SLOT_COUNT };
     let mut joins: BTreeMap<NodeId, SlotRanges> = BTreeMap::new();
-    let mut leaves: BTreeMap<(NodeId, u64), SlotRanges> = BTreeMap::new();
+    let mut leaves: BTreeMap<(Leave, NodeId, u64), SlotRanges> = BTreeMap::new();
     for ((slot, record), want) in Slot::all().zip(topology.slots().iter()).zip(table) {
         if record.phase != Phase::Normal || record.primary.is_none() {
             continue;
@@ -66,13 +66,19 @@ pub(super) fn next_copies(topology: &Topology, given_up: &BTreeSet<NodeId>, tabl
                 joins.entry(node).or_default().extend([slot]);
             }
         }
-        look.leaving().for_each(|copy| leaves.entry((copy.node, copy.number)).or_default().extend([slot]));
+        for (leave, copy) in look.leaving() {
+            leaves.entry((leave, copy.node, copy.number)).or_default().extend([slot]);
+        }
     }
     let join = |(node, slots)| {
         let incarnation = topology.nodes.get(&node)?.incarnation;
         Some(TopologyChange::CopyJoin { slots, node, incarnation })
     };
-    let leave = |((node, number), slots)| TopologyChange::CopyLeave { slots, node, number };
+    let leave = |((leave, node, number), slots)| match leave {
+        Leave::Goes => TopologyChange::CopyLeave { slots, node, number },
+        Leave::Retires => TopologyChange::CopyRetire { slots, node, number },
+        Leave::Stays => TopologyChange::CopyKeep { slots, node, number },
+    };
     joins.into_iter().filter_map(join).chain(leaves.into_iter().map(leave)).collect()
 }
 
@@ -87,6 +93,16 @@ fn coming(topology: &Topology) -> BTreeMap<NodeId, usize> {
         }
     }
     coming
+}
+
+/// How a copy leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Leave {
+    Goes,
+    /// What is acknowledged by it is to be elsewhere first: its primary removes it then.
+    Retires,
+    /// It was to go, and is needed.
+    Stays,
 }
 
 /// One slot, and who shall have it.
@@ -131,7 +147,7 @@ impl<'a> Look<'a> {
         joining.into_iter()
     }
 
-    fn leaving(&self) -> impl Iterator<Item = SlotCopy> + use<'a> {
+    fn leaving(&self) -> Vec<(Leave, SlotCopy)> {
         let is_complete = self.want.iter().all(|node| self.has(*node));
         let goes = |copy: &SlotCopy| {
             let is_lost = self.topology.is_lost(copy);
@@ -139,7 +155,15 @@ impl<'a> Look<'a> {
             let waits = !self.is_up(copy.node) && !self.given_up.contains(&copy.node);
             !self.want.contains(&copy.node) && !waits && (is_lost || is_complete)
         };
-        let leaving: Vec<SlotCopy> = self.record.copies.iter().copied().filter(goes).collect();
-        leaving.into_iter()
+        let (is_quorum, mut retires) = (is_quorum(self.topology), self.record.copies.iter().any(|copy| copy.retiring));
+        let leave = |copy: &SlotCopy| match (goes(copy), copy.retiring) {
+            (false, false) => None,
+            (false, true) => Some((Leave::Stays, *copy)),
+            (true, _) if !is_quorum || !copy.counts => Some((Leave::Goes, *copy)),
+            // One at a time.
+            (true, _) if !std::mem::replace(&mut retires, true) => Some((Leave::Retires, *copy)),
+            (true, _) => None,
+        };
+        self.record.copies.iter().filter_map(leave).collect()
     }
 }

@@ -55,7 +55,8 @@ fn held(topology: &Topology, wanted: usize) -> Option<BTreeMap<NodeId, Held>> {
 }
 
 fn has_its_holders(topology: &Topology, record: &SlotRecord, wanted: usize) -> bool {
-    let is_counted = 1 + record.copies.len() == wanted && !record.copies.iter().any(|copy| topology.is_lost(copy));
+    let is_counted =
+        1 + record.copies.len() == wanted && !record.copies.iter().any(|copy| copy.retiring || topology.is_lost(copy));
     let zone = |node: NodeId| topology.nodes.get(&node).map_or("", |node| node.zone.as_str());
     let holders = || record.primary.into_iter().chain(record.copies.iter().map(|copy| copy.node));
     let mut zones: Vec<&str> = holders().map(zone).collect();

@@ -63,6 +63,7 @@ impl Cluster {
             changes.extend(moves(&self.topology).into_iter().filter_map(|one| self.next_step(one)));
             changes.extend(self.synced());
             changes.extend(self.elected());
+            changes.extend(self.retired());
             if changes.is_empty() {
                 self.check_level();
                 return;

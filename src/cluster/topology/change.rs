@@ -81,6 +81,10 @@ pub enum TopologyChange {
     /// Copies that are ready take over from the primaries of these slots: nobody serves them until that is committed or off.
     /// The index of this change is the number of the hand-over, as of a move.
     HandOver { slots: SlotRanges, node: NodeId, incarnation: Incarnation },
+    /// With acknowledgement by quorum: this copy is to go. Its primary removes it when it is needed no more.
+    CopyRetire { slots: SlotRanges, node: NodeId, number: u64 },
+    /// It stays after all.
+    CopyKeep { slots: SlotRanges, node: NodeId, number: u64 },
 }
 
 /// Why a change was not made. Nothing was changed.

@@ -17,6 +17,7 @@ use super::state::{EventKind, NodeState, Phase, SlotRecord, Topology};
 use crate::base::identity::{Epoch, Incarnation, NodeId};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
+use crate::cluster::duties::is_quorum;
 use serde::{Deserialize, Serialize};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -34,6 +35,17 @@ pub struct SlotCopy {
     pub number: u64,
     /// It has had everything, and follows.
     pub ready: bool,
+    /// An election has to reckon with it: it was ready, or takes the place of one that was and has lost its memory since.
+    pub counts: bool,
+    /// It is to go: nothing is acknowledged by it any more.
+    pub retiring: bool,
+}
+
+impl SlotCopy {
+    /// One that has everything.
+    pub fn ready(node: NodeId, incarnation: Incarnation, number: u64) -> SlotCopy {
+        SlotCopy { node, incarnation, number, ready: true, counts: true, retiring: false }
+    }
 }
 
 /// The copies of one slot, in the order in which they came. Slots that have the same share one list.
@@ -148,7 +160,7 @@ impl Topology {
         if !self.nodes.get(&id).is_some_and(super::state::Node::takes_slots) {
             return Err(Refused::NotActive);
         }
-        let added = SlotCopy { node: id, incarnation, number: self.version, ready: false };
+        let number = self.version;
         let mut shared = Shared::default();
         self.each_slot(slots, |topology, record| {
             let is_served = record.primary.is_some() && !matches!(record.phase, Phase::Dead | Phase::Electing);
@@ -156,7 +168,11 @@ impl Topology {
             let is_new = record.copies.on(id).is_none_or(|known| topology.is_lost(known));
             let is_room = record.copies.len() < COPIES_MAX || record.copies.on(id).is_some();
             let joins = is_served && is_other && is_new && is_room;
-            let copies = |before: &Copies| before.with(added);
+            let copies = |before: &Copies| {
+                // It takes the place of what was lost, until it is ready itself.
+                let counts = before.on(id).is_some_and(|lost| lost.counts);
+                before.with(SlotCopy { ready: false, counts, ..SlotCopy::ready(id, incarnation, number) })
+            };
             joins.then(|| SlotRecord { copies: shared.change(&record.copies, copies), ..record.clone() })
         })?;
         Ok(())
@@ -175,7 +191,11 @@ impl Topology {
             let copy = *record.copies.on(id).filter(|copy| copy.number == number && !copy.ready)?;
             let may = record.phase != Phase::Electing && !topology.is_lost(&copy);
             let ready = |before: &Copies| {
-                before.iter().map(|one| SlotCopy { ready: one.ready || one.node == id, ..*one }).collect()
+                let set = |one: &SlotCopy| match one.node == id {
+                    true => SlotCopy { ready: true, counts: true, ..*one },
+                    false => *one,
+                };
+                before.iter().map(set).collect()
             };
             may.then(|| SlotRecord { copies: shared.change(&record.copies, ready), ..record.clone() })
         })?;
@@ -184,12 +204,48 @@ impl Topology {
 
     pub(super) fn copy_leave(&mut self, slots: &SlotRanges, id: NodeId, number: u64) -> Result<(), Refused> {
         let mut shared = Shared::default();
+        let is_quorum = is_quorum(self);
         self.each_slot(slots, |_, record| {
-            record.copies.on(id).filter(|copy| copy.number == number)?;
+            let copy = record.copies.on(id).filter(|copy| copy.number == number)?;
+            if is_quorum && copy.counts && !copy.retiring {
+                // What only it and the primary have may be acknowledged.
+                return None;
+            }
             // An election may have to ask it; and what has just come to its primary may be kept nowhere else.
             let is_needed = matches!(record.phase, Phase::Electing | Phase::Releasing { .. });
             let may = !is_needed && record.phase.target() != Some(id);
             let copies = |before: &Copies| before.without(id);
+            may.then(|| SlotRecord { copies: shared.change(&record.copies, copies), ..record.clone() })
+        })?;
+        Ok(())
+    }
+
+    /// A copy is to go: its primary acknowledges nothing by it any more, and removes it when the others have everything. One of a
+    /// slot at a time, or each would wait for what the other takes away.
+    pub(super) fn copy_retire(&mut self, slots: &SlotRanges, id: NodeId, number: u64) -> Result<(), Refused> {
+        let mut shared = Shared::default();
+        self.each_slot(slots, |_, record| {
+            record.copies.on(id).filter(|copy| copy.number == number && copy.counts)?;
+            let is_needed = record.phase == Phase::Electing || record.phase.target() == Some(id);
+            let may = !is_needed && !record.copies.iter().any(|copy| copy.retiring);
+            let set = |one: &SlotCopy| SlotCopy { retiring: one.retiring || one.node == id, ..*one };
+            let copies = |before: &Copies| before.iter().map(set).collect();
+            may.then(|| SlotRecord { copies: shared.change(&record.copies, copies), ..record.clone() })
+        })?;
+        Ok(())
+    }
+
+    /// It stays after all, under a number of its own: what it has said under the former one counts for nothing.
+    pub(super) fn copy_keep(&mut self, slots: &SlotRanges, id: NodeId, number: u64) -> Result<(), Refused> {
+        let (mut shared, next) = (Shared::default(), self.version);
+        self.each_slot(slots, |_, record| {
+            record.copies.on(id).filter(|copy| copy.number == number && copy.retiring)?;
+            let may = record.phase != Phase::Electing;
+            let set = |one: &SlotCopy| match one.node == id {
+                true => SlotCopy { retiring: false, number: next, ..*one },
+                false => *one,
+            };
+            let copies = |before: &Copies| before.iter().map(set).collect();
             may.then(|| SlotRecord { copies: shared.change(&record.copies, copies), ..record.clone() })
         })?;
         Ok(())
@@ -206,7 +262,7 @@ impl Topology {
         if self.is_up(id) {
             return Err(Refused::NotDown);
         }
-        let former = SlotCopy { node: id, incarnation, number: self.version, ready: true };
+        let former = SlotCopy::ready(id, incarnation, self.version);
         let mut shared = Shared::default();
         let elected = self.each_slot(slots, |topology, record| {
             let is_its = record.primary == Some(id) && topology.has_candidate(record);
@@ -275,12 +331,7 @@ impl Topology {
     pub(super) fn swapped(&self, record: &SlotRecord, to: NodeId) -> Option<SlotRecord> {
         let copy = record.copies.on(to).filter(|copy| !self.is_lost(copy))?;
         let former = record.primary.and_then(|id| self.nodes.get(&id));
-        let former = former.map(|node| SlotCopy {
-            node: node.id,
-            incarnation: node.incarnation,
-            number: self.version,
-            ready: true,
-        });
+        let former = former.map(|node| SlotCopy::ready(node.id, node.incarnation, self.version));
         let others = record.copies.iter().filter(|copy| copy.node != to).copied();
         Some(SlotRecord {
             primary: Some(to),
@@ -298,12 +349,19 @@ impl Topology {
     /// where its disk has kept them (`returns`).
     pub(super) fn elect_for_restarted(&mut self, id: NodeId, returns: bool) -> SlotRanges {
         let Some(incarnation) = self.nodes.get(&id).map(|node| node.incarnation) else { return SlotRanges::default() };
-        let returned = SlotCopy { node: id, incarnation, number: self.version, ready: true };
+        let returned = SlotCopy::ready(id, incarnation, self.version);
+        // What its former life had acknowledged by quorum has to be reckoned with: so many others have to answer.
+        let lost = SlotCopy::ready(id, Incarnation(0), self.version);
+        let is_quorum = is_quorum(self);
         let mut shared = Shared::default();
         let owned = self.owned_by(id);
         let elected = self.each_slot(&owned, |topology, record| {
             let is_elsewhere = topology.survivors(record).next().is_some();
-            let copies = |before: &Copies| if returns { before.with(returned) } else { before.without(id) };
+            let copies = |before: &Copies| match returns {
+                true => before.with(returned),
+                false if is_quorum => before.with(lost),
+                false => before.without(id),
+            };
             is_elsewhere.then(|| electing(record, shared.change(&record.copies, copies)))
         });
         let elected = elected.unwrap_or_default();

@@ -321,6 +321,8 @@ impl Topology {
             TopologyChange::Promote { slots, epoch, node, incarnation } => {
                 self.promote(slots, *epoch, *node, *incarnation)?;
             }
+            TopologyChange::CopyRetire { slots, node, number } => self.copy_retire(slots, *node, *number)?,
+            TopologyChange::CopyKeep { slots, node, number } => self.copy_keep(slots, *node, *number)?,
             TopologyChange::HandOver { slots, node, incarnation } => self.hand_over(slots, *node, *incarnation)?,
         }
         Ok(Applied::Done)

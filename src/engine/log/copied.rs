@@ -170,6 +170,16 @@ impl Copied {
         let _ = changed.wait_for(|_| self.count(to) >= copies).await;
     }
 
+    /// Whether a quorum of the members of each of these slots has the log up to here, or all where there are fewer.
+    pub fn have(&self, slots: &SlotRanges, to: LogOffset) -> bool {
+        let table = self.table.lock();
+        let has = |number: &&u64| table.copies.get(number).is_some_and(|state| state.has >= to);
+        let has_all =
+            |group: &CopiedGroup| group.copies.iter().filter(has).count() >= (QUORUM - 1).min(group.copies.len());
+        let concerned = |group: &&CopiedGroup| group.slots.slots().any(|slot| slots.contains(slot));
+        table.groups.iter().filter(concerned).all(has_all)
+    }
+
     /// The group of a slot, to be asked for under its lock.
     #[inline]
     pub(in crate::engine) fn group(&self, slot: Slot) -> Groups {
@@ -337,6 +347,8 @@ mod tests {
         assert_eq!(look(of(10), 10, soon), Gate::Closed);
         assert_eq!(look(of(0).and(of(10)), 10, soon), Gate::Closed);
         assert!(fails(look(of(10), 10, Some(now))), "it has taken too long");
+        assert!(copied.have(&slots(0), LogOffset(10)) && !copied.have(&slots(0), LogOffset(11)));
+        assert!(!copied.have(&slots(10), LogOffset(10)) && copied.have(&slots(20), LogOffset(10)), "all of none");
         copied.heard(3, heard(3, 10, now));
         assert_eq!(look(of(0).and(of(10)), 10, soon), Gate::Open);
         assert!(fails(look(of(20), 1, soon)), "there is no copy");

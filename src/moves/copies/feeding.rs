@@ -73,7 +73,7 @@ impl Feeding {
                     !topology.is_lost(copy)
                         && topology.nodes.get(&copy.node).is_some_and(|node| node.state == NodeState::Active)
                 };
-                let ready = record.copies.iter().filter(|copy| copy.ready && asks(copy));
+                let ready = record.copies.iter().filter(|copy| copy.ready && !copy.retiring && asks(copy));
                 groups.entry(ready.map(|copy| copy.number).collect()).or_default().extend([slot]);
                 for copy in record.copies.iter().filter(asks) {
                     let known = self.known.entry(copy.number);

@@ -17,6 +17,7 @@ mod feeds;
 pub mod following;
 pub mod messages;
 mod progress;
+pub mod retiring;
 pub mod table;
 pub(super) mod taking;
 

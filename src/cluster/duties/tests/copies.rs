@@ -51,6 +51,18 @@ impl Cluster {
         won.into_iter().map(promote).collect()
     }
 
+    /// What primaries say of copies that are to go, when the others have everything.
+    pub(super) fn retired(&self) -> Vec<TopologyChange> {
+        let mut gone: BTreeMap<(NodeId, u64), SlotRanges> = BTreeMap::new();
+        for (slot, record) in Slot::all().zip(self.topology.slots().iter()) {
+            let is_served = record.phase == Phase::Normal && record.primary.is_some_and(|primary| self.is_up(primary));
+            for copy in record.copies.iter().filter(|copy| is_served && copy.retiring) {
+                gone.entry((copy.node, copy.number)).or_default().extend([slot]);
+            }
+        }
+        gone.into_iter().map(|((node, number), slots)| TopologyChange::CopyLeave { slots, node, number }).collect()
+    }
+
     /// Ready copies of each slot, its primary among them, at least and at most.
     fn holders(&self) -> (usize, usize) {
         let count = |record: &SlotRecord| {
@@ -131,11 +143,28 @@ fn a_node_that_leaves_leaves_as_many_copies_behind() {
 
 #[test]
 fn fewer_copies_are_asked_for() {
+    for acknowledge in ["async", QUORUM] {
+        let mut cluster = Cluster::with_copies(3, 2);
+        cluster.apply(&TopologyChange::SetConfig { name: ACKNOWLEDGE.into(), value: acknowledge.into() });
+        cluster.apply(&TopologyChange::SetConfig { name: REPLICAS.into(), value: "0".into() });
+        cluster.settle();
+        assert_eq!(cluster.holders(), (1, 1), "{acknowledge}");
+        cluster.check_shares(3);
+    }
+}
+
+#[test]
+fn with_a_quorum_copies_come_and_go_as_without() {
     let mut cluster = Cluster::with_copies(3, 2);
-    cluster.apply(&TopologyChange::SetConfig { name: REPLICAS.into(), value: "0".into() });
+    cluster.apply(&TopologyChange::SetConfig { name: ACKNOWLEDGE.into(), value: QUORUM.into() });
+    cluster.start(4);
     cluster.settle();
-    assert_eq!(cluster.holders(), (1, 1));
-    cluster.check_shares(3);
+    assert_eq!(cluster.holders(), (3, 3));
+    cluster.check_shares(4);
+    cluster.leave(2);
+    cluster.settle();
+    assert!(cluster.topology.held_by(NodeId(2)).is_empty());
+    assert_eq!(cluster.holders(), (3, 3));
 }
 
 /// A copy that is not ready has nothing. The plan took it for the slot's owner, and the slot was served by nobody for ever.

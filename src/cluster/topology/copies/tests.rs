@@ -192,6 +192,73 @@ fn a_ready_copy_and_the_primary_change_their_roles() {
     assert_eq!((three.first().phase, three.agree(leave)), (Phase::Normal, Applied::Done));
 }
 
+impl Three {
+    fn with_quorum() -> Three {
+        let mut three = Three::new();
+        three.agree(TopologyChange::SetConfig { name: "acknowledge".into(), value: "quorum".into() });
+        three
+    }
+
+    fn copy(&self, node: NodeId) -> SlotCopy {
+        *self.first().copies.on(node).expect("a copy")
+    }
+
+    /// Whether an election could be held now, how many answers it would need, and of how many.
+    fn needed(&self) -> Option<(usize, usize)> {
+        let open = crate::cluster::election::electorates(&self.topology);
+        open.first().map(|one| (one.needed, one.survivors))
+    }
+}
+
+#[test]
+fn with_a_quorum_a_copy_retires_before_it_leaves() {
+    let mut three = Three::with_quorum();
+    let slots = three.slots.clone();
+    let (b, c) = (three.copy(B).number, three.copy(C).number);
+    let leave = |node, number| TopologyChange::CopyLeave { slots: slots.clone(), node, number };
+    let retire = |node, number| TopologyChange::CopyRetire { slots: slots.clone(), node, number };
+    let keep = |node, number| TopologyChange::CopyKeep { slots: slots.clone(), node, number };
+    assert_eq!(three.agree(leave(C, c)), REFUSED);
+    assert_eq!(three.agree(keep(C, c)), REFUSED);
+    assert_eq!(three.agree(retire(C, b)), REFUSED, "another copy is meant");
+    assert_eq!(three.agree(retire(C, c)), Applied::Done);
+    assert_eq!(three.agree(retire(B, b)), REFUSED, "one at a time");
+    assert_eq!(three.agree(keep(C, c)), Applied::Done);
+    let number = three.topology.version;
+    assert_eq!((three.copy(C).number, three.copy(C).retiring, three.copy(C).counts), (number, false, true));
+    assert_eq!(three.agree(leave(C, c)), REFUSED, "it comes late");
+    assert_eq!(three.agree(retire(C, number)), Applied::Done);
+    assert_eq!(three.agree(leave(C, number)), Applied::Done);
+    assert_eq!(three.first().copies.len(), 1);
+    // What was never ready goes at once.
+    let number = three.join(C);
+    assert_eq!(three.agree(leave(C, number)), Applied::Done);
+}
+
+#[test]
+fn with_a_quorum_members_that_have_lost_their_memory_are_reckoned_with() {
+    let mut three = Three::with_quorum();
+    three.start(C, 2);
+    assert!(three.copy(C).counts && three.topology.is_lost(&three.copy(C)));
+    let number = three.join(C);
+    assert!(three.copy(C).counts && !three.copy(C).ready, "it takes the place of what was lost");
+    three.fence(A);
+    three.elect();
+    assert_eq!(three.needed(), Some((2, 2)), "B alone does not decide: A may have what only C had besides");
+    let mut three = Three::with_quorum();
+    three.start(A, 2);
+    assert_eq!((three.first().phase, three.needed()), (Phase::Electing, Some((2, 2))));
+    three.start(C, 2);
+    assert_eq!(three.needed(), Some((1, 1)), "there is nobody else");
+    three.promote(B);
+    for id in [A, C] {
+        let number = three.join(id);
+        three.in_sync(id, number);
+    }
+    assert!(three.copy(C).ready && three.copy(A).ready);
+    assert_eq!(three.in_sync(C, number), REFUSED, "of a copy that is over");
+}
+
 #[test]
 fn a_topology_reads_back_with_its_copies() {
     let three = Three::new();
