@@ -201,8 +201,10 @@ impl Exports {
     }
 
     /// The node has come: it has these of the slots that were kept for it, of the others it is sent what it lacks.
-    pub fn unpark(&mut self, of: u64, has_it: impl Fn(Slot) -> bool) {
-        let Some(outgoing) = self.moves.get_mut(&of) else { return };
+    pub fn unpark(&mut self, of: u64, has_it: impl Fn(Slot) -> bool) -> Result<(), Broken> {
+        // That the epoch has begun stands in the log, and may not have been read yet.
+        self.follow_to(None)?;
+        let Some(outgoing) = self.moves.get_mut(&of) else { return Ok(()) };
         let mut complete: BTreeMap<Slot, Position> = BTreeMap::new();
         self.slots.retain(|(slot, export_of), export| {
             if *export_of != of {
@@ -220,6 +222,7 @@ impl Exports {
             outgoing.queue.push_front(Record::complete(slot, position));
         }
         outgoing.bytes = outgoing.queue.iter().map(Record::size).sum();
+        Ok(())
     }
 
     /// Ends the export of one slot of several.

@@ -133,3 +133,22 @@ fn what_a_transaction_changes_and_removes_is_one_run() {
     copy.apply(slot, std::iter::once(&*last.effect), last.position).expect("it is applied");
     assert_eq!((copy.digest(slot), copy.position(slot)), (engine.digest(slot), engine.position(slot)));
 }
+
+/// A slot begins an epoch, and who has a copy of it asks before anybody has read so in the log.
+#[test]
+fn what_is_kept_for_a_copy_begins_with_the_epoch() {
+    let engine = Arc::new(Engine::new(1));
+    let slot = Slot::of_key(b"k");
+    let set = || engine.lock_slot(slot, 0, NOW_MS).set_string(b"k", b"v", Deadline::Clear);
+    set();
+    let (mut exports, of) = (Exports::new(Arc::clone(&engine)), 1);
+    exports.park(slot, of);
+    engine.set_slot(slot, SlotState::Serving, Epoch(9));
+    exports.unpark(of, |_| true).expect("nothing is lost");
+    set();
+    exports.follow().expect("nothing is lost");
+    let records = exports.take(of, usize::MAX);
+    let at = |seq| Position { epoch: Epoch(9), seq };
+    let sent: Vec<_> = records.iter().map(|record| (record.kind, record.position)).collect();
+    assert_eq!(sent, [(RecordKind::Complete, at(0)), (RecordKind::Run { count: 1 }, at(1))]);
+}

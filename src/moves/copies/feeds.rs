@@ -189,7 +189,7 @@ impl Feeds {
             slots.slots().zip(held).filter_map(|(slot, held)| Some((slot, (*held)?))).collect();
         if self.parked.remove(&number).is_some() && exports.has(number) {
             let starts = &self.starts;
-            exports.unpark(number, |slot| held.contains_key(&slot) && held.get(&slot) == starts.get(&slot));
+            exports.unpark(number, |slot| held.contains_key(&slot) && held.get(&slot) == starts.get(&slot))?;
         } else {
             exports.begin_following(number);
         }
