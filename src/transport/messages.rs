@@ -42,6 +42,11 @@ impl Purpose {
         }
     }
 
+    /// Whether its links are about slots: pieces of them are long, and which life of a node asks for them matters.
+    pub fn is_about_slots(self) -> bool {
+        matches!(self, Purpose::Slots | Purpose::Copies)
+    }
+
     /// Whether requests are handled one at a time, in the order they were sent.
     pub fn is_ordered(self) -> bool {
         self == Purpose::Slots

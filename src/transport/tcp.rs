@@ -83,7 +83,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Where links for this purpose run.
     pub(super) fn runtime(&self, purpose: Purpose) -> &tokio::runtime::Handle {
-        if matches!(purpose, Purpose::Slots | Purpose::Copies) { &self.slots } else { &self.runtime }
+        if purpose.is_about_slots() { &self.slots } else { &self.runtime }
     }
 
     /// A link with this peer was refused by either end.
@@ -130,9 +130,13 @@ impl TcpTransport {
         TcpTransport { shared: Arc::new(shared), links: Mutex::default(), stop }
     }
 
-    /// What this node says of itself on links that begin from now on: after it has joined, or registered.
+    /// What this node says of itself from now on: after it has joined, or registered. Links on which it is asked which life asks
+    /// begin anew; what is under way on them is still answered.
     pub fn set_identity(&self, identity: LocalIdentity) {
         self.shared.identity.store(Arc::new(identity));
+        // A raft leader asks copies, in an election, before its own life is registered; to a link that has begun so its life
+        // would be unknown for as long as it stands.
+        self.links.lock().retain(|(_, purpose), _| !purpose.is_about_slots());
     }
 
     /// What this node says of itself.

@@ -154,6 +154,32 @@ async fn a_link_comes_back_after_its_peer_did() {
     assert_eq!(a.links()[0].connections, 2);
 }
 
+/// Says which life asks.
+struct WhichLife;
+
+#[async_trait]
+impl Handler for WhichLife {
+    async fn handle(&self, sender: &Sender, _: Request) -> Response {
+        Response::Failed(sender.incarnation.0.to_string())
+    }
+}
+
+/// A raft leader that has started again asks copies before it is registered: what it asks afterwards, it asks in its new life.
+#[tokio::test]
+async fn a_node_that_has_registered_asks_about_slots_in_its_new_life() {
+    let (a, b) = (transport(1, ""), transport(2, ""));
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let to = Peer { node: Some(NodeId(2)), address: b.listen(socket, Arc::new(WhichLife)).expect("listening") };
+    for life in [1, 1, 7, 8] {
+        let identity = LocalIdentity { incarnation: Incarnation(life), ..a.identity() };
+        if identity != a.identity() {
+            a.set_identity(identity);
+        }
+        let answer = a.request(to, Purpose::Copies, Request::Copy(Blob(Vec::new())), LONG).await;
+        assert_eq!(answer, Ok(Response::Failed(life.to_string())));
+    }
+}
+
 /// A runtime whose only thread has this name.
 fn thread(name: &str) -> Runtime {
     let mut builder = Builder::new_multi_thread();
