@@ -35,6 +35,7 @@ def suites(server):
         "leases": ["--server", binary],
         # The seed decides who is killed; what is lost then differs from run to run.
         "failover": ["--server", binary, "--seed", "2000"],
+        "restarts": ["--server", binary, "--seed", "2000"],
         "faults": ["--server", binary],
         # What a kill loses differs from run to run; the moments do not.
         "crashes": ["--server", binary, "--seed", "2000"],

@@ -29,7 +29,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE)]
-from harness.process import COMMANDS  # noqa: E402
+from harness.process import COMMANDS, free_port  # noqa: E402
 from harness.routing import GaveUp, slot_of  # noqa: E402
 from harness.wire import Closed, Connection  # noqa: E402
 from leases.nodes import SLOTS, Node, shares, wait_for  # noqa: E402
@@ -45,17 +45,17 @@ STOPPED_SECONDS = 3
 
 
 class Client:
-    """Sends a request to whoever owns its slot, as often as it takes. One thread uses one client."""
+    """Sends a request to whoever owns its slot, as often as it takes, or until it `is_over`. One thread uses one client."""
 
     def __init__(self, ports):
         self.ports, self.connections, self.owners, self.at = list(ports), {}, {}, 0
-        self.seen, self.doubtful = set(), False
+        self.seen, self.is_over = set(), False
 
     def call(self, key, *request, limit=REQUEST_SECONDS):
         """The reply; None where it may have been executed and nobody knows."""
         slot, until = slot_of(key), time.monotonic() + limit
         port = self.owners.get(slot, self.ports[0])
-        while time.monotonic() < until:
+        while time.monotonic() < until and not self.is_over:
             try:
                 if port not in self.connections:
                     self.connections[port] = Connection(port, timeout=3)
@@ -89,10 +89,11 @@ class Client:
 
 
 class Writer(threading.Thread):
-    """Sets ever greater numbers on keys of its own. `history`: by key the acknowledged numbers, and when."""
+    """Sets ever greater numbers on keys of its own, `pause` seconds apart. `history`: by key the acknowledged numbers, and when."""
 
-    def __init__(self, number, ports, first):
+    def __init__(self, number, ports, first, pause=0):
         super().__init__(daemon=True)
+        self.pause = pause
         self.keys = ["w%d:%d" % (number, at) for at in range(KEYS_PER_WRITER)]
         self.client, self.next, self.is_over, self.error = Client(ports), first, False, None
         self.history = {key: [] for key in self.keys}
@@ -108,8 +109,10 @@ class Writer(threading.Thread):
                         self.written += 1
                     if self.is_over:
                         break
+                    time.sleep(self.pause)
         except (RuntimeError, GaveUp) as error:
-            self.error = error
+            # Whoever ends the client does not want to know.
+            self.error = None if self.client.is_over else error
         finally:
             self.client.close()
 
@@ -135,15 +138,19 @@ class Reader(threading.Thread):
 
 
 class Cluster:
-    """Nodes of which every slot is on `replicas` + 1."""
+    """Nodes of which every slot is on `replicas` + 1. All are started with `extra(number)` too; `ports`: LOW, HIGH."""
 
-    def __init__(self, binary, count, replicas, acknowledge):
+    def __init__(self, binary, count, replicas, acknowledge, extra=lambda _number: (), ports=(11000, 45000)):
         self.replicas, self.nodes = min(replicas, count - 1), []
-        for number in range(1, count + 1):
-            how = ("--join", self.nodes[0].address) if self.nodes else (
-                "--cluster", "--replicas", str(replicas), "--acknowledge", acknowledge)
-            self.nodes.append(Node(binary, number, False, *how))
-        self.wait_whole()
+        try:
+            for number in range(1, count + 1):
+                how = ("--join", self.nodes[0].address) if self.nodes else (
+                    "--cluster", "--replicas", str(replicas), "--acknowledge", acknowledge)
+                self.nodes.append(Node(binary, number, False, *how, *extra(number), port=free_port(10000, *ports)))
+            self.wait_whole()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self):
         for node in self.nodes:

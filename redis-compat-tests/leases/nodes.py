@@ -47,7 +47,7 @@ def ip(*words):
 class Node:
     """A server with its address; its port is its own among all nodes."""
 
-    def __init__(self, binary, number, has_namespace, *extra):
+    def __init__(self, binary, number, has_namespace, *extra, port=None):
         self.number, self.has_namespace, command = number, has_namespace, starling(binary)
         self.host, self.namespace = "127.0.0.1", "node%d" % number
         if has_namespace:
@@ -55,7 +55,7 @@ class Node:
             self.make_namespace()
             command = "ip netns exec %s %s" % (self.namespace, command)
             extra += ("--bind", self.host, "--protected-mode", "no", "--cluster-secret", "of-the-suite")
-        self.server = Server(command, extra, port=free_port(), host=self.host)
+        self.server = Server(command, extra, port=port or free_port(), host=self.host)
         try:
             self.server.wait_ready()
             self.id = self.call("CLUSTER", "MYID").decode()

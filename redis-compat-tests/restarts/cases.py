@@ -1,0 +1,100 @@
+"""The cases: each does something to the nodes of a cluster that is whole. It gives a line about it, and adds to `problems` what is wrong."""
+import signal
+import time
+
+from restarts.nodes import kill
+
+# Load before anything happens: longer than what may be lost. And after all is well again.
+BEFORE_SECONDS, AFTER_SECONDS = 3, 0.3
+EVERYTHING = float("inf")
+
+
+def begin(cluster):
+    load = cluster.load()
+    load.wait_until_all_keys_are_written()
+    time.sleep(BEFORE_SECONDS)
+    return load
+
+
+def finish(cluster, load, settled_until, problems):
+    """Ends the load and looks for everything; (acknowledged writes that are gone, of how many)."""
+    time.sleep(AFTER_SECONDS)
+    problems += load.stop()
+    behind = load.look(cluster.nodes, settled_until, problems)
+    problems += cluster.problems()
+    return behind, load.written()
+
+
+def one(cluster, random, problems):
+    """kill -9 of a node, and it starts again on its directory."""
+    node, load = random.choice(cluster.nodes), begin(cluster)
+    settled_until = kill(cluster, [node])
+    cluster.start([node])
+    whole = cluster.wait_whole()
+    return "node %d: whole %.1f s after its start, %d of %d acknowledged writes lost" % (
+        (node.number, whole) + finish(cluster, load, settled_until, problems))
+
+
+def wiped(cluster, random, problems):
+    """The same, but its directory is empty then: a new node, and the cluster is whole once the former one is forgotten."""
+    node, load = random.choice(cluster.nodes), begin(cluster)
+    former, others = node.id, cluster.others(node)
+    settled_until = kill(cluster, [node])
+    cluster.wipe(node)
+    cluster.join_by(node, others[0])
+    cluster.start([node])
+    node.id = node.call("CLUSTER", "MYID").decode()
+    if node.id == former:
+        problems.append("it has its former identity")
+    cluster.wait_for(lambda: all("fail" in at.flags().get(former, ()) for at in cluster.nodes), "the former node to be down")
+    cluster.wait_served()
+    reply = others[1].call("CLUSTER", "FORGET", former)
+    if reply != b"OK":
+        problems.append("CLUSTER FORGET is answered %s" % reply)
+    whole = cluster.wait_whole()
+    return "node %d: whole %.1f s after CLUSTER FORGET, %d of %d acknowledged writes lost" % (
+        (node.number, whole) + finish(cluster, load, settled_until, problems))
+
+
+def everyone(cluster, _random, problems):
+    """kill -9 of all, and all start again: with logs everything but the last moment is there, else nothing."""
+    load = begin(cluster)
+    settled_until = kill(cluster, cluster.nodes)
+    # Whoever writes meanwhile would hide what is not there.
+    problems += load.stop(at_once=True)
+    return back(cluster, load, settled_until, problems)
+
+
+def moved(number):
+    """All end with this signal, and start again on their directories at other ports. Each is told where one of the others is now."""
+    def case(cluster, _random, problems):
+        load = begin(cluster)
+        if number == signal.SIGKILL:
+            settled_until = kill(cluster, cluster.nodes)
+        else:
+            codes, settled_until = cluster.end(cluster.nodes, number), EVERYTHING
+            problems += ["they ended with %s" % codes] * any(codes)
+        problems += load.stop(at_once=True)
+        for node in cluster.nodes:
+            cluster.move(node)
+        for node, other in zip(cluster.nodes, cluster.nodes[1:] + cluster.nodes[:1]):
+            cluster.join_by(node, other)
+        return back(cluster, load, settled_until, problems)
+    return case
+
+
+def back(cluster, load, settled_until, problems):
+    """Starts all, and looks for everything; a line about it."""
+    started = time.monotonic()
+    cluster.start(cluster.nodes)
+    cluster.wait_served()
+    served = time.monotonic() - started
+    if cluster.log == "no":
+        keys, behind = cluster.keys(), load.written()
+        problems += ["%s keys are there, without a log" % keys] * (keys != 0)
+    else:
+        behind = load.look(cluster.nodes, settled_until, problems)
+    whole = cluster.wait_whole()
+    problems += cluster.problems()
+    return "all slots served %.1f s after the start, whole %.1f s later, %d of %d acknowledged writes lost" % (
+        served, whole, behind, load.written())
