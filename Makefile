@@ -52,6 +52,7 @@ compat-long: build test-tools ## the long forms: 1,000,000 compared commands, 10
 	python3 redis-compat-tests/failover/run.py --rounds 50
 	python3 redis-compat-tests/failover/run.py --rounds 20 --nodes 5
 	python3 redis-compat-tests/restarts/run.py --rounds 10
+	python3 redis-compat-tests/restarts/run.py --rounds 3 --cases rolling
 	python3 redis-compat-tests/crashes/run.py --rounds 500
 	python3 redis-compat-tests/crashes/run.py --faults 500
 	STARLING_ORDER_ROUNDS=100000 python3 redis-compat-tests/faults/run.py --only answers

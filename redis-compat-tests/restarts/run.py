@@ -18,6 +18,11 @@ With logs (`appendfsync everysec`):
   moved       all end (SIGTERM) and start again at other ports, each told where one of the others is now: everything is back
   moved-kill  the same after kill -9, as all-log
 
+With five nodes, and only where it is asked for:
+
+  rolling     all are restarted one after the other (SIGTERM) under load by redis-py's cluster client and by plain clients at
+              proxy listeners: no command fails, no key is lost, and the longest wait is printed
+
 Where one node is killed, everything has to be there that was acknowledged a second before, or earlier. At the end of each case all copies are ready, none
 differs from its primary, and keys in slots everywhere can be written, read and deleted. Times are printed, never judged. The seed
 decides whose turn it is, not what the machine does with it.
@@ -32,6 +37,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE)]
+from clients.prepare import python_environment  # noqa: E402
 from harness.process import COMMANDS  # noqa: E402
 from harness.routing import GaveUp  # noqa: E402
 from harness.wire import Closed  # noqa: E402
@@ -64,14 +70,27 @@ def attempt(name, case, cluster, seed, number):
     return not problems
 
 
+def clusters(options):
+    """(how a cluster is made, its cases) of all that are asked for."""
+    for log, known in CASES.items():
+        yield lambda: Restartable(options, log), {name: case for name, case in known.items() if name in options.cases}
+    if "rolling" in options.cases:
+        try:
+            import redis  # noqa: F401
+        except ImportError:
+            interpreter = python_environment()
+            os.execv(interpreter, [interpreter] + sys.argv)
+        from restarts.rolling import Proxies, rolling
+        yield lambda: Proxies(options), {"rolling": rolling}
+
+
 def run(options):
     """(cases that were run, how many of them were not good)."""
     count, failed = 0, 0
-    for log, known in CASES.items():
-        chosen = {name: case for name, case in known.items() if name in options.cases}
+    for make, chosen in clusters(options):
         if not chosen:
             continue
-        cluster = Restartable(options, log)
+        cluster = make()
         try:
             for number in range(options.rounds):
                 for name, case in chosen.items():
