@@ -4,6 +4,7 @@ mod cluster;
 mod drain;
 mod election;
 mod ending;
+mod former;
 mod handler;
 mod leader;
 mod lease;

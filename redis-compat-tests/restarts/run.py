@@ -10,6 +10,7 @@ Writers set ever greater numbers on 900 keys over all slots. In clusters without
 
   one         kill -9 of a node, which starts again on its directory: a copy of everything again
   wiped       the same, on an empty directory: a new node; the former one is down until CLUSTER FORGET
+  cloned      a process is started on a copy of the directory of a node that runs: it does not start, and nothing is lost
   all         kill -9 of all: all start empty, and every slot is served
 
 With logs (`appendfsync everysec`):
@@ -17,6 +18,7 @@ With logs (`appendfsync everysec`):
   all-log     kill -9 of all: everything is back that was acknowledged two seconds before, or earlier
   moved       all end (SIGTERM) and start again at other ports, each told where one of the others is now: everything is back
   moved-kill  the same after kill -9, as all-log
+  cloned-log  as cloned
 
 With five nodes, and only where it is asked for:
 
@@ -42,12 +44,14 @@ from harness.process import COMMANDS  # noqa: E402
 from harness.routing import GaveUp  # noqa: E402
 from harness.wire import Closed  # noqa: E402
 from restarts import cases  # noqa: E402
+from restarts.clone import cloned  # noqa: E402
 from restarts.nodes import Restartable  # noqa: E402
 
 # By whether nodes keep logs: each kind in one cluster, in this order.
 CASES = {
-    "no": {"one": cases.one, "wiped": cases.wiped, "all": cases.everyone},
-    "yes": {"all-log": cases.everyone, "moved": cases.moved(signal.SIGTERM), "moved-kill": cases.moved(signal.SIGKILL)},
+    "no": {"one": cases.one, "wiped": cases.wiped, "cloned": cloned, "all": cases.everyone},
+    "yes": {"all-log": cases.everyone, "moved": cases.moved(signal.SIGTERM), "moved-kill": cases.moved(signal.SIGKILL),
+            "cloned-log": cloned},
 }
 # With 10000 more they are below those that outgoing connections have: a node that starts again must find its port free.
 PORTS = (11000, 22000)

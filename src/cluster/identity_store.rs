@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 const HEADER: &str = "starling identity 1";
@@ -34,6 +35,17 @@ pub struct StoredIdentity {
     /// Its raft log has been on the disk. A node that lost it has forgotten whom it elected and what it agreed to: voting
     /// again it could undo what was agreed.
     pub has_raft_log: bool,
+}
+
+/// A life of a node, as its directory knows it: the name of its file, and what is in it.
+const LIFE: &str = "life";
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FormerLife {
+    /// When it began, ms since 1970.
+    pub start_ms: u64,
+    /// Where other nodes reached it; `None` in files of older versions.
+    pub address: Option<SocketAddr>,
 }
 
 /// Why the identity could not be read or written.
@@ -102,19 +114,31 @@ impl IdentityStore {
         self.identity
     }
 
-    /// Begins a life of the node: gives its start, ms since 1970, greater than in any life before even where the clock was
-    /// set back. When this returns it is on disk.
-    pub fn begin_life(&self, now_ms: u64) -> Result<u64, IdentityError> {
-        let path = self.directory.join("life");
-        let failed = |error| IdentityError::Io { path: path.clone(), error };
-        let before = match fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().map_err(|_| IdentityError::Damaged { path: path.clone(), line: "life" })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0u64,
-            Err(error) => return Err(failed(error)),
-        };
-        let start_ms = now_ms.max(before.saturating_add(1));
-        replace(&self.directory, &path, format!("{start_ms}\n").as_bytes()).map_err(failed)?;
+    /// Begins a life of the node at an address: gives its start, ms since 1970, greater than in any life before even where the
+    /// clock was set back. When this returns it is on disk.
+    pub fn begin_life(&self, now_ms: u64, address: SocketAddr) -> Result<u64, IdentityError> {
+        let path = self.directory.join(LIFE);
+        let start_ms = now_ms.max(self.former_life()?.start_ms.saturating_add(1));
+        let text = format!("{start_ms}\n{address}\n");
+        replace(&self.directory, &path, text.as_bytes()).map_err(|error| IdentityError::Io { path, error })?;
         Ok(start_ms)
+    }
+
+    /// The life that began here last; that of a directory in which none has begun is at the beginning of time.
+    pub fn former_life(&self) -> Result<FormerLife, IdentityError> {
+        let path = self.directory.join(LIFE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(FormerLife::default()),
+            Err(error) => return Err(IdentityError::Io { path, error }),
+        };
+        let mut lines = text.lines();
+        let start_ms = lines.next().and_then(|line| line.parse().ok());
+        let address = lines.next().map(str::parse).transpose();
+        match (start_ms, address) {
+            (Some(start_ms), Ok(address)) => Ok(FormerLife { start_ms, address }),
+            _ => Err(IdentityError::Damaged { path, line: LIFE }),
+        }
     }
 
     /// Remembers who the node is. When this returns it is on disk.
@@ -196,8 +220,27 @@ mod tests {
     fn every_life_begins_later_than_the_one_before() {
         let base = tempfile::tempdir().expect("a directory");
         let store = IdentityStore::open(base.path(), 7000).expect("opened");
-        let starts = [1000, 999, 999, 5000].map(|now_ms| store.begin_life(now_ms).expect("written"));
+        let address = SocketAddr::from(([127, 0, 0, 1], 17000));
+        let starts = [1000, 999, 999, 5000].map(|now_ms| store.begin_life(now_ms, address).expect("written"));
         assert_eq!(starts, [1000, 1001, 1002, 5000]);
+    }
+
+    #[test]
+    fn a_life_says_where_it_was() {
+        let base = tempfile::tempdir().expect("a directory");
+        let store = IdentityStore::open(base.path(), 7000).expect("opened");
+        assert_eq!(store.former_life().expect("none"), FormerLife::default());
+        let address = SocketAddr::from(([127, 0, 0, 1], 17000));
+        store.begin_life(1000, address).expect("written");
+        assert_eq!(store.former_life().expect("read"), FormerLife { start_ms: 1000, address: Some(address) });
+        let check = |text: &str, life: Option<FormerLife>| {
+            fs::write(store.directory().join(LIFE), text).expect("written");
+            assert_eq!(store.former_life().ok(), life, "{text:?}");
+        };
+        check("77\n", Some(FormerLife { start_ms: 77, address: None }));
+        for damaged in ["", "x\n", "77\nx\n"] {
+            check(damaged, None);
+        }
     }
 
     #[test]

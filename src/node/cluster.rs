@@ -106,7 +106,6 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
     if !stored.has_raft_log {
         store.save(StoredIdentity { has_raft_log: true, ..stored }).map_err(io::Error::other)?;
     }
-    let start_ms = store.begin_life(SystemClock.unix_ms()).map_err(io::Error::other)?;
     let secret = LinkSecret::new(&own.secret);
     if secret.is_none() {
         tracing::warn!("no 'cluster-secret': links and gossip are accepted from this machine only");
@@ -129,6 +128,9 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
     }));
     let announced_port = if own.announce_bus_port == 0 { own.port } else { own.announce_bus_port };
     let address = SocketAddr::new(announced_ip(config, addresses), announced_port);
+    // Before anybody hears of this life, and before it votes.
+    super::former::is_over(&store, &transport, &control, stored.node, address).await?;
+    let start_ms = store.begin_life(SystemClock.unix_ms(), address).map_err(io::Error::other)?;
     let handler = NodeHandler::new(Forming::new(stored.node, address, own.bootstrap_expect as u32));
     for ip in addresses {
         let socket = crate::server::listener::bind(SocketAddr::new(*ip, own.port), config.tcp_backlog);

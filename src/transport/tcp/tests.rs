@@ -115,6 +115,18 @@ async fn strangers_get_no_link() {
     assert!(b.links().is_empty());
 }
 
+/// So a node that was started on a copy of a directory finds the one that it was copied from.
+#[tokio::test]
+async fn a_node_that_asks_itself_is_told_so() {
+    let (a, b) = (transport(1, "secret"), transport(2, "secret"));
+    let (itself, other) = (listen(&a, 1), listen(&b, 1));
+    let copy = transport(1, "secret");
+    for (to, refusal) in [(itself, Refusal::StaleIncarnation), (other, Refusal::OtherNode)] {
+        let answer = copy.request(to, Purpose::Control, Request::Event(Blob(Vec::new())), LONG).await;
+        assert_eq!(answer, Err(TransportError::Refused(refusal)));
+    }
+}
+
 #[tokio::test]
 async fn noise_closes_the_connection_and_nothing_else() {
     let (a, b) = (transport(1, ""), transport(2, ""));
