@@ -11,7 +11,7 @@
 mod copies;
 mod level;
 
-pub use copies::{ACKNOWLEDGE, QUORUM, REPLICAS, is_quorum, replicas};
+pub use copies::{ACKNOWLEDGE, QUORUM, REBALANCE, REPLICAS, is_paused, is_quorum, replicas};
 
 use super::planner::{self, PlanInput, PlanNode};
 use super::topology::{Node, NodeState, Phase, SlotRecord, Topology, TopologyChange};

@@ -39,7 +39,7 @@ pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership
             let raft_voters = consensus.group().voters.iter().map(|voter| voter.node).collect();
             changes.extend(fencing.next_voters(&topology, &raft_voters, now_us));
             changes.extend(watching.overdue(&topology, now_us));
-            let gathering = watching.is_gathering(&topology, now_us);
+            let gathering = watching.is_gathering(&topology, now_us) || duties::is_paused(&topology);
             // The plan is the same for the same topology.
             let given_up = watching.given_up(&topology, now_us);
             let decided_by = Some((topology.version, gathering, given_up.clone()));

@@ -65,3 +65,39 @@ fn the_last_node_says_whether_keys_are_lost() {
     write(&full);
     assert_eq!(full.node.terminate(), ENDED_WITH_LOSS);
 }
+
+#[test]
+fn an_operator_holds_the_plan_up_looks_at_it_and_sends_a_node_away() {
+    let mut members = start_with(2, &[]);
+    write(&members[0]);
+    let mut clients = [Client::connect(members[0].node.peer), Client::connect(members[1].node.peer)];
+    clients[0].check("CLUSTER REBALANCE", "$7 running");
+    clients[0].check("CLUSTER REBALANCE DRYRUN", "*0");
+    clients[0].check("CLUSTER REBALANCE maybe", "-ERR syntax error");
+    clients[0].check("CLUSTER REBALANCE PAUSE", "+OK");
+    clients[0].check("CLUSTER REBALANCE PAUSE", "+OK");
+    until("the other knows", || clients[1].ask("CLUSTER INFO").contains("\r\nstarling_rebalance:paused\r\n"));
+    clients[1].check("CLUSTER LEAVE", "-ERR Nothing is moved while rebalancing is paused: CLUSTER REBALANCE RESUME");
+    members.push(Member::start_with(members.first(), &[]));
+    until("the plan would give it slots", || clients[1].ask("CLUSTER REBALANCE DRYRUN").contains("primary from "));
+    let mut third = Client::connect(members[2].node.peer);
+    third.check("CLUSTER REBALANCE", "$6 paused");
+    assert_eq!(shares(&members[0]).iter().min(), Some(&0), "it has none");
+    clients[1].check("CLUSTER REBALANCE RESUME", "+OK");
+    await_balance(&members);
+    let id = third.ask("CLUSTER MYID");
+    third.check("CLUSTER LEAVE", "+OK");
+    let mut leaving = members.pop().expect("three members");
+    assert_eq!(leaving.node.until_ended(), 0);
+    await_balance(&members);
+    assert!(!clients[0].ask("CLUSTER NODES").contains(id.lines().nth(1).expect("a name")));
+    members[0].proxied().check("DBSIZE", &format!(":{KEYS}"));
+}
+
+#[test]
+fn the_only_node_does_not_leave() {
+    let member = Member::start_with(None, &[]);
+    await_balance(std::slice::from_ref(&member));
+    let refused = "-ERR There is no other node that could take the slots: SHUTDOWN ends this one";
+    Client::connect(member.node.peer).check("CLUSTER LEAVE", refused);
+}

@@ -15,6 +15,14 @@ pub const ACKNOWLEDGE: &str = "acknowledge";
 /// Its value where replies wait until a quorum has what they show.
 pub const QUORUM: &str = "quorum";
 
+/// The setting of the cluster that says whether slots are moved by the plan.
+pub const REBALANCE: &str = "rebalance";
+
+/// Whether an operator has said that nothing is to be moved by the plan. Elections go on.
+pub fn is_paused(topology: &Topology) -> bool {
+    topology.config.get(REBALANCE).is_some_and(|value| value == "paused")
+}
+
 /// Whether replies wait until a quorum of the members of a slot has what they show.
 pub fn is_quorum(topology: &Topology) -> bool {
     topology.config.get(ACKNOWLEDGE).is_some_and(|value| value == QUORUM)

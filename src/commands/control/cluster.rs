@@ -1,8 +1,11 @@
 //! CLUSTER: the cluster as Redis Cluster's clients and tools ask about it.
 
+mod rebalance;
+
 use crate::base::clock;
 use crate::base::identity::NodeId;
 use crate::base::slot::Slot;
+use crate::cluster::duties;
 use crate::cluster::hints::heard_by_links_only;
 use crate::cluster::membership::{MemberHealth, MembersView};
 use crate::cluster::routing::{PreferredEndpoint, RoutingNode, Service};
@@ -12,8 +15,8 @@ use crate::commands::data::keyspace::{count_keys_in_slot, get_keys_in_slot};
 use crate::commands::error::CommandError;
 use crate::commands::help;
 use crate::commands::spec::{
-    ADMIN, ALL_KEYS, Arity::*, CommandResult, CommandSpec, IN_CLUSTER, LOADING, NO_ASYNC_LOADING, ONE_SLOT, STALE,
-    container, control, data,
+    ADMIN, ALL_KEYS, Arity::*, CommandResult, CommandSpec, HIDDEN, IN_CLUSTER, LOADING, NO_ASYNC_LOADING, ONE_SLOT,
+    STALE, container, control, data,
 };
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::{Protocol, ReplyWriter};
@@ -35,9 +38,11 @@ const CLUSTER: &[CommandSpec] = &[
     control("help", Exactly(2), LOADING | STALE, 0, cluster_help),
     control("info", Exactly(2), BASIC, 0, info).tips(VARIES),
     control("keyslot", Exactly(3), BASIC, 0, key_slot),
+    control("leave", Exactly(2), BASIC | ADMIN | HIDDEN, 0, rebalance::leave),
     control("links", Exactly(2), BASIC, 0, links).tips(VARIES),
     control("myid", Exactly(2), BASIC, 0, my_id),
     control("nodes", Exactly(2), BASIC, 0, nodes).tips(VARIES),
+    control("rebalance", AtLeast(2), BASIC | ADMIN | HIDDEN, 0, rebalance::rebalance),
     control("replicas", Exactly(3), BASIC | ADMIN, 0, replicas).tips(VARIES),
     control("shards", Exactly(2), BASIC, 0, shards).tips(VARIES),
     control("slaves", Exactly(3), BASIC | ADMIN, 0, replicas).tips(VARIES),
@@ -287,6 +292,8 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     field("cluster_stats_messages_received", &counted(&counters.datagrams_in));
     field("total_cluster_links_buffer_limit_exceeded", &0);
     field("starling_topology_version", &topology.version);
+    let is_paused = duties::is_paused(topology);
+    field("starling_rebalance", &if is_paused { "paused" } else { "running" });
     let copies = view.copy_counts();
     field("starling_replicas", &copies.replicas);
     field("starling_copies_ready", &copies.ready);
@@ -403,12 +410,16 @@ fn cluster_help(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWr
             "    Return information about the cluster.",
             "KEYSLOT <key>",
             "    Return the hash slot for <key>.",
+            "LEAVE",
+            "    Hand over everything that this node has, leave the cluster, and end.",
             "LINKS",
             "    Return information about all network links between this node and its peers.",
             "MYID",
             "    Return the node id.",
             "NODES",
             "    Return cluster configuration seen by node.",
+            "REBALANCE [DRYRUN|PAUSE|RESUME]",
+            "    Whether slots are moved by the plan; what it would move; for all nodes: no more, or again.",
             "REPLICAS <node-id>",
             "    Return the nodes that have copies of the slots of <node-id>.",
             "SHARDS",
