@@ -40,6 +40,8 @@ pub(crate) enum Purpose {
     Elect,
     /// A hand-over to its proposer.
     TakeOver,
+    /// The removal of a copy that retires, by its primary.
+    Retire,
     /// A copy of its proposer.
     Copy {
         stream: (NodeId, u64),
@@ -274,6 +276,7 @@ impl World {
         let now_us = self.now_us;
         let boot_us = self.nodes[leader].boot_us(now_us);
         let own = self.nodes[leader].id();
+        let quorum = self.nodes[leader].process.as_ref().and_then(|it| self.ask_for_quorum(&it.keeper.topology));
         let Some(process) = &mut self.nodes[leader].process else { return };
         let topology = &process.keeper.topology;
         let waits = process.proposals.values().any(|purpose| *purpose == Purpose::Lead);
@@ -294,6 +297,7 @@ impl World {
             let (name, value) = (duties::REPLICAS.to_owned(), self.replicas.to_string());
             changes.push(TopologyChange::SetConfig { name, value });
         }
+        changes.extend(quorum);
         let given_up = watching.given_up(topology, now_us);
         let decided_by = Some((topology.version, gathering, given_up.clone()));
         if *done != decided_by {

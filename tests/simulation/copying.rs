@@ -9,6 +9,7 @@ use crate::duty::Message;
 use crate::invariants::Observation;
 use crate::keeper::Keeper;
 use crate::log::{Change, Keys};
+use crate::quorum::Quorum;
 use crate::world::{Happening, World};
 use rand::RngExt;
 use starling::base::identity::{Epoch, Incarnation, NodeId, Position};
@@ -16,11 +17,13 @@ use starling::base::slot::Slot;
 use starling::base::slot_ranges::SlotRanges;
 use starling::cluster::topology::{NodeState, Topology, TopologyChange};
 use starling::engine::export::RecordKind;
+use starling::engine::log::LogOffset;
 use starling::moves::coming::PullFailure;
 use starling::moves::copies::feeding::{Answer, Feeding};
 use starling::moves::copies::following;
 use starling::moves::copies::following::{Action, Event, Following};
 use starling::moves::copies::messages::CopyRequest;
+use starling::moves::copies::progress::Progress;
 use starling::moves::copies::table::{Step, Unfit};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -95,6 +98,7 @@ pub(crate) struct Feeds {
     starts: BTreeMap<Slot, Position>,
     /// What is kept for copies that are expected to ask soon, and since when.
     parked: BTreeMap<u64, (u64, BTreeSet<Slot>)>,
+    pub(crate) quorum: Quorum,
 }
 
 #[derive(Default)]
@@ -107,6 +111,7 @@ struct Feed {
     unsent: VecDeque<CopyRecord>,
     last: Vec<CopyRecord>,
     finished: BTreeSet<(Slot, u64)>,
+    progress: Progress,
 }
 
 impl Feeds {
@@ -123,6 +128,7 @@ impl Feeds {
 
     pub(crate) fn follow(&mut self, topology: &Topology, node: NodeId, life: Option<Incarnation>, now_us: u64) {
         let (over, shrunk) = self.feeding.follow(topology, node, life);
+        self.quorum.follow(self.feeding.groups(), &over);
         for number in over {
             self.streams.remove(&number);
             self.parked.remove(&number);
@@ -139,6 +145,7 @@ impl Feeds {
 
     /// Something has happened to a slot.
     pub(crate) fn changed(&mut self, slot: Slot) {
+        self.quorum.changed();
         for feed in self.streams.values_mut().filter(|feed| feed.read.contains_key(&slot)) {
             feed.changed.insert(slot);
         }
@@ -174,9 +181,16 @@ impl Feeds {
             }
         }
         let finals = self.feeding.finals(number);
-        let piece = self.streams.get_mut(&number).and_then(|feed| feed.read(keys, finals).then(|| feed.piece()));
+        let (end, quorum) = (self.quorum.end(), &mut self.quorum);
+        let piece = self.streams.get_mut(&number).and_then(|feed| {
+            feed.read(keys, finals, end).then(|| {
+                quorum.copy_has(node, number, feed.progress.received(received));
+                feed.piece()
+            })
+        });
         let Some(records) = piece else {
             self.streams.remove(&number);
+            self.quorum.ended(number);
             self.feeding.end(number);
             return Ok(CopyReply::Again);
         };
@@ -216,7 +230,7 @@ impl Feed {
     }
 
     /// Adds what has happened, and then slots until there is a piece. False: it does not follow on what was sent.
-    fn read(&mut self, keys: &Keys, finals: &[(Slot, u64)]) -> bool {
+    fn read(&mut self, keys: &Keys, finals: &[(Slot, u64)], end: LogOffset) -> bool {
         for slot in std::mem::take(&mut self.changed) {
             let (here, writes) = (keys.position(slot), keys.of(slot));
             let Some((epoch, length)) = self.read.get_mut(&slot) else { continue };
@@ -229,6 +243,9 @@ impl Feed {
                 self.unsent.push_back(CopyRecord { slot, kind, position, write: Some(*write) });
             }
             *length = writes.len();
+        }
+        if self.waiting.is_empty() {
+            self.progress.read(end, self.unsent.len());
         }
         for (slot, begun) in finals {
             if self.read.contains_key(slot) && self.finished.insert((*slot, *begun)) {
@@ -251,6 +268,8 @@ impl Feed {
     fn piece(&mut self) -> Vec<CopyRecord> {
         let length = self.unsent.len().min(PIECE_RECORDS);
         self.last = self.unsent.drain(..length).collect();
+        // A record is one byte here.
+        self.last.iter().for_each(|_| self.progress.written(1));
         self.last.clone()
     }
 }
@@ -455,6 +474,7 @@ impl World {
             Err(_) => CopyReply::Piece(Vec::new()),
         };
         self.send(number, from, Message::AnswerCopy { number: question.number, stream: question.stream, reply });
+        self.acknowledge(number);
     }
 
     /// Whether that question was still open; it is no more.

@@ -58,6 +58,8 @@ impl World {
         self.register(number, registration::Event::Look);
         self.release(number);
         self.take_over(number);
+        self.acknowledge(number);
+        self.remove_retiring(number);
         self.drain(number);
     }
 
@@ -204,7 +206,7 @@ impl World {
             self.look_soon(number);
         }
         match purpose {
-            Purpose::Nothing | Purpose::Drain | Purpose::Elect | Purpose::TakeOver => {}
+            Purpose::Nothing | Purpose::Drain | Purpose::Elect | Purpose::TakeOver | Purpose::Retire => {}
             Purpose::Copy { stream } => self.drive_copy(number, stream, following::Event::Proposed),
             Purpose::Lead => {
                 if let Some(process) = self.nodes[number].process.as_mut().filter(|_| outcome.is_none()) {
@@ -273,7 +275,7 @@ impl World {
             Next::End(drained) => {
                 self.trace.line(now_us, format_args!("node {number} ends: {drained:?}"));
                 let (node, incarnation) = (process.keeper.own, process.registration.incarnation());
-                let has_slots = self.executed.keys().map(|slot| (*slot, self.acknowledged(*slot).to_vec()));
+                let has_slots = self.executed.keys().map(|slot| (*slot, self.expected(*slot).to_vec()));
                 let (agreed, acknowledged) = (&self.agreed.clone(), &has_slots.collect());
                 self.observe(Observation::Drained { node, incarnation, drained: &drained, agreed, acknowledged });
                 self.leave(number);
@@ -359,6 +361,7 @@ impl World {
         let (node, epoch) = (process.keeper.own, process.keeper.topology.slot(slot).epoch);
         let before = process.keeper.held(slot).to_vec();
         process.keeper.write(slot, self.written);
+        self.wait_for_quorum(to, slot, self.written);
         self.settle_history(slot, &before);
         let executed = self.executed.entry(slot).or_default();
         let expected = executed.clone();
@@ -370,7 +373,7 @@ impl World {
     }
 
     /// The writes of a slot that must be there, without those that may be lost.
-    fn acknowledged(&self, slot: Slot) -> &[u64] {
+    fn expected(&self, slot: Slot) -> &[u64] {
         let executed = self.executed.get(&slot).map_or(&[][..], Vec::as_slice);
         let last = executed.iter().rposition(|write| !self.doubtful.contains(write));
         &executed[..last.map_or(0, |last| last + 1)]
@@ -393,7 +396,7 @@ impl World {
                 .collect();
             let owner = self.agreed.slot(slot).primary;
             let executed = self.executed.get(&slot).map_or(&[][..], Vec::as_slice);
-            let expected = self.acknowledged(slot);
+            let expected = self.expected(slot);
             let is_whole = |held: &[u64]| executed.starts_with(held) && held.starts_with(expected);
             match servers.as_slice() {
                 [one] if Some(one.own) == owner && is_whole(one.held(slot)) => {}

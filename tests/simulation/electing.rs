@@ -113,6 +113,7 @@ impl World {
         let won: Vec<(Slot, Vec<u64>)> =
             changed.iter().map(|slot| (*slot, winner.keeper.held(*slot).to_vec())).collect();
         for (slot, held) in won {
+            self.look_at_quorum(before, slot, &held);
             self.settle_history(slot, &held);
             let expected = self.executed.get(&slot).cloned().unwrap_or_default();
             let (found, expected) = (held.as_slice(), expected.as_slice());

@@ -2,7 +2,8 @@
 //!
 //! A run begins with nodes that find each other and form a cluster, then things go wrong for a minute of virtual time, then
 //! everything works again and the cluster must be whole within a limit. After every happening the invariants are asserted.
-//! `RUNS=500` does more runs, `SEED=7` one run again, `REPLICAS=2` gives every slot copies, `TRACE=1` prints what happens.
+//! `RUNS=500` does more runs, `SEED=7` one run again, `REPLICAS=2` gives every slot copies, `QUORUM=1` makes replies wait for them,
+//! `TRACE=1` prints what happens.
 //! `docs/simulation.md` says more.
 
 mod agreement;
@@ -18,6 +19,7 @@ mod lease;
 mod log;
 mod network;
 mod node;
+mod quorum;
 mod scripted;
 mod trace;
 mod world;
@@ -52,8 +54,13 @@ fn seeds() -> Vec<u64> {
 fn run(seed: u64) -> World {
     let mut world = World::new(seed);
     world.start();
-    if let Some(replicas) = std::env::var("REPLICAS").ok().and_then(|text| text.parse().ok()) {
+    let given = |name| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
+    if let Some(replicas) = given("REPLICAS") {
         world.replicas = replicas;
+    }
+    world.draw_quorum();
+    if let Some(quorum) = given("QUORUM") {
+        world.quorum = quorum > 0;
     }
     if !world.run_until(JOIN_LIMIT_US, World::all_agree) {
         world.fail("the nodes do not know each other 10 s after their start");
@@ -82,7 +89,7 @@ fn run(seed: u64) -> World {
 #[test]
 fn clusters_survive_chaos_and_are_whole_again() {
     let (mut agreed_ms, mut whole_ms) = (Vec::new(), Vec::new());
-    let (mut changes, mut writes, mut disks, mut fences) = (0, 0, 0, 0);
+    let (mut changes, mut writes, mut disks, mut fences, mut acknowledged) = (0, 0, 0, 0, 0);
     for seed in seeds() {
         let world = run(seed);
         agreed_ms.push(world.healed_us / 1000);
@@ -91,9 +98,11 @@ fn clusters_survive_chaos_and_are_whole_again() {
         writes += world.written;
         disks += world.lost.len();
         fences += world.fenced;
+        acknowledged += world.acknowledged.count;
     }
     println!(
-        "{} runs, {changes} changes agreed, {writes} writes executed, {disks} disks lost, {fences} fences",
+        "{} runs, {changes} changes agreed, {writes} writes executed, {acknowledged} acknowledged by quorum, {disks} disks lost, \
+         {fences} fences",
         agreed_ms.len()
     );
     println!("after the last fault, ms: agreed who is alive {}; whole {}", spread(agreed_ms), spread(whole_ms));

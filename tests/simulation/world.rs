@@ -10,6 +10,7 @@ use crate::invariants::{Invariants, Observation};
 use crate::log::Log;
 use crate::network::{Faults, Network, address_of};
 use crate::node::{CLUSTER, Disk, Node, OTHER_CLUSTER};
+use crate::quorum::Acknowledged;
 use crate::trace::Trace;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -74,6 +75,9 @@ pub(crate) struct World {
     pub(crate) crashes: u64,
     /// How many copies of each slot there shall be.
     pub(crate) replicas: usize,
+    /// Replies wait for a quorum.
+    pub(crate) quorum: bool,
+    pub(crate) acknowledged: Acknowledged,
     pub(crate) histories: Histories,
     invariants: Invariants,
     /// Some of the datagrams sent so far, from any time.
@@ -136,6 +140,8 @@ impl World {
             writes: true,
             crashes: 0,
             replicas: 0,
+            quorum: false,
+            acknowledged: Acknowledged::default(),
             histories: Histories::default(),
             invariants: Invariants::new(),
             recorded: Vec::new(),
@@ -482,9 +488,10 @@ impl World {
     /// Ends the run with what is needed to see it again.
     pub(crate) fn fail(&self, what: &str) -> ! {
         panic!(
-            "{what}\n\nlast events:\n{}\nSee it again: REPLICAS={} make sim SEED={}\n",
+            "{what}\n\nlast events:\n{}\nSee it again: REPLICAS={} QUORUM={} make sim SEED={}\n",
             self.trace.last_lines(),
             self.replicas,
+            u8::from(self.quorum),
             self.seed
         )
     }

@@ -182,7 +182,7 @@ impl Copied {
 
     /// The group of a slot, to be asked for under its lock.
     #[inline]
-    pub(in crate::engine) fn group(&self, slot: Slot) -> Groups {
+    pub fn group(&self, slot: Slot) -> Groups {
         // In this order: what is read behind it is of this generation, or the generation is over.
         let generation = self.generation.load(Ordering::SeqCst);
         Groups { generation, mask: 1 << self.group_of[slot.index()].load(Ordering::SeqCst) }

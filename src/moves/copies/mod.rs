@@ -16,7 +16,7 @@ pub mod feeding;
 mod feeds;
 pub mod following;
 pub mod messages;
-mod progress;
+pub mod progress;
 pub mod retiring;
 pub mod table;
 pub(super) mod taking;

@@ -14,7 +14,7 @@ const PLACES_MAX: usize = 64;
 
 /// The progress of one stream, of which every slot is complete or has been read to the end.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub struct Progress {
     /// Records of the stream, and their bytes.
     records: u64,
     bytes: u64,
@@ -27,7 +27,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// The log has been read so far, and so many records wait to be written.
-    pub(super) fn read(&mut self, to: LogOffset, waiting: usize) {
+    pub fn read(&mut self, to: LogOffset, waiting: usize) {
         if waiting == 0 {
             return remember(&mut self.written, (self.bytes, to));
         }
@@ -35,7 +35,7 @@ impl Progress {
     }
 
     /// A record of so many bytes was written.
-    pub(super) fn written(&mut self, bytes: usize) {
+    pub fn written(&mut self, bytes: usize) {
         self.records += 1;
         self.bytes += bytes as u64;
         while let Some((_, to)) = self.queued.pop_front_if(|(records, _)| *records <= self.records) {
@@ -44,7 +44,7 @@ impl Progress {
     }
 
     /// The copy has so many bytes. Gives how far it has the log.
-    pub(super) fn received(&mut self, bytes: u64) -> LogOffset {
+    pub fn received(&mut self, bytes: u64) -> LogOffset {
         while let Some((_, to)) = self.written.pop_front_if(|(written, _)| *written <= bytes) {
             self.has = self.has.max(to);
         }
