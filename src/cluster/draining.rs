@@ -147,12 +147,12 @@ impl Draining {
 
     /// What it ends with now.
     pub fn left(&self, topology: &Topology, reason: Reason) -> Drained {
-        // What is still being copied to it, or is a copy of it, is with its owner too.
+        // What is a copy is with its primary too; unless it is just changing hands, for nobody can tell then.
         let is_copied = |slot: &Slot| {
             let SlotRecord { primary, phase, .. } = topology.slot(*slot);
             let is_owned = primary.is_some() && *primary != Some(self.node);
             is_owned
-                && !matches!(phase, Phase::HandingOff { to, .. } | Phase::Releasing { from: to, .. } if *to == self.node)
+                && !matches!(phase, Phase::HandingOff { to, .. } | Phase::Settling { from: to, .. } if *to == self.node)
         };
         let slots: SlotRanges = topology.held_by(self.node).slots().filter(|slot| !is_copied(slot)).collect();
         if slots.is_empty() { Drained::Everything } else { Drained::Left { slots, reason } }

@@ -1,8 +1,9 @@
 //! What has to be done about members and slots: pure functions of the agreed topology.
 //!
 //! ```text
-//!  raft leader:  dead slots, moves without a target, ownerless slots, the next moves (who is gone: `fencing`)
-//!  each node:    the moves that it is one end of
+//!  raft leader:  elections, dead slots, hand-overs without a target, ownerless slots, the next hand-overs, copies that
+//!                begin or end (who is gone: `fencing`)
+//!  each node:    the hand-overs that it is one end of
 //! ```
 //!
 //! The same topology gives the same list, and nothing to do gives none, so it may be asked at any time and by any leader;
@@ -23,20 +24,18 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Slots that change hands together at most: nobody serves them for the moment that it takes.
 const SLOTS_HANDED_OVER: usize = 1024;
 
-/// How far a move is.
+/// How far a hand-over is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    Copying,
-    Ready,
     HandingOff,
-    /// Done, but its former primary may still hold the keys.
-    Releasing,
+    /// Done, but nobody knows whether the new primary's log has the keys.
+    Settling,
 }
 
-/// Slots on their way from one node to another, all at the same stage.
+/// Slots that change hands, all at the same stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotMove {
-    /// The number of the move: the index of its `CopyAdd`.
+    /// The number of the hand-over: the index of its `HandOver`.
     pub begun: u64,
     pub stage: Stage,
     pub from: NodeId,
@@ -44,10 +43,10 @@ pub struct SlotMove {
     pub slots: SlotRanges,
 }
 
-/// Every move that is under way, by number.
+/// Every hand-over that is under way, by number.
 pub fn moves(topology: &Topology) -> Vec<SlotMove> {
     let mut found: BTreeMap<(u64, Stage, NodeId, NodeId), SlotRanges> = BTreeMap::new();
-    // Neighbours are mostly in the same move, so a move is looked up once for each run of slots.
+    // Neighbours are mostly in the same one, so it is looked up once for each run of slots.
     let mut moving = topology.slots().moving().filter_map(|(slot, record)| Some((slot, move_of(record)?))).peekable();
     while let Some((slot, key)) = moving.next() {
         let slots = found.entry(key).or_default();
@@ -60,26 +59,14 @@ pub fn moves(topology: &Topology) -> Vec<SlotMove> {
     found.into_iter().map(one).collect()
 }
 
-/// The move that a slot is in: its number, its stage, its ends.
+/// The hand-over that a slot is in: its number, its stage, its ends.
 fn move_of(record: &SlotRecord) -> Option<(u64, Stage, NodeId, NodeId)> {
     let primary = record.primary?;
     match record.phase {
         Phase::Normal | Phase::Dead | Phase::Electing => None,
-        Phase::Copying { to, begun } => Some((begun, Stage::Copying, primary, to)),
-        Phase::Ready { to, begun } => Some((begun, Stage::Ready, primary, to)),
         Phase::HandingOff { to, begun } => Some((begun, Stage::HandingOff, primary, to)),
-        Phase::Releasing { from, begun } => Some((begun, Stage::Releasing, from, primary)),
+        Phase::Settling { from, begun } => Some((begun, Stage::Settling, from, primary)),
     }
-}
-
-/// Where the topology has a move; `None`: it is off, or it is done and its former primary has dropped the keys.
-pub fn stage_of(topology: &Topology, one: &SlotMove) -> Option<Stage> {
-    let stage = |slot: Slot| {
-        let (begun, stage, ..) = move_of(topology.slot(slot))?;
-        (begun == one.begun).then_some(stage)
-    };
-    // Every change takes all slots of a move along, so they are all at the same stage; `None` comes first.
-    one.slots.slots().map(stage).min().flatten()
 }
 
 /// What the raft leader should propose, most urgent first. `gathering`: members are still coming, so nothing moves that is
@@ -122,18 +109,14 @@ fn dead(topology: &Topology) -> Vec<TopologyChange> {
         .collect()
 }
 
-/// How a move ends of which an end is gone.
+/// How a hand-over ends of which an end is gone.
 fn end_of(topology: &Topology, one: &SlotMove) -> Option<TopologyChange> {
     let is_gone = |node: NodeId| topology.nodes.get(&node).is_none_or(|node| node.state == NodeState::Down);
     let takes_slots = |node: NodeId| topology.nodes.get(&node).is_some_and(Node::takes_slots);
     let SlotMove { begun, stage, from, to, ref slots } = *one;
     match stage {
-        Stage::Releasing if is_gone(from) => {
-            Some(TopologyChange::CopyRemove { slots: slots.clone(), node: from, begun })
-        }
-        Stage::Copying | Stage::Ready | Stage::HandingOff if !takes_slots(to) => {
-            Some(TopologyChange::AbortHandoff { slots: slots.clone(), to, begun })
-        }
+        Stage::Settling if is_gone(from) => Some(TopologyChange::Settled { slots: slots.clone(), from, begun }),
+        Stage::HandingOff if !takes_slots(to) => Some(TopologyChange::AbortHandoff { slots: slots.clone(), to, begun }),
         _ => None,
     }
 }

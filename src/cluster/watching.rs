@@ -126,15 +126,12 @@ mod tests {
             self.topology.version
         }
 
-        /// Begins to move these slots to the other, up to where nobody serves them.
+        /// Hands these slots over to the other, up to where nobody serves them.
         fn hand_off(&mut self, slots: &SlotRanges) -> u64 {
-            let (slots, to) = (slots.clone(), OTHER);
-            let begun =
-                self.agree(TopologyChange::CopyAdd { slots: slots.clone(), from: OWN, to, decided_by: u64::MAX });
-            let incarnation = self.topology.nodes[&OTHER].incarnation;
-            self.agree(TopologyChange::CopyReady { slots: slots.clone(), to, incarnation, begun });
-            self.agree(TopologyChange::BeginHandoff { slots, to, begun });
-            begun
+            let (node, incarnation) = (OTHER, self.topology.nodes[&OTHER].incarnation);
+            let number = self.agree(TopologyChange::CopyJoin { slots: slots.clone(), node, incarnation });
+            self.agree(TopologyChange::CopyInSync { slots: slots.clone(), node, incarnation, number });
+            self.agree(TopologyChange::HandOver { slots: slots.clone(), node, incarnation })
         }
     }
 

@@ -34,10 +34,11 @@ use std::sync::Arc;
 
 pub(super) use slot::encode_entry;
 
-/// Bytes that may wait for one move before the writers of its slots have to wait. What waits is what is still to be sent
-/// when the slots stand still, so it is a bound of that time too.
+/// Bytes that may wait for a copy that lacks something before the writers of its slots have to wait: where the copy began again
+/// instead, writers that are faster than the link would keep it from its end for ever. What waits is what is still to be
+/// sent when slots stand still to be handed over, so it is a bound of that time too.
 pub const BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Bytes that may wait for all that follow together; with more the one for which the most waits begins again.
+/// Bytes that may wait for all copies together that lack nothing else; with more the one for which the most waits begins again.
 const FOLLOWED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// So much has to be taken before writers that wait may go on: letting each of many slots go on has a cost.
 const ROOM_BYTES: usize = 1024 * 1024;
@@ -119,26 +120,26 @@ pub struct Exports {
     chunks: VecDeque<Arc<Chunk>>,
     /// So far the log has been read.
     read: LogOffset,
-    /// By slot, and by what it is sent for: a move, or a copy.
+    /// By slot, and by the number of the copy that it is sent to.
     slots: BTreeMap<(Slot, u64), Export>,
-    moves: BTreeMap<u64, Outgoing>,
+    copies: BTreeMap<u64, Outgoing>,
     /// Slots of which the writers wait because a value in them was outgrown.
     held: BTreeSet<(Slot, u64)>,
     portion: Portion,
 }
 
-/// The slots of one move: they go together, in one queue.
+/// The slots of one copy: they go together, in one queue, and go on when everything has been read.
 #[derive(Debug, Default)]
 struct Outgoing {
     queue: VecDeque<Record>,
     /// Bytes that wait in it.
     bytes: usize,
-    /// So much that the writers of the slots wait too.
+    /// Where too much waits the writers of the slots wait too; else the copy begins again.
+    is_bounded: bool,
+    /// They wait.
     is_full: bool,
-    /// Slots of which something has not been read.
+    /// Slots that are not complete: something of them has to be read yet, or that nothing has.
     unread: BTreeSet<Slot>,
-    /// It goes on when everything has been read.
-    follows: bool,
     /// The slot of which the digest was sent last.
     compared: Option<Slot>,
 }
@@ -146,32 +147,43 @@ struct Outgoing {
 impl Exports {
     pub fn new(engine: Arc<Engine>) -> Exports {
         let (chunks, read) = (VecDeque::new(), LogOffset::default());
-        let (slots, moves, held) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Exports { engine, reader: None, chunks, read, slots, moves, held, portion: PORTION }
+        let (slots, copies, held) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Exports { engine, reader: None, chunks, read, slots, copies, held, portion: PORTION }
     }
 
-    /// Begins the export of a slot, as one of those of a move.
+    /// Begins the export of a slot, as one of those of a copy.
     pub fn begin(&mut self, slot: Slot, of: u64) {
         self.listen();
         self.slots.insert((slot, of), Export::new(self.portion));
-        let outgoing = self.moves.entry(of).or_default();
-        if outgoing.follows {
-            // What it has of the slot is something else.
-            outgoing.push_encoded(slot, self.engine.position(slot), encode::flush_slot);
-        }
+        let outgoing = self.copies.entry(of).or_insert_with(Outgoing::bounded);
+        // What it has of the slot is something else.
+        outgoing.push_encoded(slot, self.engine.position(slot), encode::flush_slot);
         outgoing.unread.insert(slot);
-        // Its writers as those of the move's other slots.
+        // Its writers as those of the other slots.
         if outgoing.is_full {
             self.engine.set_throttled(slot, true);
         }
     }
 
-    /// Begins what a node is sent that has copies, or is to have some: slots are added by [`Exports::begin`], and by
-    /// [`Exports::begin_at`] where it has them already.
+    /// Begins what a copy is sent: slots are added by [`Exports::begin`], and by [`Exports::begin_at`] where it has them already.
     pub fn begin_following(&mut self, of: u64) {
         self.end(of);
         self.listen();
-        self.moves.insert(of, Outgoing { follows: true, ..Outgoing::default() });
+        self.copies.insert(of, Outgoing::bounded());
+    }
+
+    /// Says whether writers of the slots wait where too much waits for a copy, or whether that begins again: as it does from its
+    /// beginning on, or as one that lacks nothing else.
+    pub fn set_bounded(&mut self, of: u64, is_bounded: bool) {
+        if let Some(outgoing) = self.copies.get_mut(&of) {
+            outgoing.is_bounded = is_bounded;
+        }
+    }
+
+    /// Whether the writers of its slots wait for a copy.
+    pub fn is_full(&self, of: u64) -> bool {
+        let is_outgrown = |(_, held_for): &(Slot, u64)| *held_for == of;
+        self.copies.get(&of).is_some_and(|outgoing| outgoing.is_full) || self.held.iter().any(is_outgrown)
     }
 
     /// Goes on with a slot that the node has as it is here, in this position; or in `start`, where nothing has happened
@@ -184,7 +196,7 @@ impl Exports {
         drop(keyspace);
         self.end_if_broken(followed)?;
         let is_same = held == meta.position || (meta.position.seq == 0 && start == Some(held));
-        if is_same && let Some(outgoing) = self.moves.get_mut(&of) {
+        if is_same && let Some(outgoing) = self.copies.get_mut(&of) {
             self.slots.insert((slot, of), Export::complete(self.portion, meta.position));
             outgoing.push(Record::complete(slot, meta.position));
         }
@@ -196,7 +208,7 @@ impl Exports {
     pub fn park(&mut self, slot: Slot, of: u64) {
         self.listen();
         let position = self.engine.position(slot);
-        self.moves.entry(of).or_insert_with(|| Outgoing { follows: true, ..Outgoing::default() });
+        self.copies.entry(of).or_default();
         self.slots.insert((slot, of), Export::complete(self.portion, position));
     }
 
@@ -204,7 +216,7 @@ impl Exports {
     pub fn unpark(&mut self, of: u64, has_it: impl Fn(Slot) -> bool) -> Result<(), Broken> {
         // That the epoch has begun stands in the log, and may not have been read yet.
         self.follow_to(None)?;
-        let Some(outgoing) = self.moves.get_mut(&of) else { return Ok(()) };
+        let Some(outgoing) = self.copies.get_mut(&of) else { return Ok(()) };
         let mut complete: BTreeMap<Slot, Position> = BTreeMap::new();
         self.slots.retain(|(slot, export_of), export| {
             if *export_of != of {
@@ -228,7 +240,7 @@ impl Exports {
     /// Ends the export of one slot of several.
     pub fn end_slot(&mut self, slot: Slot, of: u64) {
         self.slots.remove(&(slot, of));
-        if let Some(outgoing) = self.moves.get_mut(&of) {
+        if let Some(outgoing) = self.copies.get_mut(&of) {
             outgoing.unread.remove(&slot);
         }
         if self.held.remove(&(slot, of)) {
@@ -246,7 +258,7 @@ impl Exports {
     /// everything else. The log was read to its end since. False: it is not complete yet.
     pub fn finish(&mut self, slot: Slot, of: u64, begun: u64) -> bool {
         let export = self.slots.get(&(slot, of)).filter(|export| export.is_complete);
-        let (Some(export), Some(outgoing)) = (export, self.moves.get_mut(&of)) else { return false };
+        let (Some(export), Some(outgoing)) = (export, self.copies.get_mut(&of)) else { return false };
         let position = export.position.unwrap_or_default();
         let kind = RecordKind::Final { begun };
         outgoing.push(Record { slot, position, kind, effect: Box::default() });
@@ -255,7 +267,7 @@ impl Exports {
 
     /// Adds the digest of the next complete slot. The log was read to its end.
     pub fn compare_next(&mut self, of: u64) {
-        let Some(outgoing) = self.moves.get_mut(&of) else { return };
+        let Some(outgoing) = self.copies.get_mut(&of) else { return };
         let is_complete = |((slot, export_of), export): (&(Slot, u64), &Export)| {
             (*export_of == of && export.is_complete).then_some((*slot, export.position))
         };
@@ -279,9 +291,9 @@ impl Exports {
         }
     }
 
-    /// Ends the exports of a move.
+    /// Ends the exports of a copy.
     pub fn end(&mut self, of: u64) {
-        let Some(outgoing) = self.moves.remove(&of) else { return };
+        let Some(outgoing) = self.copies.remove(&of) else { return };
         let mut throttled = Vec::new();
         let held = &mut self.held;
         self.slots.retain(|(slot, export_of), _| {
@@ -293,7 +305,7 @@ impl Exports {
         for slot in &throttled {
             self.engine.set_throttled(*slot, self.is_throttled(*slot));
         }
-        if self.moves.is_empty() {
+        if self.copies.is_empty() {
             self.reader = None;
             self.chunks.clear();
         }
@@ -305,18 +317,18 @@ impl Exports {
     /// Whether the writers of a slot wait for any of those that it is sent to.
     fn is_throttled(&self, slot: Slot) -> bool {
         let exports = self.slots.range((slot, 0)..=(slot, u64::MAX));
-        let is_full = |of: u64| self.moves.get(&of).is_some_and(|outgoing| outgoing.is_full);
+        let is_full = |of: u64| self.copies.get(&of).is_some_and(|outgoing| outgoing.is_full);
         exports.map(|((_, of), _)| *of).any(|of| is_full(of) || self.held.contains(&(slot, of)))
     }
 
-    /// Whether the exports of a move go on: those that have lost their place in the log have ended.
+    /// Whether the exports of a copy go on: those that have lost their place in the log have ended.
     pub fn has(&self, of: u64) -> bool {
-        self.moves.contains_key(&of)
+        self.copies.contains_key(&of)
     }
 
-    /// A slot of a move of which something has not been read.
+    /// A slot of a copy that is not complete: the next to be read.
     pub fn unread(&self, of: u64) -> Option<Slot> {
-        self.moves.get(&of)?.unread.first().copied()
+        self.copies.get(&of)?.unread.first().copied()
     }
 
     /// The log that is read here.
@@ -329,20 +341,20 @@ impl Exports {
         self.read
     }
 
-    /// Records that wait to be taken of a move.
+    /// Records that wait to be taken of a copy.
     pub fn waiting(&self, of: u64) -> usize {
-        self.moves.get(&of).map_or(0, |outgoing| outgoing.queue.len())
+        self.copies.get(&of).map_or(0, |outgoing| outgoing.queue.len())
     }
 
-    /// Bytes that wait to be taken of a move.
+    /// Bytes that wait to be taken of a copy.
     pub fn waiting_bytes(&self, of: u64) -> usize {
-        self.moves.get(&of).map_or(0, |outgoing| outgoing.bytes)
+        self.copies.get(&of).map_or(0, |outgoing| outgoing.bytes)
     }
 
-    /// Takes what waits of a move, in order, until it is this many bytes or more.
+    /// Takes what waits of a copy, in order, until it is this many bytes or more.
     pub fn take(&mut self, of: u64, bytes: usize) -> Vec<Record> {
         let (mut taken, mut size) = (Vec::new(), 0);
-        let Some(outgoing) = self.moves.get_mut(&of) else { return taken };
+        let Some(outgoing) = self.copies.get_mut(&of) else { return taken };
         while size < bytes
             && let Some(record) = outgoing.queue.pop_front()
         {
@@ -355,7 +367,7 @@ impl Exports {
     }
 
     /// Makes the writers of slots wait of which too much waits, until some of it has been taken, and lets those go on whose
-    /// value was outgrown and has been read since. Ends what a node follows that takes too little.
+    /// value was outgrown and has been read since. Ends copies that take too little.
     fn throttle(&mut self) {
         let slots = &self.slots;
         let is_outgrown = |one: &(Slot, u64)| slots.get(one).is_some_and(Export::is_outgrown);
@@ -366,12 +378,9 @@ impl Exports {
             self.engine.log.tell_room();
         }
         let mut changed = Vec::new();
-        for (of, outgoing) in &mut self.moves {
-            if outgoing.follows {
-                continue;
-            }
+        for (of, outgoing) in &mut self.copies {
             let limit = if outgoing.is_full { BACKLOG_BYTES_MAX - ROOM_BYTES } else { BACKLOG_BYTES_MAX };
-            let is_full = outgoing.bytes > limit;
+            let is_full = outgoing.is_bounded && outgoing.bytes > limit;
             if std::mem::replace(&mut outgoing.is_full, is_full) != is_full {
                 changed.push((*of, is_full));
             }
@@ -389,7 +398,7 @@ impl Exports {
     /// Ends what is followed too slowly.
     fn end_slowest(&mut self) {
         loop {
-            let following = || self.moves.iter().filter(|(_, outgoing)| outgoing.follows);
+            let following = || self.copies.iter().filter(|(_, outgoing)| !outgoing.is_bounded);
             let waiting: usize = following().map(|(_, outgoing)| outgoing.bytes).sum();
             let slowest = following().max_by_key(|(_, outgoing)| outgoing.bytes).map(|(of, _)| *of);
             match slowest.filter(|_| waiting > FOLLOWED_BYTES_MAX) {
@@ -429,13 +438,12 @@ impl Exports {
         if export.is_outgrown() && self.held.insert((slot, of)) {
             engine.set_throttled(slot, true);
         }
-        if let Some(outgoing) = self.moves.get_mut(&of) {
+        if let Some(outgoing) = self.copies.get_mut(&of) {
             for effect in read {
                 outgoing.push(Record::piece(slot, position, effect.into_boxed_slice()));
             }
-            outgoing.note(slot, export);
-            if outgoing.follows && export.is_read() {
-                export.is_complete = true;
+            if export.is_read() && !std::mem::replace(&mut export.is_complete, true) {
+                outgoing.unread.remove(&slot);
                 outgoing.push(Record::complete(slot, position));
             }
         }
@@ -467,8 +475,8 @@ impl Exports {
     fn end_if_broken(&mut self, followed: Result<(), Broken>) -> Result<(), Broken> {
         if followed.is_err() {
             // What comes next does not follow on what is in the queues.
-            let moves: Vec<u64> = self.moves.keys().copied().collect();
-            moves.into_iter().for_each(|of| self.end(of));
+            let copies: Vec<u64> = self.copies.keys().copied().collect();
+            copies.into_iter().for_each(|of| self.end(of));
         }
         followed
     }
@@ -517,7 +525,7 @@ impl Exports {
     fn read_run(&mut self, run: &Run<'_>, is_first: bool) -> Result<(), Broken> {
         let Some(slot) = run.slot else { return self.read_node_run(run) };
         for ((_, of), export) in self.slots.range_mut((slot, 0)..=(slot, u64::MAX)) {
-            let Some(outgoing) = self.moves.get_mut(of) else { continue };
+            let Some(outgoing) = self.copies.get_mut(of) else { continue };
             if export.is_complete && run.cause != Cause::Move {
                 export.follow_run(slot, run)?;
                 let kind = RecordKind::Run { count: u32::try_from(run.count).unwrap_or(u32::MAX) };
@@ -540,7 +548,6 @@ impl Exports {
                 }
                 position.seq += 1;
             }
-            outgoing.note(slot, export);
         }
         Ok(())
     }
@@ -552,10 +559,9 @@ impl Exports {
             let effect = Effect::decode(&mut effects).ok_or(Broken::Malformed)?;
             let Effect::Flush { database: None | Some(0), slots } = effect else { continue };
             for ((slot, of), export) in self.slots.iter_mut().filter(|((slot, _), _)| slots.contains(*slot)) {
-                let Some(outgoing) = self.moves.get_mut(of) else { continue };
+                let Some(outgoing) = self.copies.get_mut(of) else { continue };
                 export.position = export.position.map(next);
                 export.flush(*slot, export.position.unwrap_or_default(), outgoing);
-                outgoing.note(*slot, export);
             }
         }
         Ok(())
@@ -573,6 +579,10 @@ impl Record {
 }
 
 impl Outgoing {
+    fn bounded() -> Outgoing {
+        Outgoing { is_bounded: true, ..Outgoing::default() }
+    }
+
     fn push(&mut self, record: Record) {
         self.bytes += record.size();
         self.queue.push_back(record);
@@ -582,15 +592,6 @@ impl Outgoing {
         let mut effect = Vec::new();
         write(&mut effect);
         self.push(Record::piece(slot, position, effect.into_boxed_slice()));
-    }
-
-    /// Notes whether something of a slot has not been read.
-    fn note(&mut self, slot: Slot, export: &Export) {
-        if export.is_read() {
-            self.unread.remove(&slot);
-        } else {
-            self.unread.insert(slot);
-        }
     }
 }
 

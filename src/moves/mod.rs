@@ -1,25 +1,27 @@
 //! Moves: slots change their node together with their keys, while clients read and write.
 //!
 //! ```text
-//!   target                                            source
-//!     CopyAdd is agreed
-//!     Begin, Next, Next ...        ---- pieces ----   entries in hash order, and the effects on them
-//!     CopyReady, BeginHandoff      ---- agreed ---->  the slots are frozen: requests wait
-//!     Next ... the last piece      <---------------   nothing will be added
-//!     Handoff is agreed: serves                       answers MOVED, drops the keys, CopyRemove is agreed
+//!   target                                            primary
+//!     CopyJoin is agreed
+//!     Begin, Next, Next ...        ---- pieces ----   entries in hash order, and what happens meanwhile
+//!     everything is here: CopyInSync is agreed        goes on sending what happens
+//!     HandOver is agreed                              the slots are frozen: requests wait
+//!     Next ... Final               <---------------   nothing comes behind
+//!     Handoff is agreed: serves                       answers MOVED, and follows as a copy
+//!     its log has everything: Settled is agreed
+//!                                                     CopyLeave is agreed, where no plan wants it: drops the keys
 //! ```
+//!
+//! The same takes a copy in (its first lines), and changes roles between two that both stay (its middle). An election makes a
+//! copy the primary without the former one: then nothing is frozen, and what has not come is lost.
 //!
 //! One task looks at every new version of the topology, says which slots this node serves, and keeps the copying tasks
 //! that the topology asks for. It runs on a thread of its own, with the links of slots: freeing, copying and sending many
 //! keys must not delay raft or heartbeats. Only committed changes start and stop anything; there is no timer that gives a slot back.
 
-pub mod coming;
 pub mod copies;
-pub mod going;
-mod messages;
 pub mod ownership;
 mod source;
-mod target;
 
 use crate::base::identity::{Epoch, Incarnation, NodeId};
 use crate::base::slot::Slot;
@@ -32,7 +34,7 @@ use crate::engine::log::LogOffset;
 use crate::engine::shard::SlotState;
 use crate::transport::{Blob, Response, Sender, Transport};
 use copies::CopyTable;
-use ownership::{Action, Arrivals, Followed, Ownership};
+use ownership::{Action, Followed, Ownership};
 use parking_lot::Mutex;
 use source::Source;
 use std::collections::{BTreeMap, HashMap};
@@ -41,9 +43,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-/// Before the end of a move is proposed again: doubled every time, up to the last.
-const RELEASE_PAUSE_MIN: Duration = Duration::from_millis(200);
-const RELEASE_PAUSE_MAX: Duration = Duration::from_secs(3);
+/// Before the end of a hand-over is proposed again: doubled every time, up to the last.
+const SETTLE_PAUSE_MIN: Duration = Duration::from_millis(200);
+const SETTLE_PAUSE_MAX: Duration = Duration::from_secs(3);
 /// Attempts of one task of a copy that are counted.
 const ATTEMPT_BITS: u32 = 20;
 
@@ -73,7 +75,6 @@ struct Shared {
     transport: Arc<dyn Transport>,
     nudge: Arc<dyn Fn(u64) + Send + Sync>,
     source: Mutex<Source>,
-    arrivals: Mutex<Arrivals>,
     copies: Mutex<CopyTable>,
     /// A slot that is handed over to this node has come.
     finished: Notify,
@@ -100,20 +101,14 @@ impl Moves {
             transport: options.transport,
             nudge: options.nudge,
             source: Mutex::new(source),
-            arrivals: Mutex::default(),
             copies: Mutex::default(),
             finished: Notify::new(),
             shown: watch::Sender::new(Arc::default()),
         });
         let ownership = Ownership::new(options.node, options.held);
         shared.engine.set_slot_states(Slot::all().map(|slot| (slot, SlotState::Elsewhere)));
-        let run = Follower {
-            shared: Arc::clone(&shared),
-            ownership,
-            copying: HashMap::new(),
-            releasing: HashMap::new(),
-            following: BTreeMap::new(),
-        };
+        let run =
+            Follower { shared: Arc::clone(&shared), ownership, settling: HashMap::new(), following: BTreeMap::new() };
         runtime.spawn(source::follow_log(Arc::clone(&shared)));
         runtime.spawn(copies::retiring::remove(Arc::clone(&shared)));
         runtime.spawn(copies::taking::take_over(Arc::clone(&shared), options.incarnation.clone()));
@@ -121,15 +116,8 @@ impl Moves {
         Moves { shared, runtime }
     }
 
-    /// Answers another node's message about slots.
-    pub async fn answer(&self, sender: &Sender, request: &Blob) -> Response {
-        let (shared, sender, request) = (Arc::clone(&self.shared), *sender, request.clone());
-        let answered = self.runtime.spawn(async move { source::answer(&shared, &sender, &request) }).await;
-        answered.unwrap_or_else(|_| Response::Failed("the moves have stopped".into()))
-    }
-
     /// Answers another node's message about copies.
-    pub async fn answer_copy(&self, sender: &Sender, request: &Blob) -> Response {
+    pub async fn answer(&self, sender: &Sender, request: &Blob) -> Response {
         let (shared, sender, request) = (Arc::clone(&self.shared), *sender, request.clone());
         let answered = self.runtime.spawn(async move { copies::answer(&shared, &sender, &request).await }).await;
         answered.unwrap_or_else(|_| Response::Failed("the moves have stopped".into()))
@@ -140,10 +128,8 @@ impl Moves {
 struct Follower {
     shared: Arc<Shared>,
     ownership: Ownership,
-    /// The copying tasks, by the numbers of their moves.
-    copying: HashMap<u64, JoinHandle<()>>,
-    /// The tasks that say that what has come here is kept, by the numbers of the moves.
-    releasing: HashMap<u64, JoinHandle<()>>,
+    /// The tasks that say that what has come here is kept, by the numbers of the hand-overs.
+    settling: HashMap<u64, JoinHandle<()>>,
     /// The copies of this node that follow their primaries, and the slots of each.
     following: BTreeMap<(NodeId, u64), OwnCopy>,
 }
@@ -168,7 +154,7 @@ impl Follower {
                 changed = incarnation.changed() => changed,
             };
             if changed.is_err() {
-                self.copying.into_values().for_each(|task| task.abort());
+                self.settling.into_values().for_each(|task| task.abort());
                 self.following.into_values().for_each(|copy| copy.task.abort());
                 return;
             }
@@ -176,11 +162,8 @@ impl Follower {
     }
 
     fn follow(&mut self, topology: &Arc<Topology>, incarnation: Option<Incarnation>, show: &Show) {
-        let moves = duties::moves(topology);
-        let Followed { actions, ended, dropped, begun } = {
-            let (mut arrivals, mut copies) = (self.shared.arrivals.lock(), self.shared.copies.lock());
-            self.ownership.follow(topology, incarnation, &moves, &mut arrivals, &mut copies)
-        };
+        let Followed { actions, dropped } =
+            self.ownership.follow(topology, incarnation, &mut self.shared.copies.lock());
         // They run on this thread, so they stand still from here on.
         self.end_copies(topology, incarnation);
         // What slots are given to their copies by begins behind what has been read.
@@ -193,22 +176,12 @@ impl Follower {
         show(topology, incarnation);
         self.shared.shown.send_replace(Arc::clone(topology));
         // Only now, when requests see the new owner, and the frozen slots are.
-        self.shared.source.lock().follow(topology, self.shared.node, incarnation, &moves);
-        for task in ended.iter().filter_map(|number| self.copying.remove(number)) {
-            // It runs on this thread, so it stands still.
-            task.abort();
-        }
+        self.shared.source.lock().follow(topology, self.shared.node, incarnation);
         for slot in dropped {
             self.shared.engine.clear_slot(slot);
         }
-        if let Some(incarnation) = incarnation {
-            for (one, epochs) in begun {
-                let (number, shared) = (one.begun, Arc::clone(&self.shared));
-                self.copying.insert(number, tokio::spawn(target::copy(shared, one, epochs, incarnation)));
-            }
-        }
         self.begin_copies(topology, incarnation);
-        self.keep_releasing(moves);
+        self.keep_settling(duties::moves(topology));
     }
 
     /// Ends the tasks of copies that are none any more, or that have another primary or other slots.
@@ -270,10 +243,10 @@ impl Follower {
     }
 
     /// Starts the tasks that say of what has come here that it is kept, and ends those for which that is over.
-    fn keep_releasing(&mut self, moves: Vec<SlotMove>) {
+    fn keep_settling(&mut self, moves: Vec<SlotMove>) {
         let node = self.shared.node;
-        let has_come = |one: &SlotMove| one.stage == Stage::Releasing && one.to == node;
-        self.releasing.retain(|begun, task| {
+        let has_come = |one: &SlotMove| one.stage == Stage::Settling && one.to == node;
+        self.settling.retain(|begun, task| {
             let goes_on = moves.iter().any(|one| one.begun == *begun && has_come(one));
             if !goes_on {
                 task.abort();
@@ -284,29 +257,29 @@ impl Follower {
             let shared = Arc::clone(&self.shared);
             // The slots have been set: the log says by now to which epoch they belong.
             let end = shared.engine.log.end();
-            self.releasing.entry(one.begun).or_insert_with(|| tokio::spawn(release(shared, one, end)));
+            self.settling.entry(one.begun).or_insert_with(|| tokio::spawn(settle(shared, one, end)));
         }
     }
 }
 
 /// Says that what has come here is kept as far as this node keeps anything: from then on others need not have it. Aborted as
 /// soon as the topology shows it: until then the outcome may be unknown, and proposed twice it does nothing.
-async fn release(shared: Arc<Shared>, one: SlotMove, end: LogOffset) {
+async fn settle(shared: Arc<Shared>, one: SlotMove, end: LogOffset) {
     shared.engine.log.until_kept(end).await;
     let SlotMove { begun, from, slots, .. } = one;
-    let change = TopologyChange::CopyRemove { slots: slots.clone(), node: from, begun };
+    let change = TopologyChange::Settled { slots: slots.clone(), from, begun };
     let since = Instant::now();
-    let mut pause = RELEASE_PAUSE_MIN;
+    let mut pause = SETTLE_PAUSE_MIN;
     loop {
         match shared.consensus.propose(change.clone()).await {
             Ok(proposal) => (shared.nudge)(proposal.index),
             Err(error) => {
                 let for_ms = since.elapsed().as_millis() as u64;
-                tracing::info!(for_ms, begun, %slots, %from, %error, "the end of a move has no outcome yet");
+                tracing::info!(for_ms, begun, %slots, %from, %error, "the end of a hand-over has no outcome yet");
             }
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RELEASE_PAUSE_MAX);
+        pause = (pause * 2).min(SETTLE_PAUSE_MAX);
     }
 }
 

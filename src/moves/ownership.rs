@@ -1,18 +1,15 @@
 //! What a node does about its slots when it learns a topology, decided without the keys.
 //!
-//! Invariant: a slot is served only with the keys that belong to its epoch: those that were here all the time, those
-//! that arrived complete for exactly the hand-off that was agreed, or none where the slot begins anew.
+//! Invariant: a slot is served only with the keys that belong to its epoch: those that were here all the time, those of
+//! exactly the copy that was agreed to be the primary, or none where the slot begins anew.
 
 use crate::base::identity::{Epoch, Incarnation, NodeId};
 use crate::base::slot::{SLOT_COUNT, Slot};
-use crate::base::slot_ranges::SlotRanges;
-use crate::cluster::duties::{SlotMove, Stage};
 use crate::cluster::topology::slot_records::Slots;
 use crate::cluster::topology::{Phase, SlotRecord, Topology};
 use crate::cluster::view::is_current;
 use crate::engine::shard::SlotState;
 use crate::moves::copies::{CopyTable, own_number};
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// What is to be done about a slot.
@@ -37,43 +34,8 @@ pub enum Action {
 pub struct Followed {
     /// In this order, before requests see the version.
     pub actions: Vec<Action>,
-    /// The copying that is over, by the numbers of the moves: to be ended before anything is dropped.
-    pub ended: Vec<u64>,
-    /// Slots of which nothing is to be kept, once requests see the version: they moved away, or did not come.
+    /// Slots of which nothing is to be kept, once requests see the version: this node has no part in them any more.
     pub dropped: Vec<Slot>,
-    /// Copying that begins, with the epochs that its hand-off will end.
-    pub begun: Vec<(SlotMove, Vec<(Slot, Epoch)>)>,
-}
-
-/// The slots whose keys are here, complete, for a hand-off that has been proposed.
-#[derive(Debug, Default)]
-pub struct Arrivals {
-    /// The number of the move, and the epoch that the hand-off ends.
-    complete: HashMap<Slot, (u64, Epoch)>,
-}
-
-impl Arrivals {
-    /// Everything of these slots is here; nothing of it is touched before the move is over.
-    pub fn add(&mut self, begun: u64, epochs: &[(Slot, Epoch)]) {
-        self.complete.extend(epochs.iter().map(|(slot, epoch)| (*slot, (begun, *epoch))));
-    }
-
-    /// The move is over: what it brought belongs to a slot by now, or to nobody.
-    fn remove(&mut self, begun: u64) {
-        self.complete.retain(|_, (of, _)| *of != begun);
-    }
-
-    /// Whether the keys that belong to the slot as it is now have arrived; they are this node's from now on. The epoch
-    /// alone does not tell: a slot that was given up and begins anew may have the same.
-    pub(super) fn take(&mut self, slot: Slot, record: &SlotRecord) -> bool {
-        let Some((begun, before)) = self.complete.remove(&slot) else { return false };
-        record.moved == Some(begun) && before.0.checked_add(1) == Some(record.epoch.0)
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.complete.is_empty()
-    }
 }
 
 /// What this node does with its slots.
@@ -82,10 +44,8 @@ pub struct Ownership {
     node: NodeId,
     /// As they were set last.
     states: Vec<SlotState>,
-    /// The epoch to which the keys here belong; `None`: there are none, or they are still arriving.
+    /// The epoch of which this node has the keys as the primary; `None`: of none.
     held: Vec<Option<Epoch>>,
-    /// What is being copied to here, by the numbers of the moves.
-    copying: BTreeMap<u64, SlotRanges>,
     /// The version that was followed last, and whether it meant this life of the node.
     followed: Option<(Arc<Topology>, bool)>,
 }
@@ -95,53 +55,17 @@ impl Ownership {
     /// they count where the slot is still this node's, in that epoch.
     pub fn new(node: NodeId, held: Vec<Option<Epoch>>) -> Ownership {
         let states = vec![SlotState::Elsewhere; SLOT_COUNT];
-        Ownership { node, states, held, copying: BTreeMap::new(), followed: None }
+        Ownership { node, states, held, followed: None }
     }
 
-    /// What follows from the newest topology, known to this life of the node. `moves`: all that are under way in it.
+    /// What follows from the newest topology, known to this life of the node.
     pub fn follow(
         &mut self,
         topology: &Arc<Topology>,
         incarnation: Option<Incarnation>,
-        moves: &[SlotMove],
-        arrivals: &mut Arrivals,
         copies: &mut CopyTable,
     ) -> Followed {
         let mut followed = Followed::default();
-        self.set_slots(topology, incarnation, (arrivals, copies), &mut followed);
-        let coming: BTreeMap<u64, &SlotMove> =
-            moves.iter().filter(|one| one.to == self.node).map(|one| (one.begun, one)).collect();
-        let Followed { ended, dropped, begun, .. } = &mut followed;
-        let held = &self.held;
-        self.copying.retain(|number, slots| {
-            let goes_on = coming.contains_key(number);
-            if !goes_on {
-                arrivals.remove(*number);
-                ended.push(*number);
-                dropped.extend(slots.slots().filter(|slot| held[slot.index()].is_none()));
-            }
-            goes_on
-        });
-        // Only a life that has registered can prove that what it copied is still there. What a version says that does not know
-        // this life may be over, and brought what is here.
-        let current = is_current(topology, self.node, incarnation);
-        for (number, one) in coming.into_iter().filter(|_| current) {
-            if one.stage == Stage::Copying && !self.copying.contains_key(&number) {
-                self.copying.insert(number, one.slots.clone());
-                let epochs = one.slots.slots().map(|slot| (slot, topology.slot(slot).epoch)).collect();
-                begun.push((one.clone(), epochs));
-            }
-        }
-        followed
-    }
-
-    fn set_slots(
-        &mut self,
-        topology: &Arc<Topology>,
-        incarnation: Option<Incarnation>,
-        (arrivals, copies): (&mut Arrivals, &mut CopyTable),
-        followed: &mut Followed,
-    ) {
         let current = is_current(topology, self.node, incarnation);
         let pieces: Vec<Slots> = match self.followed.replace((Arc::clone(topology), current)) {
             Some((before, was_current)) if was_current == current => {
@@ -154,7 +78,7 @@ impl Ownership {
             let mine = record.primary == Some(self.node);
             // A version that does not know this life may be older than what the former one has left.
             if mine && current {
-                self.take(slot, record, (arrivals, copies), &mut followed.actions);
+                self.take(slot, record, copies, &mut followed.actions);
             } else if current {
                 // What a log has of a slot that begins to be copied may be a part of it.
                 let is_ready = record.copies.on(self.node).is_some_and(|copy| copy.ready);
@@ -169,9 +93,7 @@ impl Ownership {
                 _ if !mine || !current => SlotState::Elsewhere,
                 Phase::Dead | Phase::Electing => SlotState::Elsewhere,
                 Phase::HandingOff { .. } => SlotState::Frozen,
-                Phase::Normal | Phase::Copying { .. } | Phase::Ready { .. } | Phase::Releasing { .. } => {
-                    SlotState::Serving
-                }
+                Phase::Normal | Phase::Settling { .. } => SlotState::Serving,
             };
             if std::mem::replace(&mut self.states[slot.index()], state) != state {
                 followed.actions.push(Action::Set { slot, state, epoch: record.epoch });
@@ -183,24 +105,19 @@ impl Ownership {
                 followed.actions.push(Action::ShowCopy { slot, is_complete });
             }
         }
+        followed
     }
 
     /// Makes sure that what is here is what belongs to the slot.
-    fn take(
-        &mut self,
-        slot: Slot,
-        record: &SlotRecord,
-        (arrivals, copies): (&mut Arrivals, &mut CopyTable),
-        actions: &mut Vec<Action>,
-    ) {
+    fn take(&mut self, slot: Slot, record: &SlotRecord, copies: &mut CopyTable, actions: &mut Vec<Action>) {
         let held = &mut self.held[slot.index()];
         if *held == Some(record.epoch) {
             return;
         }
-        // The copy that was elected; or what a move has brought.
+        // The copy that was elected, or that it was handed over to.
         let is_copy = record.moved.is_some() && copies.number(slot) == record.moved;
         copies.drop_slot(slot);
-        if !is_copy && !arrivals.take(slot, record) {
+        if !is_copy {
             actions.push(Action::BeginAnew(slot));
         }
         *held = Some(record.epoch);
@@ -222,6 +139,7 @@ fn keep_copy(slot: Slot, number: u64, held: Option<Epoch>, copies: &mut CopyTabl
 mod tests {
     use super::*;
     use crate::base::identity::ClusterId;
+    use crate::base::slot_ranges::SlotRanges;
     use crate::cluster::topology::sample::node;
     use crate::cluster::topology::{Applied, Node, TopologyChange};
 
@@ -246,18 +164,11 @@ mod tests {
         let mut held = vec![None; SLOT_COUNT];
         (held[0], held[1]) = (Some(epoch), Some(Epoch(epoch.0 + 7)));
         let mut ownership = Ownership::new(own, held);
-        let mut arrivals = Arrivals::default();
-        let before = ownership.follow(&Arc::new(topology.clone()), None, &[], &mut arrivals, &mut CopyTable::default());
+        let before = ownership.follow(&Arc::new(topology.clone()), None, &mut CopyTable::default());
         assert!(before.actions.is_empty() && before.dropped.is_empty(), "{before:?}");
         let again = TopologyChange::ReturnNode { node: Node { start_ms: 2, ..node(own) } };
         let Applied::Registered(incarnation) = topology.apply(5, &again) else { panic!("it is refused") };
-        let followed = ownership.follow(
-            &Arc::new(topology.clone()),
-            Some(incarnation),
-            &[],
-            &mut arrivals,
-            &mut CopyTable::default(),
-        );
+        let followed = ownership.follow(&Arc::new(topology), Some(incarnation), &mut CopyTable::default());
         let of = |number| {
             let of_slot = move |action: &&Action| match action {
                 Action::BeginAnew(of) | Action::Set { slot: of, .. } | Action::ShowCopy { slot: of, .. } => {
@@ -290,9 +201,8 @@ mod tests {
         }
         let slot = Slot::default();
         let mut ownership = Ownership::new(own, vec![Some(topology.slot(slot).epoch); SLOT_COUNT]);
-        let (mut arrivals, mut copies) = (Arrivals::default(), CopyTable::default());
-        let topology = Arc::new(topology);
-        ownership.follow(&topology, Some(Incarnation(2)), &[], &mut arrivals, &mut copies);
+        let (mut copies, topology) = (CopyTable::default(), Arc::new(topology));
+        ownership.follow(&topology, Some(Incarnation(2)), &mut copies);
         let number = copies.number(slot).expect("it is a copy");
         assert!(!copies.is_complete(slot, number));
     }

@@ -1,5 +1,7 @@
 //! Moves between two nodes over an agreement that a test decides about: at once, later, or never.
 
+mod with_copies;
+
 use super::*;
 use crate::base::clock;
 use crate::base::identity::ClusterId;
@@ -7,7 +9,7 @@ use crate::base::slot::SLOT_COUNT;
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::topology::raft::{Proposal, ProposeError};
 use crate::cluster::topology::sample::node;
-use crate::cluster::topology::{Phase, SlotRecord};
+use crate::cluster::topology::{Applied, Phase, SlotRecord};
 use crate::engine::keyspace::Deadline;
 use crate::transport::messages::GroupView;
 use crate::transport::{LinkReport, Peer, Purpose, Request, TransportError};
@@ -66,27 +68,25 @@ impl Consensus for Agreement {
     }
 }
 
-/// Links that bring messages about moves to the source, those about copies to whom they are for.
+/// Links that bring messages to whom they are for.
 struct Links {
     source: OnceLock<Moves>,
     target: OnceLock<Moves>,
-    /// What happens between two questions.
-    between: Mutex<Box<dyn FnMut() + Send>>,
+    /// What happens between two questions to the source; false: the question does not get there.
+    between: Mutex<Box<dyn FnMut() -> bool + Send>>,
 }
 
 #[async_trait]
 impl Transport for Links {
     async fn request(&self, to: Peer, _: Purpose, request: Request, _: Duration) -> Result<Response, TransportError> {
-        if let Request::Copy(question) = &request {
-            let (at, node) = if to.node == Some(SOURCE) { (&self.source, TARGET) } else { (&self.target, SOURCE) };
-            let at = at.get().ok_or(TransportError::Disconnected)?;
-            return Ok(at.answer_copy(&sender(node, Purpose::Copies), question).await);
-        }
-        let (Some(source), Request::Slot(question)) = (self.source.get(), request) else {
+        let Request::Copy(question) = &request else { return Err(TransportError::Disconnected) };
+        let to_source = to.node == Some(SOURCE);
+        if to_source && !(*self.between.lock())() {
             return Err(TransportError::Disconnected);
-        };
-        (*self.between.lock())();
-        Ok(source.answer(&sender(TARGET, Purpose::Slots), &question).await)
+        }
+        let (at, node) = if to_source { (&self.source, TARGET) } else { (&self.target, SOURCE) };
+        let at = at.get().ok_or(TransportError::Disconnected)?;
+        Ok(at.answer(&sender(node), question).await)
     }
 
     fn links(&self) -> Vec<LinkReport> {
@@ -94,13 +94,13 @@ impl Transport for Links {
     }
 }
 
-fn sender(node: NodeId, purpose: Purpose) -> Sender {
+fn sender(node: NodeId) -> Sender {
     Sender {
         node,
         incarnation: Incarnation(node.0 as u64),
         cluster: Some(ClusterId(1)),
         ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        purpose,
+        purpose: Purpose::Copies,
     }
 }
 
@@ -110,7 +110,6 @@ struct Pair {
     target: Arc<Engine>,
     /// Versions that the target has followed.
     followed: watch::Receiver<u64>,
-    target_moves: Moves,
     links: Arc<Links>,
     _lives: [watch::Sender<Option<Incarnation>>; 2],
 }
@@ -143,8 +142,11 @@ impl Pair {
         agreement.commit(&TopologyChange::RegisterNode { node: node(SOURCE) });
         agreement.commit(&TopologyChange::Revive { slots: Slot::all().collect(), to: SOURCE });
         agreement.commit(&TopologyChange::RegisterNode { node: node(TARGET) });
-        let links =
-            Arc::new(Links { source: OnceLock::new(), target: OnceLock::new(), between: Mutex::new(Box::new(|| {})) });
+        let links = Arc::new(Links {
+            source: OnceLock::new(),
+            target: OnceLock::new(),
+            between: Mutex::new(Box::new(|| true)),
+        });
         let [source, target] = [(), ()].map(|()| Arc::new(Engine::new(1)));
         let (shown, followed) = watch::channel(0);
         let start = |id: NodeId, engine: &Arc<Engine>, show: Show| {
@@ -171,21 +173,12 @@ impl Pair {
         };
         let (target_moves, second) = start(TARGET, &target, Box::new(show));
         links.source.set(source_moves).unwrap_or_else(|_| panic!("set once"));
-        links.target.set(target_moves.clone()).unwrap_or_else(|_| panic!("set once"));
+        links.target.set(target_moves).unwrap_or_else(|_| panic!("set once"));
         is_ready.wait_for(|shown| *shown > 0).await.expect("the source lives");
         for (key, slot) in keys() {
             source.lock_slot(slot, 0, clock::unix_us() / 1000).set_string(key.as_bytes(), b"v", Deadline::Clear);
         }
-        Pair { agreement, source, target, followed, target_moves, links, _lives: [first, second] }
-    }
-
-    fn begin(&self) {
-        self.agreement.commit(&TopologyChange::CopyAdd {
-            slots: moving(),
-            from: SOURCE,
-            to: TARGET,
-            decided_by: u64::MAX,
-        });
+        Pair { agreement, source, target, followed, links, _lives: [first, second] }
     }
 
     /// Waits until the target has acted on everything that is agreed.
@@ -197,20 +190,68 @@ impl Pair {
         tokio::task::yield_now().await;
     }
 
-    /// Waits until the target owns the slots and the source has dropped them.
+    /// The target becomes a copy of the moving slots.
+    fn join(&self) {
+        let (node, incarnation) = (TARGET, Incarnation(2));
+        let join = TopologyChange::CopyJoin { slots: moving(), node, incarnation };
+        assert_eq!(self.agreement.commit(&join).applied, Applied::Done);
+    }
+
+    /// Waits until the copy on a node is agreed to be in sync, in all slots.
+    async fn until_ready(&self, node: NodeId) {
+        let mut topologies = self.agreement.subscribe();
+        let is_ready = |topology: &Topology, slot| {
+            topology.slot(slot).copies.on(node).is_some_and(|copy: &crate::cluster::topology::SlotCopy| copy.ready)
+        };
+        let ready = topologies.wait_for(|topology| moving().slots().all(|slot| is_ready(topology, slot)));
+        tokio::time::timeout(LIMIT, ready).await.expect("it gets in sync").expect("the agreement lives");
+    }
+
+    /// Agrees that the target, which has everything, is to take the slots over. Gives the number of that.
+    fn begin_hand_over(&self) -> u64 {
+        let change = TopologyChange::HandOver { slots: moving(), node: TARGET, incarnation: Incarnation(2) };
+        let Proposal { index, applied } = self.agreement.commit(&change);
+        assert_eq!(applied, Applied::Done);
+        index
+    }
+
+    /// Agrees that the copy on a node is none any more.
+    fn leave(&self, node: NodeId) {
+        let slot = Slot::all().next().expect("a slot");
+        let number = self.agreement.topology.borrow().slot(slot).copies.on(node).expect("a copy").number;
+        let leave = TopologyChange::CopyLeave { slots: moving(), node, number };
+        assert_eq!(self.agreement.commit(&leave).applied, Applied::Done);
+    }
+
+    /// Waits until the target owns the slots and keeps them, and until the source has dropped them.
     async fn until_moved(&mut self) {
         let mut topologies = self.agreement.subscribe();
         let is_done = |record: &SlotRecord| record.primary == Some(TARGET) && record.phase == Phase::Normal;
         let moved = topologies.wait_for(|topology| moving().slots().all(|slot| is_done(topology.slot(slot))));
         tokio::time::timeout(LIMIT, moved).await.expect("the slots move").expect("the agreement lives");
+        self.leave(SOURCE);
         self.settle().await;
+        let source = Arc::clone(&self.source);
+        eventually(|| count(&source) == 0).await;
     }
+}
+
+/// Waits until it is so.
+async fn eventually(mut is_so: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(LIMIT, async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    });
+    waited.await.expect("it is so some time");
 }
 
 #[tokio::test]
 async fn a_hand_off_that_commits_long_after_its_proposer_gave_up_keeps_all_keys() {
     let mut pair = Pair::start(|change| matches!(change, TopologyChange::Handoff { .. })).await;
-    pair.begin();
+    pair.join();
+    pair.until_ready(TARGET).await;
+    pair.begin_hand_over();
     let hand_off = pair.agreement.given_up().await;
     // Whatever its proposer does when it has given up, it has done now.
     let mut again = pair.agreement.given_up.subscribe();
@@ -220,21 +261,22 @@ async fn a_hand_off_that_commits_long_after_its_proposer_gave_up_keeps_all_keys(
     pair.agreement.commit(&hand_off);
     pair.until_moved().await;
     assert_eq!((count(&pair.source), count(&pair.target)), (0, KEYS));
-    assert!(pair.target_moves.shared.arrivals.lock().is_empty());
 }
 
 #[tokio::test]
-async fn an_abort_drops_what_has_arrived_and_a_late_hand_off_does_nothing() {
+async fn after_an_abort_the_source_serves_and_a_late_hand_off_does_nothing() {
     let mut pair = Pair::start(|change| matches!(change, TopologyChange::Handoff { .. })).await;
-    pair.begin();
+    pair.join();
+    pair.until_ready(TARGET).await;
+    let begun = pair.begin_hand_over();
     let hand_off = pair.agreement.given_up().await;
-    let begun = pair.agreement.topology.borrow().slot(Slot::all().next().expect("a slot")).phase.begun();
-    let begun = begun.expect("they are moving");
     pair.agreement.commit(&TopologyChange::AbortHandoff { slots: moving(), to: TARGET, begun });
+    let (slot, source) = (Slot::all().next().expect("a slot"), Arc::clone(&pair.source));
+    eventually(|| source.slot_state(slot) == SlotState::Serving).await;
+    assert!(matches!(pair.agreement.commit(&hand_off).applied, Applied::Refused(_)));
+    pair.leave(TARGET);
     pair.settle().await;
     assert_eq!((count(&pair.source), count(&pair.target)), (KEYS, 0));
-    assert!(pair.target_moves.shared.arrivals.lock().is_empty(), "entries do not outlive their move");
-    assert!(matches!(pair.agreement.commit(&hand_off).applied, crate::cluster::topology::Applied::Refused(_)));
     // Slots that begin anew have the epoch that the hand-off would have made.
     let change = pair.agreement.topology.borrow().fence_of(SOURCE).expect("a member");
     pair.agreement.commit(&change);
@@ -245,24 +287,20 @@ async fn an_abort_drops_what_has_arrived_and_a_late_hand_off_does_nothing() {
     });
     pair.agreement.commit(&TopologyChange::Revive { slots: moving(), to: TARGET });
     pair.settle().await;
-    assert_eq!(count(&pair.target), 0);
+    assert_eq!((pair.target.slot_state(slot), count(&pair.target)), (SlotState::Serving, 0));
 }
 
 #[tokio::test]
-async fn steps_that_commit_late_do_not_begin_the_copy_again() {
-    let late: [Withheld; 2] = [
-        |change| matches!(change, TopologyChange::CopyReady { .. }),
-        |change| matches!(change, TopologyChange::BeginHandoff { .. }),
-    ];
-    for withheld in late {
-        let mut pair = Pair::start(withheld).await;
-        pair.begin();
-        let step = pair.agreement.given_up().await;
-        assert_eq!(count(&pair.target), KEYS);
-        pair.agreement.commit(&step);
-        pair.until_moved().await;
-        assert_eq!((count(&pair.source), count(&pair.target)), (0, KEYS));
-    }
+async fn a_copy_that_is_agreed_late_to_have_everything_is_not_sent_again() {
+    let mut pair = Pair::start(|change| matches!(change, TopologyChange::CopyInSync { .. })).await;
+    pair.join();
+    let step = pair.agreement.given_up().await;
+    assert_eq!(count(&pair.target), KEYS);
+    pair.agreement.commit(&step);
+    pair.until_ready(TARGET).await;
+    pair.begin_hand_over();
+    pair.until_moved().await;
+    assert_eq!((count(&pair.source), count(&pair.target)), (0, KEYS));
 }
 
 /// Clients that write one key in each of some slots, as often as the node lets them.
@@ -303,21 +341,34 @@ impl Writers {
     }
 }
 
+impl Writers {
+    /// They write between the questions of the target, while `is_heard`.
+    fn start(pair: &Pair, mut is_heard: impl FnMut() -> bool + Send + 'static) -> Arc<Mutex<Writers>> {
+        let writers = Arc::new(Mutex::new(Writers {
+            engine: Arc::clone(&pair.source),
+            // Their slots are the first to be copied.
+            keys: keys().filter(|(_, slot)| slot.index() < 3).collect(),
+            value: vec![7; Writers::VALUE_BYTES],
+            written: 0,
+            have_waited: false,
+            kept: 0,
+        }));
+        let between = Arc::clone(&writers);
+        *pair.links.between.lock() = Box::new(move || {
+            between.lock().write();
+            is_heard()
+        });
+        writers
+    }
+}
+
 #[tokio::test]
 async fn writers_faster_than_the_link_wait_and_the_move_ends() {
     let mut pair = Pair::start(|_| false).await;
-    let writers = Arc::new(Mutex::new(Writers {
-        engine: Arc::clone(&pair.source),
-        // Their slots are the first to be copied.
-        keys: keys().filter(|(_, slot)| slot.index() < 3).collect(),
-        value: vec![7; Writers::VALUE_BYTES],
-        written: 0,
-        have_waited: false,
-        kept: 0,
-    }));
-    let between = Arc::clone(&writers);
-    *pair.links.between.lock() = Box::new(move || between.lock().write());
-    pair.begin();
+    let writers = Writers::start(&pair, || true);
+    pair.join();
+    pair.until_ready(TARGET).await;
+    pair.begin_hand_over();
     pair.until_moved().await;
     assert_eq!((count(&pair.source), count(&pair.target)), (0, KEYS));
     let writers = writers.lock();
@@ -334,28 +385,28 @@ async fn writers_faster_than_the_link_wait_and_the_move_ends() {
     assert_eq!(newest.max(), Some(writers.written), "the last write has moved too");
 }
 
-mod copies;
-
-#[test]
-fn arrivals_belong_to_one_move() {
-    let slot = Slot::all().next().expect("a slot");
-    let record = |epoch: u32, moved: Option<u64>| SlotRecord {
-        primary: Some(TARGET),
-        epoch: Epoch(epoch),
-        phase: Phase::Normal,
-        moved,
-        changed: 0,
-        copies: Default::default(),
+#[tokio::test]
+async fn writers_do_not_wait_for_a_copy_that_asks_no_more() {
+    let pair = Pair::start(|_| false).await;
+    let (cut, is_cut) = watch::channel(false);
+    let writers = Writers::start(&pair, move || !*is_cut.borrow());
+    pair.join();
+    eventually(|| writers.lock().have_waited).await;
+    cut.send_replace(true);
+    let waiting = || {
+        let writers = writers.lock();
+        let waits = |slot: Slot| pair.source.lock_slot(slot, 0, 0).is_congested(&[slot]);
+        writers.keys.iter().any(|(_, slot)| waits(*slot))
     };
-    let takes = |now: SlotRecord| {
-        let mut arrivals = Arrivals::default();
-        arrivals.add(7, &[(slot, Epoch(3))]);
-        let taken = arrivals.take(slot, &now);
-        assert!(!arrivals.take(slot, &now), "only once");
-        taken
-    };
-    assert!(takes(record(4, Some(7))));
-    assert!(!takes(record(4, None)), "it began anew, in the same epoch");
-    assert!(!takes(record(4, Some(8))), "another move brought it");
-    assert!(!takes(record(5, Some(7))));
+    writers.lock().write();
+    assert!(waiting());
+    {
+        let shared = &pair.links.source.get().expect("started").shared;
+        let mut source = shared.source.lock();
+        let Source { exports, feeds } = &mut *source;
+        feeds.give_up_silent(exports, Instant::now() + copies::SILENT_LIMIT);
+    }
+    assert!(!waiting());
+    cut.send_replace(false);
+    pair.until_ready(TARGET).await;
 }

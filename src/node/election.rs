@@ -95,7 +95,7 @@ impl Elections {
             asked.spawn(async move {
                 let request = Blob(encode(&request));
                 let response = match (own, address) {
-                    (Some(own), _) => moves.answer_copy(&own, &request).await,
+                    (Some(own), _) => moves.answer(&own, &request).await,
                     (None, Some(address)) => {
                         let peer = Peer { node: Some(node), address };
                         transport.request(peer, Purpose::Copies, Request::Copy(request), patience).await.ok()?

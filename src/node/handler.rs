@@ -5,7 +5,7 @@ use crate::base::identity::ClusterId;
 use crate::cluster::forming::{Forming, JoinAnswer, Welcome};
 use crate::cluster::topology::raft::{Consensus, RaftTopology};
 use crate::moves::Moves;
-use crate::transport::{Blob, Handler, Refusal, Request, Response, Sender};
+use crate::transport::{Handler, Refusal, Request, Response, Sender};
 use async_trait::async_trait;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -64,12 +64,8 @@ impl Handler for NodeHandler {
                 Some(welcome) => Response::Join(JoinAnswer::Welcome(welcome).encode()),
                 None => self.forming.answer(&blob),
             },
-            Request::Slot(Blob(bytes)) => match self.moves.get() {
-                Some(moves) => moves.answer(sender, &Blob(bytes)).await,
-                None => starting(),
-            },
             Request::Copy(blob) => match self.moves.get() {
-                Some(moves) => moves.answer_copy(sender, &blob).await,
+                Some(moves) => moves.answer(sender, &blob).await,
                 None => starting(),
             },
             Request::Beat(beat) => match self.leases.get() {

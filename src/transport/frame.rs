@@ -72,7 +72,7 @@ mod tests {
         vec![
             Frame::Open,
             Frame::Request { id: 1, request: Request::Ping(ping.clone()) },
-            Frame::Request { id: u64::MAX, request: Request::Slot(Blob(vec![1; 3000])) },
+            Frame::Request { id: u64::MAX, request: Request::Copy(Blob(vec![1; 3000])) },
             Frame::Response { id: 1, response: Response::Pong(ping) },
             Frame::Response { id: 2, response: Response::NotLeader(group) },
             Frame::Response { id: 3, response: Response::Failed("no".into()) },
@@ -98,7 +98,7 @@ mod tests {
     fn what_is_too_long_is_refused_before_it_arrives() {
         let mut buffer = BytesMut::from(&(GREETING_BYTES_MAX as u32 + 1).to_be_bytes()[..]);
         assert_eq!(decode(&mut buffer, GREETING_BYTES_MAX), Err(FrameError::TooLong(GREETING_BYTES_MAX + 1)));
-        let long = Frame::Request { id: 0, request: Request::Slot(Blob(vec![0; FRAME_BYTES_MAX])) };
+        let long = Frame::Request { id: 0, request: Request::Copy(Blob(vec![0; FRAME_BYTES_MAX])) };
         assert!(matches!(encode(&long), Err(FrameError::TooLong(_))));
     }
 

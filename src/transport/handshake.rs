@@ -283,7 +283,7 @@ mod tests {
             (a, node(2, Some(8)), Purpose::Join, ("s", "s"), Err(Refusal::OtherCluster)),
             (a, node(2, None), Purpose::Control, ("s", "s"), Err(Refusal::OtherCluster)),
             (node(1, None), b, Purpose::Join, ("s", "s"), Ok(())),
-            (node(1, None), b, Purpose::Slots, ("s", "s"), Err(Refusal::OtherCluster)),
+            (node(1, None), b, Purpose::Copies, ("s", "s"), Err(Refusal::OtherCluster)),
             (node(1, None), node(2, None), Purpose::Join, ("s", "s"), Ok(())),
             (a, node(1, Some(9)), Purpose::Raft, ("s", "s"), Err(Refusal::StaleIncarnation)),
             (a, LocalIdentity { generation: 1, ..b }, Purpose::Raft, ("s", "s"), Err(Refusal::OtherGeneration)),

@@ -172,15 +172,12 @@ async fn read_requests(
             None => return Ok(()),
         };
         let (handler, answers) = (Arc::clone(&handler), answers.clone());
-        let handled = tokio::spawn(async move {
+        tokio::spawn(async move {
             let response = handler.handle(&sender, request).await;
             // The link may be gone by now.
             let _ = answers.send(encoded(id, response)).await;
             drop(place);
         });
-        if sender.purpose.is_ordered() && handled.await.is_err() {
-            return Err(io::Error::other("a request could not be handled"));
-        }
     }
 }
 

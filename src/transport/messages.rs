@@ -1,7 +1,7 @@
 //! Every message between nodes.
 //!
-//! The order of variants is the encoding (postcard numbers them): new ones go to the end, none is removed. What upper
-//! layers define (raft messages, topology changes, slot moves, events) travels as a [`Blob`].
+//! The order of variants is the encoding (postcard numbers them): new ones go to the end, and where one is removed the
+//! version rises. What upper layers define (raft messages, topology changes, copies of slots, events) travels as a [`Blob`].
 
 use super::handshake::{Hello, Proof, Refusal, Welcome};
 use crate::base::identity::NodeId;
@@ -21,8 +21,6 @@ pub enum Purpose {
     Control,
     /// The raft group.
     Raft,
-    /// Slot moves; handled in order.
-    Slots,
     /// Copies of slots.
     Copies,
 }
@@ -35,8 +33,8 @@ impl Purpose {
             (Purpose::Join, _) => false,
             (Purpose::Raft, Request::RaftAppend(_) | Request::RaftVote(_) | Request::RaftSnapshot(_)) => true,
             (_, Request::RaftAppend(_) | Request::RaftVote(_) | Request::RaftSnapshot(_)) => false,
-            (Purpose::Slots, Request::Slot(_)) | (Purpose::Copies, Request::Copy(_)) => true,
-            (Purpose::Slots | Purpose::Copies, _) | (_, Request::Slot(_) | Request::Copy(_)) => false,
+            (Purpose::Copies, Request::Copy(_)) => true,
+            (Purpose::Copies, _) | (_, Request::Copy(_)) => false,
             (Purpose::Control, _) => true,
             (Purpose::Raft, _) => false,
         }
@@ -44,12 +42,7 @@ impl Purpose {
 
     /// Whether its links are about slots: pieces of them are long, and which life of a node asks for them matters.
     pub fn is_about_slots(self) -> bool {
-        matches!(self, Purpose::Slots | Purpose::Copies)
-    }
-
-    /// Whether requests are handled one at a time, in the order they were sent.
-    pub fn is_ordered(self) -> bool {
-        self == Purpose::Slots
+        self == Purpose::Copies
     }
 }
 
@@ -89,8 +82,6 @@ pub enum Request {
     },
     /// A node without a cluster asks for the way in.
     Join(Blob),
-    /// A message of a slot move.
-    Slot(Blob),
     /// Events for the receiver's subscribers; not passed on.
     Event(Blob),
     /// A node asks for a lease voter's support.
@@ -112,7 +103,6 @@ pub enum Response {
     NotLeader(GroupView),
     Topology(Blob),
     Join(Blob),
-    Slot(Blob),
     /// Why it could not be done.
     Failed(String),
     /// A lease voter's answer.
@@ -242,8 +232,8 @@ mod tests {
         assert!(!Purpose::Join.allows(&Request::Propose(Blob::default())));
         assert!(!Purpose::Control.allows(&Request::RaftVote(Blob::default())));
         assert!(!Purpose::Raft.allows(&Request::Propose(Blob::default())));
-        assert!(Purpose::Slots.allows(&Request::Slot(Blob::default())));
-        assert!(!Purpose::Slots.allows(&Request::Ping(Heartbeat::default())));
+        assert!(Purpose::Copies.allows(&Request::Copy(Blob::default())));
+        assert!(!Purpose::Copies.allows(&Request::Ping(Heartbeat::default())));
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub trait Handler: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Answers a request. For [`Purpose::Slots`] one at a time and in order; for others many at once.
+    /// Answers a request. Many of one link are answered at once.
     async fn handle(&self, sender: &Sender, request: Request) -> Response;
 }
 

@@ -47,7 +47,7 @@ pub struct TcpOptions {
     pub nonces: NonceSource,
     /// Where its tasks run.
     pub runtime: tokio::runtime::Handle,
-    /// Where links of [`Purpose::Slots`] and [`Purpose::Copies`] run, from the end of their greeting on, and their requests are handled.
+    /// Where links of [`Purpose::Copies`] run, from the end of their greeting on, and their requests are handled.
     pub slots: tokio::runtime::Handle,
 }
 

@@ -15,7 +15,6 @@ use starling::cluster::registration;
 use starling::cluster::topology::voters::{VoterCandidate, desired_voters};
 use starling::cluster::topology::{self, NodeState, Phase, Topology, TopologyChange};
 use starling::cluster::watching::Watching;
-use starling::moves::coming::Step;
 use starling::transport::messages::LeaseReport;
 use std::collections::BTreeSet;
 
@@ -45,11 +44,6 @@ pub(crate) enum Purpose {
     /// A copy of its proposer.
     Copy {
         stream: (NodeId, u64),
-    },
-    /// A move to its proposer.
-    Step {
-        begun: u64,
-        step: Step,
     },
 }
 
@@ -390,7 +384,6 @@ pub(crate) fn incarnation_in(change: &TopologyChange) -> Option<(NodeId, Incarna
     match change {
         TopologyChange::FenceNode { node, incarnation, .. } => Some((*node, *incarnation)),
         TopologyChange::RaiseSupport { node, incarnation, .. } => Some((*node, *incarnation)),
-        TopologyChange::CopyReady { to, incarnation, .. } => Some((*to, *incarnation)),
         TopologyChange::Handoff { to, incarnation, .. } => Some((*to, *incarnation)),
         TopologyChange::CopyJoin { node, incarnation, .. }
         | TopologyChange::CopyInSync { node, incarnation, .. }

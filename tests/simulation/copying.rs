@@ -18,10 +18,9 @@ use starling::base::slot_ranges::SlotRanges;
 use starling::cluster::topology::{NodeState, Topology, TopologyChange};
 use starling::engine::export::RecordKind;
 use starling::engine::log::LogOffset;
-use starling::moves::coming::PullFailure;
 use starling::moves::copies::feeding::{Answer, Feeding};
 use starling::moves::copies::following;
-use starling::moves::copies::following::{Action, Event, Following};
+use starling::moves::copies::following::{Action, Event, Following, PullFailure};
 use starling::moves::copies::messages::CopyRequest;
 use starling::moves::copies::progress::Progress;
 use starling::moves::copies::table::{Step, Unfit};
@@ -152,7 +151,7 @@ impl Feeds {
     }
 
     /// The answer to a copy; or the question that is to be asked again in a moment.
-    fn answer(
+    pub(crate) fn answer(
         &mut self,
         keys: &Keys,
         (node, incarnation): (NodeId, Incarnation),
@@ -314,7 +313,11 @@ impl Keeper {
     }
 
     /// Applies records of a stream, up to the first that does not follow from what is here. Gives what was written.
-    fn take_copy(&mut self, stream: (NodeId, u64), records: &[CopyRecord]) -> Result<Vec<(Slot, Epoch)>, Unfit> {
+    pub(crate) fn take_copy(
+        &mut self,
+        stream: (NodeId, u64),
+        records: &[CopyRecord],
+    ) -> Result<Vec<(Slot, Epoch)>, Unfit> {
         let Some(follow) = self.following.get_mut(&stream) else { return Ok(Vec::new()) };
         follow.received += records.len() as u64;
         let slots = follow.slots.clone();
@@ -342,7 +345,7 @@ impl Keeper {
         self.following.get(&stream).is_some_and(|follow| follow.slots.slots().all(is_complete))
     }
 
-    fn held_of(&self, stream: (NodeId, u64)) -> Vec<Option<Position>> {
+    pub(crate) fn held_of(&self, stream: (NodeId, u64)) -> Vec<Option<Position>> {
         let position = |slot| self.copies.is_complete(slot, stream.1).then(|| self.keys.position(slot));
         self.following.get(&stream).map_or_else(Vec::new, |follow| follow.slots.slots().map(position).collect())
     }

@@ -3,41 +3,27 @@
 use crate::agreement::Purpose;
 use crate::copying::{CopyQuestion, CopyReply};
 use crate::invariants::Observation;
-use crate::keeper::{Question, Reply, Target};
 use crate::node::number_of;
 use crate::world::{Happening, NODES, World};
 use rand::RngExt;
 use starling::base::identity::NodeId;
 use starling::base::slot::{SLOT_COUNT, Slot};
 use starling::cluster::draining::{Draining, Next};
-use starling::cluster::duties::{self, SlotMove};
+use starling::cluster::duties::SlotMove;
 use starling::cluster::lease::{Beat, BeatAnswer};
 use starling::cluster::registration;
 use starling::cluster::topology::{Applied, Phase, Topology, TopologyChange};
-use starling::moves::coming::{Action, Event, Outcome, PullFailure, Step};
 use starling::moves::copies::following;
 use starling::transport::messages::LeaseReport;
 
 /// Writes go to so many slots, so that each sees many.
 const WRITTEN_SLOTS: u64 = 200;
-/// How long the source of a move may take to answer.
-const ANSWER_LIMIT_US: u64 = 1_000_000;
 /// How long a node that leaves waits for somebody who could take its slots.
 const DRAIN_PATIENCE_US: u64 = 10_000_000;
 
 /// What nodes say to each other about slots.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Ask {
-        number: u64,
-        begun: u64,
-        question: Question,
-    },
-    Answer {
-        number: u64,
-        begun: u64,
-        reply: Reply,
-    },
     /// A node asks for support.
     Beat(Beat),
     BeatAnswer(BeatAnswer),
@@ -56,7 +42,7 @@ impl World {
         let again_us = self.random.random_range(50_000..150_000);
         self.after(again_us, Happening::Duty { node: number });
         self.register(number, registration::Event::Look);
-        self.release(number);
+        self.settle(number);
         self.take_over(number);
         self.acknowledge(number);
         self.remove_retiring(number);
@@ -89,113 +75,7 @@ impl World {
         let Some(process) = &mut self.nodes[number].process else { return };
         let now_us = self.now_us;
         process.keeper.follow(process.registration.incarnation(), now_us);
-        let keeper = &process.keeper;
-        let learned = |target: &Target| Event::Learned {
-            version: keeper.topology.version,
-            stage: duties::stage_of(&keeper.topology, &target.one),
-        };
-        let learned: Vec<(u64, Event)> =
-            keeper.coming.iter().map(|(begun, target)| (*begun, learned(target))).collect();
-        for (begun, event) in learned {
-            self.drive(number, begun, event);
-        }
         self.follow_copies(number);
-    }
-
-    /// Tells a move to this node what happened, and does what follows.
-    pub(crate) fn drive(&mut self, number: usize, begun: u64, event: Event) {
-        let now_us = self.now_us;
-        let Some(process) = &mut self.nodes[number].process else { return };
-        let life = process.life;
-        let Some(target) = process.keeper.coming.get_mut(&begun) else { return };
-        for action in target.core.on(event, now_us) {
-            self.perform_move(number, life, begun, action);
-        }
-        let Some(target) = self.target(number, begun) else { return };
-        let wake_us = target.core.wake_at_us().map(|at_us| at_us.max(now_us));
-        if target.wake_us != wake_us {
-            target.wake_us = wake_us;
-            if let Some(at_us) = wake_us {
-                self.after(at_us - now_us, Happening::Tick { node: number, life, begun });
-            }
-        }
-    }
-
-    fn target(&mut self, number: usize, begun: u64) -> Option<&mut Target> {
-        self.nodes[number].process.as_mut()?.keeper.coming.get_mut(&begun)
-    }
-
-    fn perform_move(&mut self, number: usize, life: u64, begun: u64, action: Action) {
-        let question = self.questions + 1;
-        let Some(process) = &mut self.nodes[number].process else { return };
-        let incarnation = process.registration.incarnation().unwrap_or_default();
-        let keeper = &mut process.keeper;
-        let Some(target) = keeper.coming.get_mut(&begun) else { return };
-        let source = target.one.from;
-        match action {
-            Action::Clear => {
-                target.received = 0;
-                let slots = target.one.slots.clone();
-                keeper.clear(&slots);
-            }
-            Action::Ask { is_begin, attempt, version } => {
-                target.question = question;
-                let (slots, received) = (target.one.slots.clone(), target.received);
-                let asked = match is_begin {
-                    true => Question::Begin { begun, attempt, slots, version },
-                    false => Question::Next { begun, attempt, received, version },
-                };
-                self.questions = question;
-                self.send(number, source, Message::Ask { number: question, begun, question: asked });
-                self.after(ANSWER_LIMIT_US, Happening::Unanswered { node: number, life, begun, question });
-            }
-            Action::Complete => {
-                let end = keeper.complete(begun);
-                match keeper.log.as_ref().is_none_or(|log| log.is_kept(end)) {
-                    true => self.after(0, Happening::Kept { node: number, life, begun }),
-                    false => keeper.keeping.push((begun, end)),
-                }
-            }
-            Action::Propose(step) => {
-                let (slots, to) = (target.one.slots.clone(), target.one.to);
-                let change = match step {
-                    Step::CopyReady => TopologyChange::CopyReady { slots, to, incarnation, begun },
-                    Step::BeginHandoff => TopologyChange::BeginHandoff { slots, to, begun },
-                    Step::Handoff => TopologyChange::Handoff { slots, to, incarnation, begun },
-                };
-                self.propose(number, change, Purpose::Step { begun, step });
-            }
-            Action::Tell { version } => {
-                self.look_soon(number);
-                self.send(number, source, Message::Ask { number: 0, begun, question: Question::Look { version } });
-            }
-            Action::End => drop(keeper.coming.remove(&begun)),
-        }
-    }
-
-    pub(crate) fn on_tick(&mut self, number: usize, life: u64, begun: u64) {
-        let now_us = self.now_us;
-        let lives = self.nodes[number].process.as_ref().is_some_and(|process| process.life == life);
-        let due = self.target(number, begun).is_some_and(|target| target.wake_us.is_some_and(|at_us| at_us <= now_us));
-        if lives && due {
-            if let Some(target) = self.target(number, begun) {
-                target.wake_us = None;
-            }
-            self.drive(number, begun, Event::Tick);
-        }
-    }
-
-    pub(crate) fn on_unanswered(&mut self, number: usize, life: u64, begun: u64, question: u64) {
-        let lives = self.nodes[number].process.as_ref().is_some_and(|process| process.life == life);
-        if lives && self.takes_answer(number, begun, question) {
-            self.drive(number, begun, Event::PullFailed(PullFailure::Lost));
-        }
-    }
-
-    /// Whether that question was still open; it is no more.
-    fn takes_answer(&mut self, number: usize, begun: u64, question: u64) -> bool {
-        let open = self.target(number, begun).filter(|target| target.question == question);
-        open.map(|target| target.question = 0).is_some()
     }
 
     /// What a proposal came to, if its proposer still waits. `None`: it has given it up.
@@ -222,28 +102,20 @@ impl World {
                 };
                 self.register(number, event);
             }
-            Purpose::Step { begun, step } => {
-                let outcome = match outcome {
-                    Some((version, Applied::Done | Applied::Registered(_))) => Outcome::Done { version },
-                    Some((version, Applied::Refused(_))) => Outcome::Refused { version },
-                    None => Outcome::Unknown,
-                };
-                self.drive(number, begun, Event::Proposed(step, outcome));
-            }
         }
     }
 
     /// Says of what has come here that it is kept, until the topology shows it.
-    fn release(&mut self, number: usize) {
+    fn settle(&mut self, number: usize) {
         let Some(process) = self.nodes[number].process.as_ref() else { return };
         if process.proposals.values().any(|purpose| matches!(purpose, Purpose::Nothing)) {
             return;
         }
         let keeper = &process.keeper;
         let is_kept = |end: u64| keeper.log.as_ref().is_none_or(|log| log.is_kept(end));
-        let kept = keeper.releasing.values().filter(|(_, end)| is_kept(*end)).map(|(one, _)| one.clone());
+        let kept = keeper.settling.values().filter(|(_, end)| is_kept(*end)).map(|(one, _)| one.clone());
         for SlotMove { slots, from, begun, .. } in kept.collect::<Vec<_>>() {
-            self.propose(number, TopologyChange::CopyRemove { slots, node: from, begun }, Purpose::Nothing);
+            self.propose(number, TopologyChange::Settled { slots, from, begun }, Purpose::Nothing);
         }
     }
 
@@ -299,40 +171,11 @@ impl World {
         }
         let Some(process) = &mut self.nodes[to].process else { return };
         match message {
-            Message::Ask { number, begun, question } => {
-                let (Question::Begin { version, .. } | Question::Next { version, .. } | Question::Look { version }) =
-                    question;
-                let behind = version > process.keeper.version();
-                if let Some(reply) = process.keeper.answer(sender, &question) {
-                    self.send(to, sender, Message::Answer { number, begun, reply });
-                }
-                if behind {
-                    self.look_soon(to);
-                }
-            }
             Message::Beat(beat) => self.on_beat(to, sender, &beat),
             Message::BeatAnswer(answer) => self.on_beat_answer(to, sender, answer),
             Message::Report(report) => process.leading.heard(sender, report),
             Message::AskCopy(question) => self.on_copy_question(to, sender, question),
             Message::AnswerCopy { number, stream, reply } => self.on_copy_answer(to, sender, number, stream, reply),
-            Message::Answer { number, begun, reply } => {
-                if !self.takes_answer(to, begun, number) {
-                    return;
-                }
-                let event = match reply {
-                    Reply::NotYet => Event::PullFailed(PullFailure::NotYet),
-                    Reply::Again => Event::PullFailed(PullFailure::Broken),
-                    Reply::Piece { records, is_copied, is_stopped } => {
-                        let Some(process) = &mut self.nodes[to].process else { return };
-                        process.keeper.apply(&records);
-                        if let Some(target) = process.keeper.coming.get_mut(&begun) {
-                            target.received += records.len() as u64;
-                        }
-                        Event::Piece { is_empty: records.is_empty(), is_copied, is_stopped }
-                    }
-                };
-                self.drive(to, begun, event);
-            }
         }
     }
 

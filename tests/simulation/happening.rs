@@ -63,29 +63,10 @@ pub(crate) enum Happening {
         proposal: u64,
         outcome: Option<(u64, Applied)>,
     },
-    /// A move to a node wants to be told the time.
-    Tick {
-        node: usize,
-        life: u64,
-        begun: u64,
-    },
     /// A sync of a node's log is done.
     Synced {
         node: usize,
         life: u64,
-    },
-    /// A move to a node is complete, and in its log.
-    Kept {
-        node: usize,
-        life: u64,
-        begun: u64,
-    },
-    /// The source of a move has not answered.
-    Unanswered {
-        node: usize,
-        life: u64,
-        begun: u64,
-        question: u64,
     },
     /// A node has heard that there is something new.
     Look {
@@ -135,10 +116,7 @@ impl World {
             | Happening::MarkDurable { node, .. }
             | Happening::Duty { node }
             | Happening::Outcome { node, .. }
-            | Happening::Tick { node, .. }
             | Happening::Synced { node, .. }
-            | Happening::Kept { node, .. }
-            | Happening::Unanswered { node, .. }
             | Happening::Look { node }
             | Happening::Beat { node }
             | Happening::Vote { node }

@@ -7,7 +7,6 @@ use crate::world::{Happening, World};
 use rand::RngExt;
 use starling::base::identity::{Epoch, NodeId, Position};
 use starling::base::slot::{SLOT_COUNT, Slot};
-use starling::moves::coming::Event;
 use std::collections::{BTreeMap, VecDeque};
 
 /// How long a sync takes, and how long now and then.
@@ -22,7 +21,7 @@ pub(crate) enum Change {
         slot: Slot,
         write: u64,
     },
-    /// A move brought it, or a primary its copy; where it stands there.
+    /// A primary brought it to its copy; where it stands there.
     Copied {
         slot: Slot,
         write: u64,
@@ -174,21 +173,9 @@ impl World {
 
     pub(crate) fn on_synced(&mut self, number: usize, life: u64) {
         let Some(process) = self.nodes[number].process.as_mut().filter(|process| process.life == life) else { return };
-        let keeper = &mut process.keeper;
-        let Some(log) = &mut keeper.log else { return };
+        let Some(log) = &mut process.keeper.log else { return };
         if let Some(to) = log.syncing_to.take() {
             log.keep(to);
-        }
-        let kept: Vec<(u64, u64)> = keeper.keeping.extract_if(.., |(_, end)| log.is_kept(*end)).collect();
-        for (begun, _) in kept {
-            self.on_kept(number, life, begun);
-        }
-    }
-
-    /// A move to a node is complete, and in its log where it keeps one.
-    pub(crate) fn on_kept(&mut self, number: usize, life: u64, begun: u64) {
-        if self.nodes[number].process.as_ref().is_some_and(|process| process.life == life) {
-            self.drive(number, begun, Event::Kept);
         }
     }
 }

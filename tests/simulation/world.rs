@@ -356,10 +356,7 @@ impl World {
                 self.on_proposed(from, life, proposal, is_late, change);
             }
             Happening::Outcome { node, life, proposal, outcome } => self.on_outcome(node, life, proposal, outcome),
-            Happening::Tick { node, life, begun } => self.on_tick(node, life, begun),
             Happening::Synced { node, life } => self.on_synced(node, life),
-            Happening::Kept { node, life, begun } => self.on_kept(node, life, begun),
-            Happening::Unanswered { node, life, begun, question } => self.on_unanswered(node, life, begun, question),
             Happening::Look { node } => self.look(node),
             Happening::Pull { node } => self.on_pull(node),
             Happening::Beat { node } => self.on_beat_due(node),

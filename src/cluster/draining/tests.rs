@@ -28,6 +28,15 @@ impl Cluster {
         self.topology.apply(self.topology.version + 1, &change);
     }
 
+    /// A copy of these slots is to take them over. Gives the number of that.
+    fn hand_over(&mut self, slots: &SlotRanges, node: NodeId, incarnation: Incarnation) -> u64 {
+        self.agree(TopologyChange::CopyJoin { slots: slots.clone(), node, incarnation });
+        let number = self.topology.version;
+        self.agree(TopologyChange::CopyInSync { slots: slots.clone(), node, incarnation, number });
+        self.agree(TopologyChange::HandOver { slots: slots.clone(), node, incarnation });
+        self.topology.version
+    }
+
     fn leaves(&mut self, number: u16) {
         let (node, incarnation) = (NodeId(number.into()), Incarnation(number.into()));
         self.agree(TopologyChange::Leaving { node, incarnation });
@@ -116,14 +125,14 @@ fn it_goes_when_it_holds_nothing() {
     cluster.look();
     let slots: SlotRanges = Slot::all().collect();
     let (from, to) = (NodeId(1), NodeId(2));
-    cluster.agree(TopologyChange::CopyAdd { slots: slots.clone(), from, to, decided_by: u64::MAX });
-    let begun = cluster.topology.version;
     let incarnation = Incarnation(2);
-    cluster.agree(TopologyChange::CopyReady { slots: slots.clone(), to, incarnation, begun });
-    cluster.agree(TopologyChange::BeginHandoff { slots: slots.clone(), to, begun });
+    let begun = cluster.hand_over(&slots, to, incarnation);
     cluster.agree(TopologyChange::Handoff { slots: slots.clone(), to, incarnation, begun });
+    let number = cluster.topology.version;
     assert_eq!(cluster.look(), Next::Wait, "its keys are still here");
-    cluster.agree(TopologyChange::CopyRemove { slots, node: from, begun });
+    cluster.agree(TopologyChange::Settled { slots: slots.clone(), from, begun });
+    assert_eq!(cluster.look(), Next::Wait, "it is a copy");
+    cluster.agree(TopologyChange::CopyLeave { slots, node: from, number });
     for votes in [vec![from, from, to], vec![from, from, to, to], vec![from, to, to], vec![to, to]] {
         assert_eq!(cluster.look(), Next::Wait, "it supports leases");
         let config = cluster.topology.lease_voters.config;
@@ -139,24 +148,19 @@ fn it_goes_when_it_holds_nothing() {
 #[test]
 fn it_waits_to_know_what_becomes_of_slots_on_their_way_to_it() {
     let mut cluster = Cluster::of(2);
-    let (from, to, incarnation) = (NodeId(1), NodeId(2), Incarnation(2));
+    let (to, incarnation) = (NodeId(2), Incarnation(2));
     cluster.draining = Draining::new(to, incarnation, PATIENCE_US, 0);
     let slots: SlotRanges = Slot::all().take(4).collect();
-    cluster.agree(TopologyChange::CopyAdd { slots: slots.clone(), from, to, decided_by: u64::MAX });
-    let begun = cluster.topology.version;
+    let begun = cluster.hand_over(&slots, to, incarnation);
+    let number = cluster.topology.slot(Slot::default()).copies.on(to).expect("a copy").number;
     cluster.leaves(2);
-    for next in [
-        TopologyChange::CopyReady { slots: slots.clone(), to, incarnation, begun },
-        TopologyChange::BeginHandoff { slots: slots.clone(), to, begun },
-    ] {
-        assert_eq!(cluster.run(2 * PATIENCE_US), None);
-        assert_eq!(cluster.draining.left(&cluster.topology, Reason::ToldAgain), Drained::Everything);
-        cluster.agree(next);
-    }
     assert_eq!(cluster.run(2 * PATIENCE_US), None);
     let (reason, lost) = (Reason::ToldAgain, slots.clone());
     assert_eq!(cluster.draining.left(&cluster.topology, reason), Drained::Left { slots: lost, reason });
-    cluster.agree(TopologyChange::AbortHandoff { slots, to, begun });
+    cluster.agree(TopologyChange::AbortHandoff { slots: slots.clone(), to, begun });
+    assert_eq!(cluster.draining.left(&cluster.topology, Reason::ToldAgain), Drained::Everything, "it is a copy");
+    assert!(!matches!(cluster.look(), Next::Propose(_) | Next::End(_)), "there are others to have it");
+    cluster.agree(TopologyChange::CopyLeave { slots, node: to, number });
     assert_eq!(cluster.look(), Next::Propose(TopologyChange::RemoveNode { node: to, incarnation }));
 }
 

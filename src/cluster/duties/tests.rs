@@ -101,7 +101,7 @@ impl Cluster {
         let alive = |node: NodeId| !self.gone.contains(&node);
         let incarnation = self.topology.nodes.get(&to)?.incarnation;
         match stage {
-            Stage::Releasing => alive(to).then_some(TopologyChange::CopyRemove { slots, node: from, begun }),
+            Stage::Settling => alive(to).then_some(TopologyChange::Settled { slots, from, begun }),
             Stage::HandingOff if alive(from) && alive(to) => {
                 Some(TopologyChange::Handoff { slots, to, incarnation, begun })
             }

@@ -7,10 +7,10 @@
 //! A change may be committed long after it was decided, whatever has happened meanwhile, so each names what it was decided
 //! by, and is refused where that is over:
 //!
-//! - what concerns a life of a member (its support, its leaving, its steps of a move): the incarnation;
-//! - what concerns a move: its number, so that a step does nothing to a later move of the same slots;
-//! - what begins a move, or ends what somebody owns for good (`CopyAdd`, `ForgetNode`): the version of the topology, and
-//!   the records of those slots must be the same since;
+//! - what concerns a life of a member (its support, its leaving, what it has of slots): the incarnation;
+//! - what concerns a copy, or a hand-over: its number, so that a step does nothing to a later one of the same slots;
+//! - what ends what somebody owns for good (`ForgetNode`): the version of the topology, and the records of those slots must
+//!   be the same since;
 //! - what gives away what is nobody's (`Revive`): nothing. No keys are lost, and the next plan sets the shares right.
 
 use super::state::Node;
@@ -29,20 +29,14 @@ pub enum TopologyChange {
     /// A member is gone: a majority of the lease voters of this list has withdrawn this support. Proposed only then, and
     /// refused where either is another by now.
     FenceNode { node: NodeId, incarnation: Incarnation, support: u64, config: u64 },
-    /// A newcomer begins to copy these slots from their primary. The index of this change is the number of the move:
-    /// every later step names it, so that what comes late concerns no other move. Only slots that have not changed since
-    /// the version that it was decided by: one that has moved since, there and back or part of the way, was planned anew.
-    CopyAdd { slots: SlotRanges, from: NodeId, to: NodeId, decided_by: u64 },
-    /// It holds them now, and follows.
-    CopyReady { slots: SlotRanges, to: NodeId, incarnation: Incarnation, begun: u64 },
-    /// Their primary stops serving them.
-    BeginHandoff { slots: SlotRanges, to: NodeId, begun: u64 },
-    /// The newcomer is their primary, in a new epoch.
+    /// The copy that these slots were handed over to has everything and is their primary, in a new epoch; the former primary
+    /// is a copy.
     Handoff { slots: SlotRanges, to: NodeId, incarnation: Incarnation, begun: u64 },
-    /// The move is off: the primary serves again.
+    /// The hand-over is off: the primary serves again.
     AbortHandoff { slots: SlotRanges, to: NodeId, begun: u64 },
-    /// The former primary has forgotten them.
-    CopyRemove { slots: SlotRanges, node: NodeId, begun: u64 },
+    /// The new primary's log has what was handed over, where it keeps one: no copy is needed for that any more. `from`: the
+    /// former primary.
+    Settled { slots: SlotRanges, from: NodeId, begun: u64 },
     /// Their primary is down: they are served by nobody. Only while it is down, so that what comes late does not take
     /// slots from a member that is back in the same life.
     MarkDead { slots: SlotRanges, node: NodeId, incarnation: Incarnation },
@@ -79,7 +73,7 @@ pub enum TopologyChange {
     /// This copy is, for it knew the most of those that could be asked.
     Promote { slots: SlotRanges, epoch: Epoch, node: NodeId, incarnation: Incarnation },
     /// Copies that are ready take over from the primaries of these slots: nobody serves them until that is committed or off.
-    /// The index of this change is the number of the hand-over, as of a move.
+    /// The index of this change is the number of the hand-over: its later steps name it.
     HandOver { slots: SlotRanges, node: NodeId, incarnation: Incarnation },
     /// With acknowledgement by quorum: this copy is to go. Its primary removes it when it is needed no more.
     CopyRetire { slots: SlotRanges, node: NodeId, number: u64 },
@@ -101,7 +95,7 @@ pub enum Refused {
     AddressTaken,
     /// A slot of it belongs to somebody else.
     NotThePrimary,
-    /// A slot of it is moving already, or not at this step of a move.
+    /// A slot of it is changing hands already, or not at this step of that.
     WrongPhase,
     /// The node still owns slots.
     OwnsSlots,

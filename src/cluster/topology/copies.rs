@@ -212,7 +212,7 @@ impl Topology {
                 return None;
             }
             // An election may have to ask it; and what has just come to its primary may be kept nowhere else.
-            let is_needed = matches!(record.phase, Phase::Electing | Phase::Releasing { .. });
+            let is_needed = matches!(record.phase, Phase::Electing | Phase::Settling { .. });
             let may = !is_needed && record.phase.target() != Some(id);
             let copies = |before: &Copies| before.without(id);
             may.then(|| SlotRecord { copies: shared.change(&record.copies, copies), ..record.clone() })
@@ -328,7 +328,7 @@ impl Topology {
     }
 
     /// A slot that is handed over to its copy on this node: the two change their roles. `None`: it has none there.
-    pub(super) fn swapped(&self, record: &SlotRecord, to: NodeId) -> Option<SlotRecord> {
+    fn swapped(&self, record: &SlotRecord, to: NodeId) -> Option<SlotRecord> {
         let copy = record.copies.on(to).filter(|copy| !self.is_lost(copy))?;
         let former = record.primary.and_then(|id| self.nodes.get(&id));
         let former = former.map(|node| SlotCopy::ready(node.id, node.incarnation, self.version));
@@ -338,11 +338,28 @@ impl Topology {
             epoch: Epoch(record.epoch.0.saturating_add(1)),
             phase: former
                 .zip(record.phase.begun())
-                .map_or(Phase::Normal, |(former, begun)| Phase::Releasing { from: former.node, begun }),
+                .map_or(Phase::Normal, |(former, begun)| Phase::Settling { from: former.node, begun }),
             moved: Some(copy.number),
             changed: 0,
             copies: others.chain(former).collect(),
         })
+    }
+
+    /// The copy of that life has everything: in all these slots, or in none, it is the primary.
+    pub(super) fn hand_off(
+        &mut self,
+        slots: &SlotRanges,
+        to: NodeId,
+        incarnation: Incarnation,
+        begun: u64,
+    ) -> Result<(), Refused> {
+        self.current(to, incarnation)?;
+        if slots.is_empty() || slots.slots().any(|slot| self.slot(slot).phase != (Phase::HandingOff { to, begun })) {
+            return Err(Refused::WrongPhase);
+        }
+        let handed_over = self.each_slot(slots, |topology, record| topology.swapped(record, to))?;
+        self.record(EventKind::MoveDone, Some(to), handed_over);
+        Ok(())
     }
 
     /// A node has started again. Gives those of its slots that others have: one of those is to be elected, or this node itself
@@ -393,10 +410,9 @@ impl Topology {
     }
 }
 
-/// The record of a slot whose primary is gone, in an epoch of its own: not the next one, a hand-off that was called off may
-/// have left keys in the log of its target that say they are of that.
+/// The record of a slot whose primary is gone, in an epoch of its own.
 fn electing(record: &SlotRecord, copies: Copies) -> SlotRecord {
-    let epoch = Epoch(record.epoch.0.saturating_add(2));
+    let epoch = Epoch(record.epoch.0.saturating_add(1));
     SlotRecord { primary: None, epoch, phase: Phase::Electing, moved: None, changed: 0, copies }
 }
 

@@ -24,7 +24,7 @@ pub struct SlotRecords {
 #[derive(Clone, PartialEq, Eq)]
 struct Piece {
     records: [SlotRecord; PIECE_SLOTS],
-    /// How many of them are in no phase that lasts: on their way, or being released.
+    /// How many of them are in no phase that lasts: they change hands, or have just done so.
     moving: usize,
 }
 
@@ -78,7 +78,7 @@ impl SlotRecords {
         self.pieces.iter().flat_map(|piece| &piece.records)
     }
 
-    /// The slots that are on their way or being released, ascending.
+    /// The slots that change hands or have just done so, ascending.
     pub fn moving(&self) -> impl Iterator<Item = (Slot, &SlotRecord)> + '_ {
         let numbered = Slots::all().zip(self.pieces.iter()).filter(|(_, piece)| piece.moving > 0);
         numbered.flat_map(|(slots, piece)| slots.iter().zip(&piece.records)).filter(|(_, record)| is_moving(record))

@@ -1,20 +1,22 @@
 //! The topology as a state machine: pure, no clock, no randomness, no I/O.
 //!
 //! ```text
-//!              CopyAdd           CopyReady            BeginHandoff            Handoff             CopyRemove
-//!  Normal ------------> Copying -----------> Ready --------------> HandingOff --------> Releasing -----------> Normal
-//!     ^                    |                   |                       |               (new primary,
-//!     +--------------------+-------------------+-----------------------+                new epoch)
-//!                                AbortHandoff
+//!          HandOver                 Handoff               Settled
+//!  Normal -----------> HandingOff -----------> Settling -----------> Normal
+//!     ^                    |          (new primary, new epoch,
+//!     +----AbortHandoff----+           the former one is a copy)
+//!
 //!  any of these --MarkDead--> Dead --its primary registers again (new epoch, empty)--> Normal
 //!                             Dead --its primary was alive all the time, RaiseSupport (same epoch, with its keys)--> Normal
 //!                             Dead --ForgetNode: nobody's --Revive (new epoch, empty)--> Normal
 //!  what has copies (`copies`): --BeginElection--> Electing --Promote (new epoch, a copy is the primary)--> Normal
 //! ```
 //!
-//! A move has a number, the index of its `CopyAdd`, and every step of it must name that number: steps of an earlier move
-//! of the same slots, repeated or late, are refused. Moves end where their target registers again, leaves, or goes down
-//! (`AbortHandoff`, by the raft leader); a primary that is down or registers again ends them too.
+//! A slot moves to a node by becoming a copy there (`copies`) that is handed the primary's role; the former primary's copy
+//! leaves afterwards, where no plan wants it. A hand-over has a number, the index of its `HandOver`, and every step of it must
+//! name that number: steps of an earlier one of the same slots, repeated or late, are refused. Hand-overs end where their
+//! target registers again, leaves, or goes down (`AbortHandoff`, by the raft leader); a primary that is down or registers
+//! again ends them too.
 
 use super::change::{Applied, Refused, TopologyChange};
 use super::copies::Copies;
@@ -82,24 +84,14 @@ impl Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     Normal,
-    /// A newcomer copies it; the primary serves.
-    Copying {
-        to: NodeId,
-        /// The number of the move.
-        begun: u64,
-    },
-    /// The newcomer has it and follows; the primary serves.
-    Ready {
-        to: NodeId,
-        begun: u64,
-    },
-    /// Nobody serves it until the hand-off is committed or off.
+    /// Nobody serves it until the hand-off to a copy is committed or off.
     HandingOff {
         to: NodeId,
+        /// The number of the hand-over.
         begun: u64,
     },
-    /// It has moved; the former primary may still hold its keys.
-    Releasing {
+    /// The copy is the primary, and has not said yet that its log has everything: whoever has it has to keep it.
+    Settling {
         from: NodeId,
         begun: u64,
     },
@@ -110,26 +102,23 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Where the slot is moving to.
+    /// Whom the slot is being handed over to.
     pub fn target(self) -> Option<NodeId> {
         match self {
-            Phase::Copying { to, .. } | Phase::Ready { to, .. } | Phase::HandingOff { to, .. } => Some(to),
-            Phase::Normal | Phase::Releasing { .. } | Phase::Dead | Phase::Electing => None,
+            Phase::HandingOff { to, .. } => Some(to),
+            Phase::Normal | Phase::Settling { .. } | Phase::Dead | Phase::Electing => None,
         }
     }
 
-    /// Who may still hold its keys though it has moved.
-    pub fn releasing_from(self) -> Option<NodeId> {
-        if let Phase::Releasing { from, .. } = self { Some(from) } else { None }
+    /// Who was the primary before, as long as that one's keys may be needed.
+    pub fn settling_from(self) -> Option<NodeId> {
+        if let Phase::Settling { from, .. } = self { Some(from) } else { None }
     }
 
-    /// The number of the move that is under way.
+    /// The number of the hand-over that is under way.
     pub fn begun(self) -> Option<u64> {
         match self {
-            Phase::Copying { begun, .. }
-            | Phase::Ready { begun, .. }
-            | Phase::HandingOff { begun, .. }
-            | Phase::Releasing { begun, .. } => Some(begun),
+            Phase::HandingOff { begun, .. } | Phase::Settling { begun, .. } => Some(begun),
             Phase::Normal | Phase::Dead | Phase::Electing => None,
         }
     }
@@ -142,7 +131,7 @@ pub struct SlotRecord {
     /// Raised by every change of the primary.
     pub epoch: Epoch,
     pub phase: Phase,
-    /// The number of the move that brought it to its primary in this epoch; `None`: it began anew there.
+    /// The number of the copy that has become its primary in this epoch; `None`: it began anew there.
     pub moved: Option<u64>,
     /// The index of the latest change of this record, or of a return of its primary: what was decided before is over.
     /// That it was marked dead is no change in this sense: whoever saw its primary down had decided the same.
@@ -237,13 +226,12 @@ impl Topology {
         Slot::all().filter(|slot| self.slot(*slot).primary == Some(node)).collect()
     }
 
-    /// The slots that a node serves, has a copy of, or may still hold; and those on their way to it: until they are known to be called off,
-    /// its hand-over may have been agreed without its hearing so, and then nobody else has their keys.
+    /// The slots that a node serves or has a copy of, and those of which its keys may be needed though they have moved.
     pub fn held_by(&self, node: NodeId) -> SlotRanges {
         let may_have = |record: &SlotRecord| {
             let SlotRecord { primary, phase, copies, .. } = record;
             let is_copy = copies.on(node).is_some_and(|copy| !self.is_lost(copy));
-            is_copy || [*primary, phase.releasing_from(), phase.target()].contains(&Some(node))
+            is_copy || [*primary, phase.settling_from()].contains(&Some(node))
         };
         let held = Slot::all().zip(self.slots().iter()).filter(|(_, record)| may_have(record));
         held.map(|(slot, _)| slot).collect()
@@ -274,33 +262,15 @@ impl Topology {
                 self.raise_support(*node, *incarnation, *support)?;
             }
             TopologyChange::SetLeaseVoters { config, votes } => self.set_lease_voters(*config, votes)?,
-            TopologyChange::CopyAdd { slots, from, to, decided_by } => {
-                self.copy_add(slots, *from, *to, *decided_by)?;
-            }
-            TopologyChange::CopyReady { slots, to, incarnation, begun } => {
-                let (to, begun) = (*to, *begun);
-                self.current(to, *incarnation)?;
-                let copying = Phase::Copying { to, begun };
-                self.step(slots, |phase| (phase == copying).then_some(Phase::Ready { to, begun }))?;
-            }
-            TopologyChange::BeginHandoff { slots, to, begun } => {
-                let (to, begun) = (*to, *begun);
-                let ready = Phase::Ready { to, begun };
-                self.step(slots, |phase| (phase == ready).then_some(Phase::HandingOff { to, begun }))?;
-            }
             TopologyChange::Handoff { slots, to, incarnation, begun } => {
                 self.hand_off(slots, *to, *incarnation, *begun)?;
             }
             TopologyChange::AbortHandoff { slots, to, begun } => {
-                let (to, begun) = (*to, *begun);
-                let moving =
-                    [Phase::Copying { to, begun }, Phase::Ready { to, begun }, Phase::HandingOff { to, begun }];
-                self.step(slots, |phase| moving.contains(&phase).then_some(Phase::Normal))?;
-                self.record(EventKind::MoveAborted, Some(to), slots.clone());
+                self.end_phase(slots, Phase::HandingOff { to: *to, begun: *begun })?;
+                self.record(EventKind::MoveAborted, Some(*to), slots.clone());
             }
-            TopologyChange::CopyRemove { slots, node, begun } => {
-                let releasing = Phase::Releasing { from: *node, begun: *begun };
-                self.step(slots, |phase| (phase == releasing).then_some(Phase::Normal))?;
+            TopologyChange::Settled { slots, from, begun } => {
+                self.end_phase(slots, Phase::Settling { from: *from, begun: *begun })?;
             }
             TopologyChange::MarkDead { slots, node, incarnation } => self.mark_dead(slots, *node, *incarnation)?,
             TopologyChange::Revive { slots, to } => self.revive(slots, *to)?,
@@ -360,7 +330,7 @@ impl Topology {
             Node { incarnation, support: self.version, state: NodeState::Active, leaving: false, ..node.clone() };
         let known = self.nodes.insert(node.id, given);
         self.lease_voters.begin(node.id, self.version);
-        // Moves to it are off: what it had copied is gone.
+        // Hand-overs to it are off: what it had is gone.
         let moving: SlotRanges = Slot::all().filter(|slot| self.target(*slot) == Some(node.id)).collect();
         for slot in moving.slots() {
             self.set_phase(slot, Phase::Normal);
@@ -369,7 +339,7 @@ impl Topology {
         self.elect_for_restarted(node.id, returns);
         let owned = self.owned_by(node.id);
         if returns {
-            // Moves from it are off: what they had to send is not known any more.
+            // Hand-overs from it are off: what it had to send is not known any more.
             for slot in owned.slots() {
                 self.set_phase(slot, Phase::Normal);
             }
@@ -387,11 +357,10 @@ impl Topology {
         Ok(Applied::Registered(incarnation))
     }
 
-    /// The slots are this node's, empty, in a new epoch. Not in the next one: a hand-off that was called off may have left
-    /// keys in the log of its target that say they are of that.
+    /// The slots are this node's, empty, in a new epoch.
     fn begin_anew(&mut self, slots: &SlotRanges, node: NodeId) {
         for slot in slots.slots() {
-            let epoch = Epoch(self.slot(slot).epoch.0.saturating_add(2));
+            let epoch = Epoch(self.slot(slot).epoch.0.saturating_add(1));
             let copies = self.slot(slot).copies.without(node);
             let record =
                 SlotRecord { primary: Some(node), epoch, phase: Phase::Normal, moved: None, changed: 0, copies };
@@ -406,50 +375,6 @@ impl Topology {
             return Err(Refused::NoChange);
         }
         self.record(EventKind::NodeDraining, Some(id), SlotRanges::default());
-        Ok(())
-    }
-
-    fn copy_add(&mut self, slots: &SlotRanges, from: NodeId, to: NodeId, decided_by: u64) -> Result<(), Refused> {
-        let target = self.nodes.get(&to).ok_or(Refused::UnknownNode)?;
-        if !target.takes_slots() {
-            return Err(Refused::NotActive);
-        }
-        if from == to || slots.slots().any(|slot| self.slot(slot).primary != Some(from)) {
-            return Err(Refused::NotThePrimary);
-        }
-        if slots.slots().any(|slot| !self.is_unchanged(slot, decided_by)) {
-            return Err(Refused::DecidedBefore);
-        }
-        let begun = self.version;
-        self.step(slots, |phase| (phase == Phase::Normal).then_some(Phase::Copying { to, begun }))?;
-        self.record(EventKind::MoveBegun, Some(to), slots.clone());
-        Ok(())
-    }
-
-    fn hand_off(
-        &mut self,
-        slots: &SlotRanges,
-        to: NodeId,
-        incarnation: Incarnation,
-        begun: u64,
-    ) -> Result<(), Refused> {
-        self.current(to, incarnation)?;
-        if slots.is_empty() || slots.slots().any(|slot| self.slot(slot).phase != (Phase::HandingOff { to, begun })) {
-            return Err(Refused::WrongPhase);
-        }
-        for slot in slots.slots() {
-            let record = self.slot(slot);
-            if let Some(swapped) = self.swapped(record, to) {
-                self.set_record(slot, swapped);
-                continue;
-            }
-            let phase = record.primary.map_or(Phase::Normal, |from| Phase::Releasing { from, begun });
-            let epoch = Epoch(record.epoch.0.saturating_add(1));
-            let copies = record.copies.without(to);
-            let record = SlotRecord { primary: Some(to), epoch, phase, moved: Some(begun), changed: 0, copies };
-            self.set_record(slot, record);
-        }
-        self.record(EventKind::MoveDone, Some(to), slots.clone());
         Ok(())
     }
 
@@ -512,7 +437,7 @@ impl Topology {
         }
         let refers = |record: &SlotRecord| {
             let is_copy = record.copies.on(id).is_some_and(|copy| !self.is_lost(copy));
-            is_copy || record.primary == Some(id) || record.phase.target() == Some(id)
+            is_copy || record.primary == Some(id)
         };
         if self.slots.iter().any(refers) {
             return Err(Refused::OwnsSlots);
@@ -545,7 +470,7 @@ impl Topology {
             if primary == Some(id) {
                 let (phase, copies) = (Phase::Dead, copies.clone());
                 self.set_record(slot, SlotRecord { primary: None, epoch, phase, moved: None, changed: 0, copies });
-            } else if phase.target() == Some(id) || phase.releasing_from() == Some(id) {
+            } else if phase.target() == Some(id) || phase.settling_from() == Some(id) {
                 self.set_phase(slot, Phase::Normal);
             }
         }
@@ -555,15 +480,12 @@ impl Topology {
         }
     }
 
-    /// Takes all slots from one phase to the next, or none of them.
-    fn step(&mut self, slots: &SlotRanges, next: impl Fn(Phase) -> Option<Phase>) -> Result<(), Refused> {
-        if slots.is_empty() || slots.slots().any(|slot| next(self.slot(slot).phase).is_none()) {
+    /// All of these slots are in that phase, and are so no more; or nothing changes.
+    fn end_phase(&mut self, slots: &SlotRanges, phase: Phase) -> Result<(), Refused> {
+        if slots.is_empty() || slots.slots().any(|slot| self.slot(slot).phase != phase) {
             return Err(Refused::WrongPhase);
         }
-        for slot in slots.slots() {
-            let phase = self.slot(slot).phase;
-            self.set_phase(slot, next(phase).unwrap_or(phase));
-        }
+        slots.slots().for_each(|slot| self.set_phase(slot, Phase::Normal));
         Ok(())
     }
 
@@ -587,7 +509,7 @@ impl Topology {
         self.slot(slot).changed <= decided_by
     }
 
-    /// Where a slot is moving to.
+    /// Whom a slot is being handed over to.
     fn target(&self, slot: Slot) -> Option<NodeId> {
         self.slot(slot).phase.target()
     }

@@ -52,7 +52,7 @@ impl Cluster {
                     TopologyChange::HandOver { slots, node: to, incarnation } => {
                         let from = self.0.slot(slots.slots().next().expect("a slot")).primary.expect("its primary");
                         self.agree(&TopologyChange::Handoff { slots: slots.clone(), to, incarnation, begun });
-                        self.agree(&TopologyChange::CopyRemove { slots, node: from, begun });
+                        self.agree(&TopologyChange::Settled { slots, from, begun });
                     }
                     _ => {}
                 }

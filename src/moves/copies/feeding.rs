@@ -1,13 +1,27 @@
-//! The primary's part of copies, decided without the keys: which question is answered by what. As for moves (`going`), only
-//! the life that the topology means answers with pieces, and no question that comes late begins a stream anew.
+//! The primary's part of copies, decided without the keys: which question is answered by what.
+//!
+//! ```text
+//!   Begin of a copy the topology does not show here     NotYet
+//!   ... or of slots that it gives to another life       NotYet
+//!   Begin of a later attempt than before                a new stream, from its first piece
+//!   Begin or Next after what was sent last              the next piece
+//!   ... before it: the answer was lost                  the same piece again
+//!   anything else                                       Again: what was sent does not fit together
+//! ```
+//!
+//! A question may come late, after others of its asker: none of them begins a stream anew under the copy.
+//!
+//! Invariant: only the life that the topology means answers with pieces. One that has just started, and that the leader
+//! takes for its former life, has nothing: a copy must not take that for all there was.
 
 use crate::base::identity::{Incarnation, NodeId};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
+use crate::cluster::duties::replicas;
 use crate::cluster::topology::{NodeState, Phase, SlotCopy, Topology};
 use crate::cluster::view::is_current;
 use crate::engine::log::copied::CopiedGroup;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a question is answered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +44,8 @@ pub struct Feeding {
     groups: Vec<CopiedGroup>,
     /// Those that the topology knows: on which node, in which life, and of which slots, by number.
     known: BTreeMap<u64, (NodeId, Incarnation, SlotRanges)>,
+    /// Those of them that are not ready in all their slots, or that shall not stay: their slots move.
+    coming: BTreeSet<u64>,
     streams: BTreeMap<u64, Stream>,
     /// Slots that stand still for the hand-over to a copy, by its number, with the number of the hand-over.
     finals: BTreeMap<u64, Vec<(Slot, u64)>>,
@@ -61,6 +77,8 @@ impl Feeding {
     ) -> (Vec<u64>, Vec<(u64, SlotRanges)>) {
         self.version = topology.version;
         self.known.clear();
+        self.coming.clear();
+        let moves = replicas(topology) == 0;
         let mut groups: BTreeMap<Vec<u64>, SlotRanges> = BTreeMap::new();
         if is_current(topology, node, incarnation) {
             for (slot, record) in Slot::all().zip(topology.slots().iter()) {
@@ -78,6 +96,9 @@ impl Feeding {
                 for copy in record.copies.iter().filter(asks) {
                     let known = self.known.entry(copy.number);
                     known.or_insert_with(|| (copy.node, copy.incarnation, SlotRanges::default())).2.extend([slot]);
+                    if moves || !copy.ready {
+                        self.coming.insert(copy.number);
+                    }
                 }
             }
         }
@@ -110,6 +131,11 @@ impl Feeding {
     /// The slots that are served here, by the copies that count for an acknowledgement.
     pub fn groups(&self) -> &[CopiedGroup] {
         &self.groups
+    }
+
+    /// Whether a copy is not ready in all its slots yet, or shall take them over.
+    pub fn is_coming(&self, number: u64) -> bool {
+        self.coming.contains(&number)
     }
 
     /// The slots that stand still for the hand-over to a copy, each with the number of the hand-over.

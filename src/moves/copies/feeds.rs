@@ -21,6 +21,10 @@ const PIECE_BYTES: usize = 256 * 1024;
 const COMPARE_PAUSE: Duration = Duration::from_millis(100);
 /// What is kept for a copy that does not ask is given up after this time.
 const PARKED_LIMIT: Duration = Duration::from_secs(2);
+/// Who makes writers wait and does not ask for so long is sent nothing more until it does: longer than an answer may take.
+pub(in crate::moves) const SILENT_LIMIT: Duration = Duration::from_secs(5);
+/// No more entries are read while this much waits for a copy: effects alone, whose writers wait earlier, never do.
+const ENTRIES_BYTES_MAX: usize = 2 * BACKLOG_BYTES_MAX;
 /// Bytes of one message at most: a long value goes in several.
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -46,6 +50,8 @@ struct Feed {
     finished: HashSet<(Slot, u64)>,
     /// When a digest was sent last.
     compared_at: Instant,
+    /// When the copy asked last.
+    asked_at: Instant,
     progress: Progress,
 }
 
@@ -80,10 +86,18 @@ impl Feeds {
         }
     }
 
-    /// Nobody has asked for what was kept.
-    fn give_up_parked(&mut self, exports: &mut Exports) {
+    /// Ends what is kept for copies that do not ask: nothing is kept for ever, and nobody waits for them.
+    pub(crate) fn give_up_silent(&mut self, exports: &mut Exports, now: Instant) {
+        let is_late = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
+        let silent = self.streams.iter().filter(|(_, feed)| is_late(feed.asked_at, SILENT_LIMIT));
+        let silent: Vec<u64> = silent.map(|(number, _)| *number).filter(|number| exports.is_full(*number)).collect();
+        for number in silent {
+            tracing::info!(number, "a copy that writers wait for does not ask, it begins again when it does");
+            self.end(exports, number);
+            self.feeding.end(number);
+        }
         self.parked.retain(|number, since| {
-            let waits = since.elapsed() < PARKED_LIMIT;
+            let waits = !is_late(*since, PARKED_LIMIT);
             if !waits {
                 exports.end(*number);
             }
@@ -109,7 +123,6 @@ impl Feeds {
             gone.slots().for_each(|slot| exports.end_slot(slot, number));
         }
         self.starts.retain(|slot, _| topology.slot(*slot).primary == Some(node));
-        self.give_up_parked(exports);
     }
 
     fn end(&mut self, exports: &mut Exports, number: u64) {
@@ -147,9 +160,9 @@ impl Feeds {
             CopyRequest::Begin { slots, held, .. } if is_first => self.begin(exports, number, slots, held),
             _ => Ok(()),
         };
-        let finals = self.feeding.finals(number);
+        let (finals, is_coming) = (self.feeding.finals(number), self.feeding.is_coming(number));
         let piece = begun.and_then(|()| match self.streams.get_mut(&number) {
-            Some(feed) => feed.read(number, exports, finals).map(|()| {
+            Some(feed) => feed.read(number, exports, finals, is_coming).map(|()| {
                 // Also what has just been read, where none of it was for this copy.
                 let has = feed.progress.received(received);
                 let state = CopyState { node: sender.node, has, heard: Instant::now() };
@@ -209,22 +222,33 @@ impl Feeds {
         }
         tracing::debug!(number, slots = slots.len(), lacking = waiting.len(), "a copy begins to follow");
         let (unsent, last, finished) = (BytesMut::new(), Bytes::new(), HashSet::new());
-        let (compared_at, progress) = (Instant::now(), Progress::default());
-        self.streams.insert(number, Feed { waiting, unsent, last, finished, compared_at, progress });
+        let (now, progress) = (Instant::now(), Progress::default());
+        let (compared_at, asked_at) = (now, now);
+        self.streams.insert(number, Feed { waiting, unsent, last, finished, compared_at, asked_at, progress });
         Ok(())
     }
 }
 
 impl Feed {
-    /// Adds what has happened, and then entries until there is a piece.
-    fn read(&mut self, number: u64, exports: &mut Exports, finals: &[(Slot, u64)]) -> Result<(), Broken> {
+    /// Adds what has happened, and then entries until there is a piece. Some entries are read each time: writers that are
+    /// faster than the link must not keep the copy from its end. `is_coming`: it is not ready yet, or shall not stay a copy.
+    fn read(
+        &mut self,
+        number: u64,
+        exports: &mut Exports,
+        finals: &[(Slot, u64)],
+        is_coming: bool,
+    ) -> Result<(), Broken> {
+        self.asked_at = Instant::now();
         if !exports.has(number) {
             return Err(Broken::Lost);
         }
         exports.follow()?;
-        if self.waiting.is_empty() && exports.unread(number).is_none() {
+        let has_all = self.waiting.is_empty() && exports.unread(number).is_none();
+        if has_all {
             self.progress.read(exports.read_to(), exports.waiting(number));
         }
+        exports.set_bounded(number, is_coming || !has_all);
         for (slot, begun) in finals {
             // The slot stood still before this was known here, and the log has been read since.
             if !self.finished.contains(&(*slot, *begun)) && exports.finish(*slot, number, *begun) {
@@ -236,7 +260,7 @@ impl Feed {
             exports.compare_next(number);
         }
         self.take(number, exports);
-        while self.unsent.len() < PIECE_BYTES && exports.waiting_bytes(number) < BACKLOG_BYTES_MAX {
+        while exports.waiting_bytes(number) < ENTRIES_BYTES_MAX {
             let next = exports.unread(number).or_else(|| {
                 let slot = self.waiting.pop_front()?;
                 exports.begin(slot, number);
@@ -245,6 +269,9 @@ impl Feed {
             let Some(slot) = next else { break };
             exports.step(slot, number, clock::unix_us() / 1000)?;
             self.take(number, exports);
+            if self.unsent.len() >= PIECE_BYTES {
+                break;
+            }
         }
         if exports.has(number) { Ok(()) } else { Err(Broken::Lost) }
     }

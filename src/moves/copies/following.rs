@@ -8,7 +8,6 @@ use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::topology::raft::{Proposal, ProposeError};
 use crate::cluster::topology::{Applied, Topology, TopologyChange};
 use crate::moves::Shared;
-use crate::moves::coming::PullFailure;
 use crate::transport::{Blob, Purpose, Request, Response};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -22,6 +21,17 @@ const RETRY_MIN_US: u64 = 20_000;
 const RETRY_MAX_US: u64 = 500_000;
 /// How long the primary may take to answer; it answers after a tenth of that where there is nothing.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+
+/// Why a question has brought no piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullFailure {
+    /// The primary does not know the copy yet.
+    NotYet,
+    /// No answer: the same question is answered by the same piece.
+    Lost,
+    /// The stream cannot go on.
+    Broken,
+}
 
 /// What a copy has heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +187,7 @@ impl Follow {
                     // The node ends.
                     Err(_) => return,
                 },
-                () = crate::moves::target::sleep_until(wake_at) => Event::Tick,
+                () = sleep_until(wake_at) => Event::Tick,
             };
         }
     }
@@ -321,6 +331,13 @@ impl Follow {
             self.shared.finished.notify_one();
         }
         Ok(at)
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -22,6 +22,8 @@ pub mod table;
 pub(super) mod taking;
 
 pub(super) use feeds::Feeds;
+#[cfg(test)]
+pub(super) use feeds::SILENT_LIMIT;
 pub use table::CopyTable;
 
 use super::Shared;

@@ -18,7 +18,7 @@ impl Handler for Echo {
 
     async fn handle(&self, sender: &Sender, request: Request) -> Response {
         match request {
-            Request::Slot(blob) | Request::Event(blob) => Response::Slot(blob),
+            Request::Copy(blob) | Request::Event(blob) => Response::Copy(blob),
             _ => Response::Failed(format!("{}", sender.node)),
         }
     }
@@ -52,7 +52,7 @@ fn listen(transport: &TcpTransport, node: u128) -> Peer {
 }
 
 async fn echo(from: &TcpTransport, to: Peer, bytes: Vec<u8>) -> Result<Response, TransportError> {
-    from.request(to, Purpose::Slots, Request::Slot(Blob(bytes)), LONG).await
+    from.request(to, Purpose::Copies, Request::Copy(Blob(bytes)), LONG).await
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn requests_and_answers_meet_also_long_and_many() {
     let requests = (0..500usize).map(|i| {
         let bytes = vec![i as u8; i * 500];
         let a = &a;
-        async move { assert_eq!(echo(a, to, bytes.clone()).await, Ok(Response::Slot(Blob(bytes)))) }
+        async move { assert_eq!(echo(a, to, bytes.clone()).await, Ok(Response::Copy(Blob(bytes)))) }
     });
     let mut tasks = Vec::new();
     for request in requests {
@@ -72,7 +72,7 @@ async fn requests_and_answers_meet_also_long_and_many() {
         task.await;
     }
     let long = vec![7; 15 << 20];
-    assert_eq!(echo(&a, to, long.clone()).await, Ok(Response::Slot(Blob(long))));
+    assert_eq!(echo(&a, to, long.clone()).await, Ok(Response::Copy(Blob(long))));
     assert_eq!(echo(&a, to, vec![0; 17 << 20]).await, Err(TransportError::TooLarge));
     let (out, into) = (a.links(), b.links());
     assert_eq!((out.len(), into.len()), (1, 1));
@@ -91,7 +91,7 @@ async fn many_at_once_share_one_connection() {
         tasks.spawn(async move {
             let blob = Blob(i.to_be_bytes().to_vec());
             let answer = a.request(to, Purpose::Control, Request::Event(blob.clone()), LONG).await;
-            assert_eq!(answer, Ok(Response::Slot(blob)));
+            assert_eq!(answer, Ok(Response::Copy(blob)));
         });
     }
     while let Some(done) = tasks.join_next().await {
@@ -139,7 +139,7 @@ async fn noise_closes_the_connection_and_nothing_else() {
         let _ = stream.read_to_end(&mut rest).await;
         assert!(rest.is_empty(), "{rest:?}");
     }
-    assert_eq!(echo(&a, to, vec![1]).await, Ok(Response::Slot(Blob(vec![1]))));
+    assert_eq!(echo(&a, to, vec![1]).await, Ok(Response::Copy(Blob(vec![1]))));
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn a_link_comes_back_after_its_peer_did() {
         tokio::task::yield_now().await;
         answer = echo(&a, to, vec![2]).await;
     }
-    assert_eq!(answer, Ok(Response::Slot(Blob(vec![2]))));
+    assert_eq!(answer, Ok(Response::Copy(Blob(vec![2]))));
     assert_eq!(a.links()[0].connections, 2);
 }
 
@@ -221,7 +221,7 @@ fn requests_about_slots_are_handled_on_a_thread_of_their_own() {
         name
     };
     for _ in 0..2 {
-        assert_eq!(handled_on(Purpose::Slots, Request::Slot(Blob::default())), "slots");
+        assert_eq!(handled_on(Purpose::Copies, Request::Copy(Blob::default())), "slots");
         assert_eq!(handled_on(Purpose::Control, Request::Event(Blob::default())), "control");
     }
     // A node that ends takes its links with it.

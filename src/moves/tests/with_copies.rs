@@ -6,23 +6,6 @@ use crate::engine::effect::Side;
 use crate::moves::copies::messages::{CopyAnswer, CopyRequest, encode};
 
 impl Pair {
-    /// The target becomes a copy of the moving slots.
-    fn join(&self) {
-        let (node, incarnation) = (TARGET, Incarnation(2));
-        let join = TopologyChange::CopyJoin { slots: moving(), node, incarnation };
-        assert_eq!(self.agreement.commit(&join).applied, crate::cluster::topology::Applied::Done);
-    }
-
-    /// Waits until the copy on a node is agreed to be in sync, in all slots.
-    async fn until_ready(&self, node: NodeId) {
-        let mut topologies = self.agreement.subscribe();
-        let is_ready = |topology: &Topology, slot| {
-            topology.slot(slot).copies.on(node).is_some_and(|copy: &crate::cluster::topology::SlotCopy| copy.ready)
-        };
-        let ready = topologies.wait_for(|topology| moving().slots().all(|slot| is_ready(topology, slot)));
-        tokio::time::timeout(LIMIT, ready).await.expect("it gets in sync").expect("the agreement lives");
-    }
-
     /// Waits until both have the same.
     async fn until_equal(&self) {
         let equal = async {
@@ -47,13 +30,13 @@ impl Pair {
                 continue;
             }
             let asked = Blob(encode(&request));
-            let answer = moves.get().expect("started").answer_copy(&sender(node, Purpose::Copies), &asked).await;
+            let answer = moves.get().expect("started").answer(&sender(node), &asked).await;
             let Response::Copy(Blob(bytes)) = answer else { panic!("{answer:?}") };
             let Ok(CopyAnswer::Positions(positions)) = postcard::from_bytes(&bytes) else { panic!("no positions") };
             answers.insert(node, positions);
         }
         for change in promotions(one, &answers) {
-            assert_eq!(self.agreement.commit(&change).applied, crate::cluster::topology::Applied::Done);
+            assert_eq!(self.agreement.commit(&change).applied, Applied::Done);
         }
     }
 
@@ -142,7 +125,7 @@ impl Pair {
     async fn hand_over(&mut self, node: NodeId) {
         let incarnation = Incarnation(node.0 as u64);
         let change = TopologyChange::HandOver { slots: moving(), node, incarnation };
-        assert_eq!(self.agreement.commit(&change).applied, crate::cluster::topology::Applied::Done);
+        assert_eq!(self.agreement.commit(&change).applied, Applied::Done);
         let mut topologies = self.agreement.subscribe();
         let is_its = |topology: &Arc<Topology>| moving().slots().all(|slot| topology.slot(slot).primary == Some(node));
         let done = tokio::time::timeout(LIMIT, topologies.wait_for(is_its)).await;
@@ -217,10 +200,8 @@ async fn who_is_no_copy_any_more_keeps_nothing() {
     let mut pair = Pair::start(|_| false).await;
     pair.join();
     pair.until_ready(TARGET).await;
-    let slot = moving().slots().next().expect("a slot");
-    let number = pair.agreement.topology.borrow().slot(slot).copies.on(TARGET).expect("a copy").number;
     assert_eq!(count(&pair.target), KEYS);
-    pair.agreement.commit(&TopologyChange::CopyLeave { slots: moving(), node: TARGET, number });
+    pair.leave(TARGET);
     pair.settle().await;
     assert_eq!((count(&pair.source), count(&pair.target), shown(&pair.target)), (KEYS, 0, 0));
 }
