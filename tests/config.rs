@@ -59,6 +59,7 @@ const ACTING: &[(&str, &str, &str)] = &[
     ("client-output-buffer-limit", "src/services/settings.rs", "config.output_limit_normal"),
     ("client-query-buffer-limit", "src/server/connection.rs", ".client_query_buffer_limit"),
     ("cluster-allow-reads-when-down", "src/services/cluster.rs", "own.allow_reads_when_down"),
+    ("cluster-move-rate", "src/commands/control/config.rs", "config.cluster_move_rate"),
     ("cluster-preferred-endpoint-type", "src/services/cluster.rs", "own.preferred_endpoint_type"),
     ("cluster-require-full-coverage", "src/services/cluster.rs", "own.require_full_coverage"),
     ("hash-max-listpack-entries", "src/commands/control/config.rs", "limits.hash_max_listpack_entries"),

@@ -139,6 +139,8 @@ pub struct Config {
     /// Milliseconds; 0: off.
     pub latency_monitor_threshold: u64,
     pub latency_tracking: bool,
+    /// Bytes per second; 0: no limit.
+    pub cluster_move_rate: u64,
     pub min_replicas_to_write: usize,
     /// Seconds.
     pub min_replicas_max_lag: u64,
@@ -290,6 +292,7 @@ impl Config {
             notify_keyspace_events: text("notify-keyspace-events").to_owned(),
             latency_monitor_threshold: number("latency-monitor-threshold"),
             latency_tracking: yes("latency-tracking"),
+            cluster_move_rate: number("cluster-move-rate"),
             min_replicas_to_write: size("min-replicas-to-write"),
             min_replicas_max_lag: number("min-replicas-max-lag"),
             hz: number("hz"),

@@ -188,6 +188,7 @@ pub const PARAMETERS: &[Parameter] = &[
         "1",
         Change::Anytime,
     ),
+    own("cluster-move-rate", Kind::Memory { least: 0, greatest: i64::MAX }, "0", Change::Anytime),
     missing(CLUSTER, "cluster-node-timeout", Kind::Integer { least: 0, greatest: i64::MAX }, "15000", Change::Anytime),
     acts("cluster-port", Kind::Integer { least: 0, greatest: 65535 }, "0", Change::Never),
     acts(

@@ -31,6 +31,7 @@ use crate::base::slot::Slot;
 use slot::{Export, next};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 pub(super) use slot::encode_entry;
 
@@ -334,6 +335,11 @@ impl Exports {
     /// The log that is read here.
     pub fn log(&self) -> &Log {
         &self.engine.log
+    }
+
+    /// Bytes of entries that may be sent in a second; 0: as many as there are.
+    pub fn move_rate(&self) -> u64 {
+        self.engine.move_rate.load(Ordering::Relaxed)
     }
 
     /// So far it has been read: what was before is in the queues, or was taken from them.

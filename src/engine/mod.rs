@@ -74,6 +74,8 @@ pub struct Engine {
     pub log: Log,
     /// How copies compare with their primaries.
     pub compared: digest::Compared,
+    /// Bytes of the entries of slots that may be sent to copies in a second; 0: as many as there are.
+    pub move_rate: AtomicU64,
     events: event::Events,
     placement: Placement,
     databases: usize,
@@ -126,6 +128,7 @@ impl Engine {
             limits: ArcSwap::from_pointee(Limits::default()),
             skips_checksums: AtomicBool::new(false),
             expired_stay_until_ms: AtomicU64::new(0),
+            move_rate: AtomicU64::new(0),
             access: Access::default(),
             frequency: Frequency::default(),
             snapshots: Snapshots::default(),

@@ -177,6 +177,7 @@ pub fn apply(services: &Services, config: &Config) {
     crate::services::notifications::configure(services, &config.notify_keyspace_events);
     crate::services::eviction::configure(services, config);
     crate::services::snapshots::configure(services, config);
+    services.engine.move_rate.store(config.cluster_move_rate, Ordering::Relaxed);
     let asks_for_copies = config.min_replicas_to_write > 0 && config.min_replicas_max_lag > 0;
     services.conditions.set_asks_for_copies(asks_for_copies);
     if let Some(cluster) = &services.cluster {

@@ -2,6 +2,7 @@
 
 use super::feeding::{Answer, Feeding};
 use super::messages::{CopyAnswer, CopyRequest, encode, write_record};
+use super::pace::Pace;
 use super::progress::Progress;
 use crate::base::clock;
 use crate::base::identity::{Incarnation, NodeId, Position};
@@ -37,6 +38,8 @@ pub(crate) struct Feeds {
     starts: HashMap<Slot, Position>,
     /// What is kept for copies that are expected to ask soon, and since when.
     parked: HashMap<u64, Instant>,
+    /// Of what copies lack, to all of them together.
+    pace: Pace,
 }
 
 /// One stream.
@@ -162,7 +165,7 @@ impl Feeds {
         };
         let (finals, is_coming) = (self.feeding.finals(number), self.feeding.is_coming(number));
         let piece = begun.and_then(|()| match self.streams.get_mut(&number) {
-            Some(feed) => feed.read(number, exports, finals, is_coming).map(|()| {
+            Some(feed) => feed.read(number, exports, finals, is_coming, &mut self.pace).map(|()| {
                 // Also what has just been read, where none of it was for this copy.
                 let has = feed.progress.received(received);
                 let state = CopyState { node: sender.node, has, heard: Instant::now() };
@@ -238,6 +241,7 @@ impl Feed {
         exports: &mut Exports,
         finals: &[(Slot, u64)],
         is_coming: bool,
+        pace: &mut Pace,
     ) -> Result<(), Broken> {
         self.asked_at = Instant::now();
         if !exports.has(number) {
@@ -260,14 +264,17 @@ impl Feed {
             exports.compare_next(number);
         }
         self.take(number, exports);
-        while exports.waiting_bytes(number) < ENTRIES_BYTES_MAX {
+        let rate = exports.move_rate();
+        while exports.waiting_bytes(number) < ENTRIES_BYTES_MAX && pace.may_send(rate, Instant::now()) {
             let next = exports.unread(number).or_else(|| {
                 let slot = self.waiting.pop_front()?;
                 exports.begin(slot, number);
                 Some(slot)
             });
             let Some(slot) = next else { break };
+            let before = exports.waiting_bytes(number);
             exports.step(slot, number, clock::unix_us() / 1000)?;
+            pace.sent(exports.waiting_bytes(number).saturating_sub(before));
             self.take(number, exports);
             if self.unsent.len() >= PIECE_BYTES {
                 break;

@@ -16,6 +16,7 @@ pub mod feeding;
 mod feeds;
 pub mod following;
 pub mod messages;
+mod pace;
 pub mod progress;
 pub mod retiring;
 pub mod table;

@@ -205,3 +205,20 @@ async fn who_is_no_copy_any_more_keeps_nothing() {
     pair.settle().await;
     assert_eq!((count(&pair.source), count(&pair.target), shown(&pair.target)), (KEYS, 0, 0));
 }
+
+#[tokio::test]
+async fn what_a_copy_lacks_is_sent_no_faster_than_is_allowed() {
+    let pair = Pair::start(|_| false).await;
+    pair.source.move_rate.store(1, std::sync::atomic::Ordering::Relaxed);
+    pair.join();
+    let some = async {
+        while count(&pair.target) == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, some).await.expect("something is sent at once");
+    assert!(count(&pair.target) < KEYS / 2, "a byte in a second is allowed");
+    pair.source.move_rate.store(0, std::sync::atomic::Ordering::Relaxed);
+    pair.until_ready(TARGET).await;
+    pair.until_equal().await;
+}
