@@ -78,7 +78,11 @@ impl Elections {
             return false;
         }
         if elected < one.slots.len() {
-            tracing::warn!(slots = one.slots.len() - elected, "no copy of these slots answers, their election goes on");
+            // Of how many slots each of those who answered has something.
+            let said = |(node, said): (&NodeId, &Vec<Option<Position>>)| (*node, said.iter().flatten().count());
+            let said: Vec<(NodeId, usize)> = answers.iter().map(said).collect();
+            let (slots, needed, members) = (one.slots.len() - elected, one.needed, one.survivors);
+            tracing::warn!(slots, needed, members, ?said, "too few members of these slots answer, their election goes on");
         }
         elected == one.slots.len()
     }
