@@ -82,7 +82,13 @@ impl Elections {
             let said = |(node, said): (&NodeId, &Vec<Option<Position>>)| (*node, said.iter().flatten().count());
             let said: Vec<(NodeId, usize)> = answers.iter().map(said).collect();
             let (slots, needed, members) = (one.slots.len() - elected, one.needed, one.survivors);
-            tracing::warn!(slots, needed, members, ?said, "too few members of these slots answer, their election goes on");
+            tracing::warn!(
+                slots,
+                needed,
+                members,
+                ?said,
+                "too few members of these slots answer, their election goes on"
+            );
         }
         elected == one.slots.len()
     }
