@@ -139,7 +139,7 @@ impl Connection {
         loop {
             self.take_messages();
             let worker = &self.worker;
-            let look = |gate, is_asked, context: &mut Context<'_>| worker.look(gate, is_asked, context);
+            let look = |needed, asked: &mut _, context: &mut Context<'_>| worker.look(needed, asked, context);
             let may_answer = |support| worker.may_answer(support);
             self.output.poll_later(context, look, may_answer);
             match self.poll_send(context) {

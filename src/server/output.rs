@@ -9,8 +9,10 @@ use crate::engine::log::LogOffset;
 use crate::engine::log::gate::{Gate, Needed, Shown};
 use crate::resp::reply::Protocol;
 use bytes::Bytes;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -101,8 +103,8 @@ struct Later {
 enum Awaited {
     /// A reply that is still to come; CLIENT REPLY may have silenced it.
     Reply { reply: LaterReply, is_wanted: bool },
-    /// Replies that are held back, and whether it was asked to be woken for them.
-    Gate { held: Held, is_asked: bool },
+    /// Replies that are held back, and where it is told of them once it has asked.
+    Gate { held: Held, asked: Option<Verdict> },
 }
 
 /// What a reply tells of the slots of this node, for which it needs a lease.
@@ -175,6 +177,23 @@ pub fn keep_leased(bytes: &mut Vec<u8>, replies: &mut [Reply], may_answer: impl 
     if !may_answer || replies.iter().any(|reply| reply.told == Told::Doubtful) {
         let has_ended = |reply: &Reply| !may_answer || reply.told == Told::Doubtful;
         replace(bytes, replies, |reply| Some(reply).filter(has_ended).and_then(Reply::without_lease));
+    }
+}
+
+/// What became of a gate that was closed: once it is known that a reply may leave it stays so, whatever is known of copies
+/// later.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict(Rc<RefCell<Option<Gate>>>);
+
+impl Verdict {
+    /// It is decided, unless the gate is closed.
+    pub fn decide(&self, gate: Gate) {
+        self.0.replace(Some(gate).filter(|gate| *gate != Gate::Closed));
+    }
+
+    /// What was decided; closed until then.
+    pub fn gate(&self) -> Gate {
+        self.0.borrow().clone().unwrap_or(Gate::Closed)
     }
 }
 
@@ -268,7 +287,7 @@ impl Output {
     /// Appends replies that are held back.
     pub fn hold(&mut self, held: Held) {
         self.held_behind += held.bytes.capacity();
-        self.later.push_back(Later { awaited: Awaited::Gate { held, is_asked: false }, behind: Chunks::default() });
+        self.later.push_back(Later { awaited: Awaited::Gate { held, asked: None }, behind: Chunks::default() });
     }
 
     /// Whether replies are held back.
@@ -276,12 +295,12 @@ impl Output {
         self.later.iter().any(|later| matches!(later.awaited, Awaited::Gate { .. }))
     }
 
-    /// Takes in the replies that have come, and those that may leave, in order. `look` says whether a gate is open, and is told
-    /// whether it was asked before; where it is not, this is polled again when it may be.
+    /// Takes in the replies that have come, and those that may leave, in order. `look` says whether a gate is open, and keeps
+    /// where it is told; where it is not, this is polled again when that is decided.
     pub fn poll_later(
         &mut self,
         context: &mut Context<'_>,
-        mut look: impl FnMut(Needed, bool, &mut Context<'_>) -> Gate,
+        mut look: impl FnMut(Needed, &mut Option<Verdict>, &mut Context<'_>) -> Gate,
         may_answer: impl Fn(u64) -> bool,
     ) {
         while let Some(later) = self.later.front_mut() {
@@ -290,8 +309,7 @@ impl Output {
                     Poll::Ready(bytes) => Opened::Reply(bytes),
                     Poll::Pending => return,
                 },
-                Awaited::Gate { held, is_asked } => match look(held.needed, std::mem::replace(is_asked, true), context)
-                {
+                Awaited::Gate { held, asked } => match look(held.needed, asked, context) {
                     Gate::Open => Opened::Held,
                     Gate::Failed(reason, open_to) => Opened::Refused(reason, open_to),
                     Gate::Closed => return,

@@ -3,7 +3,7 @@
 use super::ahead::Ahead;
 use super::connection::Connection;
 use super::forwarding;
-use super::output::Reply;
+use super::output::{Reply, Verdict};
 use super::socket::{Incoming, Socket};
 use crate::base::clock;
 use crate::commands::session::Session;
@@ -51,7 +51,9 @@ pub struct Worker {
     /// Executes on other nodes; a standalone server has none.
     pub proxy: Option<Rc<Proxy>>,
     /// Connections whose replies wait until what they show is kept.
-    held_back: RefCell<Vec<(Needed, Waker)>>,
+    held_back: RefCell<Vec<(Needed, Waker, Verdict)>>,
+    /// There are some, and were none.
+    holds: Notify,
     party: Arc<Party>,
     /// The reader of the log is to be asked to keep it.
     ask: Notify,
@@ -113,6 +115,7 @@ pub fn start(services: Arc<Services>, index: usize, count: usize) -> std::io::Re
         let worker = Rc::new(Worker {
             proxy: forwarding::proxy(&services),
             held_back: RefCell::default(),
+            holds: Notify::new(),
             party: services.engine.log.gates.join(),
             ask: Notify::new(),
             services,
@@ -160,19 +163,29 @@ impl Worker {
         self.services.cluster.as_ref().is_none_or(|cluster| cluster.lease().allows(support, clock::boot_us()))
     }
 
-    /// Whether replies that need this may leave; where they may not yet, and the task has not asked before, it is woken when
-    /// they may.
-    pub fn look(&self, needed: Needed, is_asked: bool, context: &mut Context<'_>) -> Gate {
+    /// Whether replies that need this may leave. Where they may not yet the task is woken when that is decided, and finds it in
+    /// `asked`: what is known of copies may be less by then, and what a quorum had once is acknowledged.
+    pub fn look(&self, needed: Needed, asked: &mut Option<Verdict>, context: &mut Context<'_>) -> Gate {
+        if let Some(verdict) = asked {
+            return verdict.gate();
+        }
         let log = &self.services.engine.log;
         let before = log.look(needed);
-        if is_asked || before != Gate::Closed {
+        if before != Gate::Closed {
             return before;
         }
-        self.held_back.borrow_mut().push((needed, context.waker().clone()));
+        let verdict = asked.insert(Verdict::default()).clone();
+        let mut held_back = self.held_back.borrow_mut();
+        if held_back.is_empty() {
+            self.holds.notify_one();
+        }
+        held_back.push((needed, context.waker().clone(), verdict.clone()));
         self.party.wait();
         self.ask.notify_one();
         // It may have been opened before the flag was up.
-        log.look(needed)
+        let gate = log.look(needed);
+        verdict.decide(gate.clone());
+        gate
     }
 }
 
@@ -180,19 +193,21 @@ impl Worker {
 async fn wake_held_back(worker: Rc<Worker>) {
     loop {
         let is_idle = worker.held_back.borrow().is_empty();
-        match is_idle {
-            true => worker.party.until_told().await,
+        tokio::select! {
+            () = worker.party.until_told() => {}
+            () = worker.holds.notified() => {}
             // Copies have only so much time, which nobody tells of.
-            false => drop(tokio::time::timeout(HELD_LOOK, worker.party.until_told()).await),
+            () = tokio::time::sleep(HELD_LOOK), if !is_idle => {}
         }
         let log = &worker.services.engine.log;
         let mut held_back = worker.held_back.borrow_mut();
-        held_back.retain(|(needed, waker)| {
-            let is_closed = log.look(*needed) == Gate::Closed;
-            if !is_closed {
+        held_back.retain(|(needed, waker, verdict)| match log.look(*needed) {
+            Gate::Closed => true,
+            gate => {
+                verdict.decide(gate);
                 waker.wake_by_ref();
+                false
             }
-            is_closed
         });
         if !held_back.is_empty() {
             worker.party.wait();
