@@ -1,6 +1,6 @@
 //! CONFIG: the node's parameters while it runs.
 
-mod agreed;
+pub(super) mod agreed;
 
 use crate::commands::context::{Control, Flow};
 use crate::commands::error::CommandError;

@@ -43,9 +43,11 @@ pub(in crate::moves) async fn remove(shared: Arc<Shared>) {
             }
         }
         let log = &shared.engine.log;
+        let mut has_proposed = false;
         for ((node, number), slots) in &found {
             let has_gone = since.get(&(*node, *number)).is_some_and(|(_, to)| log.copied.have(slots, *to));
             if has_gone {
+                has_proposed = true;
                 let change = TopologyChange::CopyLeave { slots: slots.clone(), node: *node, number: *number };
                 // Whatever it comes to, the topology shows it; until then it is not counted.
                 if let Ok(proposal) = shared.consensus.propose(change).await {
@@ -55,6 +57,10 @@ pub(in crate::moves) async fn remove(shared: Arc<Shared>) {
                 // Their streams are to read the log to its end.
                 log.ask();
             }
+        }
+        if has_proposed {
+            // A refusal is a new version too: one that is refused must not fill the raft log.
+            tokio::time::sleep(LOOK_PAUSE).await;
         }
         let pause = if found.is_empty() { Duration::from_secs(3600) } else { LOOK_PAUSE };
         if let Ok(Err(_)) = tokio::time::timeout(pause, topologies.changed()).await {

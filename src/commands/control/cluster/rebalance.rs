@@ -3,8 +3,9 @@
 use super::cluster;
 use crate::cluster::duties::{self, REBALANCE};
 use crate::cluster::planner::{self, MoveKind};
-use crate::cluster::topology::{Applied, Refused, Topology, TopologyChange};
+use crate::cluster::topology::Topology;
 use crate::commands::context::{Control, Flow};
+use crate::commands::control::config::agreed::agree;
 use crate::commands::error::CommandError;
 use crate::commands::parse::is;
 use crate::commands::spec::CommandResult;
@@ -12,10 +13,6 @@ use crate::resp::arguments::Arguments;
 use crate::resp::reply::{Protocol, ReplyWriter};
 use crate::services::cluster::Cluster;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long an answer waits for this node to hear what the raft group has agreed on.
-const HEARD_LIMIT: Duration = Duration::from_secs(1);
 
 /// CLUSTER REBALANCE: whether slots are moved by the plan. DRYRUN: what the plan would move. PAUSE, RESUME: for all nodes.
 pub(super) fn rebalance(
@@ -42,24 +39,8 @@ pub(super) fn rebalance(
     if control.in_transaction {
         return Err(CommandError::text("ERR CLUSTER REBALANCE is not allowed in transactions"));
     }
-    control.flow = Flow::Later(Box::pin(set(cluster, value)));
+    control.flow = Flow::Later(Box::pin(agree(cluster, REBALANCE, value.to_owned())));
     Ok(())
-}
-
-async fn set(cluster: Arc<Cluster>, value: &'static str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut reply = ReplyWriter::new(&mut bytes, Protocol::Resp2);
-    let change = TopologyChange::SetConfig { name: REBALANCE.to_owned(), value: value.to_owned() };
-    match cluster.consensus().propose(change).await {
-        // Said twice: it is so.
-        Ok(agreed) if matches!(agreed.applied, Applied::Done | Applied::Refused(Refused::NoChange)) => {
-            cluster.until_shown(agreed.index, HEARD_LIMIT).await;
-            reply.ok();
-        }
-        Ok(agreed) => reply.error(format!("ERR The cluster did not change it: {:?}", agreed.applied)),
-        Err(error) => reply.error(format!("ERR The cluster could not agree: {error}")),
-    }
-    bytes
 }
 
 /// A line for each move of the plan, in the order of the plan.

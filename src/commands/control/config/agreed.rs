@@ -65,7 +65,8 @@ pub(super) fn agreement(control: &Control<'_>, changes: &[(&[u8], &[u8])]) -> Re
     Err(refused(ConfigError::Invalid { name: name.to_owned(), reason: reason.to_owned() }))
 }
 
-async fn agree(cluster: Arc<Cluster>, name: &'static str, value: String) -> Vec<u8> {
+/// Proposes a setting of the cluster, and answers when it is agreed and this node knows it.
+pub(in crate::commands::control) async fn agree(cluster: Arc<Cluster>, name: &'static str, value: String) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut reply = ReplyWriter::new(&mut bytes, Protocol::Resp2);
     let change = TopologyChange::SetConfig { name: name.to_owned(), value };
