@@ -6,6 +6,7 @@
 use super::Engine;
 use super::entry::Entry;
 use super::export::encode_entry;
+use super::shard::SlotTable;
 use crate::base::identity::Position;
 use crate::base::slot::Slot;
 use crate::values::Value;
@@ -23,6 +24,12 @@ pub struct Compared {
     pub slots: AtomicU64,
     /// Those that were not the same. They are sent anew.
     pub different: AtomicU64,
+    /// Slots of which a copy had lost its place, but had the same keys as its primary: none of their entries were sent.
+    pub alike: AtomicU64,
+    /// Slots of which the entries were sent to a copy.
+    pub sent: AtomicU64,
+    /// The bytes of all that was sent to copies.
+    pub bytes: AtomicU64,
 }
 
 impl Engine {
@@ -32,13 +39,16 @@ impl Engine {
         let (shard, slot_in_shard) = (self.placement().shard(slot), self.placement().slot_in_shard(slot));
         let mut keyspace = self.lock_slot(slot, 0, 0);
         let shard = keyspace.locks.shard(shard);
-        let position = shard.meta(slot_in_shard).position;
-        let digest = match shard.table(0, slot_in_shard) {
-            Some(table) if table.bytes > DIGESTED_BYTES_MAX => None,
-            Some(table) => Some(table.entries.iter().map(entry_digest).fold(0, u64::wrapping_add)),
-            None => Some(0),
-        };
-        (position, digest)
+        (shard.meta(slot_in_shard).position, digest_of(shard.table(0, slot_in_shard)))
+    }
+}
+
+/// The digest of what a slot has, which is locked; `None`: it is too much.
+pub(super) fn digest_of(table: Option<&SlotTable>) -> Option<u64> {
+    match table {
+        Some(table) if table.bytes > DIGESTED_BYTES_MAX => None,
+        Some(table) => Some(table.entries.iter().map(entry_digest).fold(0, u64::wrapping_add)),
+        None => Some(0),
     }
 }
 

@@ -18,14 +18,17 @@
 //! one `Portion`. A value with more than that goes in pieces, one after the other (`part`).
 
 mod part;
+mod record;
 mod slot;
 
 use super::Engine;
+use super::digest::{Compared, digest_of};
 use super::effect::{Cause, Effect, encode};
 use super::group::Run;
 use super::keyspace::Keyspace;
 use super::log::{Behind, Chunk, Log, LogOffset, Lost, Reader};
 use super::portion::{PORTION, Portion};
+use super::shard::SlotTable;
 use crate::base::identity::Position;
 use crate::base::slot::Slot;
 use slot::{Export, next};
@@ -33,6 +36,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+pub use record::{Record, RecordKind};
 pub(super) use slot::encode_entry;
 
 /// Bytes that may wait for a copy that lacks something before the writers of its slots have to wait: where the copy began again
@@ -49,39 +53,6 @@ const LOCKED_LOG_BYTES: u64 = 64 * 1024;
 const FOLLOWED_MAX: usize = 4;
 /// Bytes of the log that are taken at once.
 const TAKE_BYTES: usize = 4 * 1024 * 1024;
-
-/// One thing that happened to a slot, or one entry of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    pub slot: Slot,
-    /// Of the last of its effects.
-    pub position: Position,
-    pub kind: RecordKind,
-    /// The encoded [`Effect`]; of a run several, one behind the other.
-    pub effect: Box<[u8]>,
-}
-
-/// What a record is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecordKind {
-    /// An entry, or what happened to one that was sent: the slot is not complete.
-    Piece,
-    /// So many effects of a slot that is complete: all of them, or none.
-    Run { count: u32 },
-    /// The slot is complete from here on. No effect.
-    Complete,
-    /// The slot stands still for the hand-over of this number: nothing comes behind. No effect.
-    Final { begun: u64 },
-    /// What the slot has in this position. No effect.
-    Digest { digest: u64 },
-}
-
-impl Record {
-    /// Bytes that it takes in a queue.
-    pub fn size(&self) -> usize {
-        self.effect.len() + size_of::<Record>()
-    }
-}
 
 /// Why an export cannot go on; it has to begin again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,13 +161,30 @@ impl Exports {
     /// Goes on with a slot that the node has as it is here, in this position; or in `start`, where nothing has happened
     /// here since the epoch began with that. False: it has something else.
     pub fn begin_at(&mut self, slot: Slot, of: u64, held: Position, start: Option<Position>) -> Result<bool, Broken> {
+        self.begin_where(slot, of, |_, position| held == position || (position.seq == 0 && start == Some(held)))
+    }
+
+    /// Goes on with a slot of which the node has this digest, where it is that of what is here. False: it has something else.
+    pub fn begin_alike(&mut self, slot: Slot, of: u64, digest: u64) -> Result<bool, Broken> {
+        self.begin_where(slot, of, |table, _| digest_of(table) == Some(digest))
+    }
+
+    /// Goes on with a slot where the node has what is here, by its keys and where they stand.
+    fn begin_where(
+        &mut self,
+        slot: Slot,
+        of: u64,
+        is_same: impl FnOnce(Option<&SlotTable>, Position) -> bool,
+    ) -> Result<bool, Broken> {
         let engine = Arc::clone(&self.engine);
         let mut keyspace = self.lock_at_end(&engine, slot)?;
-        let meta = keyspace.locks.shard(engine.placement().shard(slot)).meta(engine.placement().slot_in_shard(slot));
+        let slot_in_shard = engine.placement().slot_in_shard(slot);
+        let shard = keyspace.locks.shard(engine.placement().shard(slot));
+        let meta = shard.meta(slot_in_shard);
         let followed = self.try_follow_to(Some(meta.last));
+        let is_same = is_same(shard.table(0, slot_in_shard), meta.position);
         drop(keyspace);
         self.end_if_broken(followed)?;
-        let is_same = held == meta.position || (meta.position.seq == 0 && start == Some(held));
         if is_same && let Some(outgoing) = self.copies.get_mut(&of) {
             self.slots.insert((slot, of), Export::complete(self.portion, meta.position));
             outgoing.push(Record::complete(slot, meta.position));
@@ -330,6 +318,11 @@ impl Exports {
     /// A slot of a copy that is not complete: the next to be read.
     pub fn unread(&self, of: u64) -> Option<Slot> {
         self.copies.get(&of)?.unread.first().copied()
+    }
+
+    /// What comparing and sending have come to.
+    pub fn compared(&self) -> &Compared {
+        &self.engine.compared
     }
 
     /// The log that is read here.
@@ -571,16 +564,6 @@ impl Exports {
             }
         }
         Ok(())
-    }
-}
-
-impl Record {
-    fn piece(slot: Slot, position: Position, effect: Box<[u8]>) -> Record {
-        Record { slot, position, kind: RecordKind::Piece, effect }
-    }
-
-    fn complete(slot: Slot, position: Position) -> Record {
-        Record { slot, position, kind: RecordKind::Complete, effect: Box::default() }
     }
 }
 

@@ -34,6 +34,7 @@ use crate::engine::log::LogOffset;
 use crate::engine::shard::SlotState;
 use crate::transport::{Blob, Response, Sender, Transport};
 use copies::CopyTable;
+use copies::following::sleep_until;
 use ownership::{Action, Followed, Ownership};
 use parking_lot::Mutex;
 use source::Source;
@@ -46,6 +47,9 @@ use tokio::task::JoinHandle;
 /// Before the end of a hand-over is proposed again: doubled every time, up to the last.
 const SETTLE_PAUSE_MIN: Duration = Duration::from_millis(200);
 const SETTLE_PAUSE_MAX: Duration = Duration::from_secs(3);
+/// How long keys that a former life has left are kept for the case that this one becomes a copy of their slots again: twice the
+/// time after which others take the place of a member that is down.
+const LEFT_LIMIT: Duration = Duration::from_secs(120);
 /// Attempts of one task of a copy that are counted.
 const ATTEMPT_BITS: u32 = 20;
 
@@ -107,8 +111,13 @@ impl Moves {
         });
         let ownership = Ownership::new(options.node, options.held);
         shared.engine.set_slot_states(Slot::all().map(|slot| (slot, SlotState::Elsewhere)));
-        let run =
-            Follower { shared: Arc::clone(&shared), ownership, settling: HashMap::new(), following: BTreeMap::new() };
+        let run = Follower {
+            shared: Arc::clone(&shared),
+            ownership,
+            settling: HashMap::new(),
+            following: BTreeMap::new(),
+            give_up_at: None,
+        };
         runtime.spawn(source::follow_log(Arc::clone(&shared)));
         runtime.spawn(copies::retiring::remove(Arc::clone(&shared)));
         runtime.spawn(copies::taking::take_over(Arc::clone(&shared), options.incarnation.clone()));
@@ -132,6 +141,8 @@ struct Follower {
     settling: HashMap<u64, JoinHandle<()>>,
     /// The copies of this node that follow their primaries, and the slots of each.
     following: BTreeMap<(NodeId, u64), OwnCopy>,
+    /// When what a former life has left is dropped.
+    give_up_at: Option<tokio::time::Instant>,
 }
 
 /// A copy of this node that follows its primary.
@@ -152,12 +163,26 @@ impl Follower {
             let changed = tokio::select! {
                 changed = topologies.changed() => changed,
                 changed = incarnation.changed() => changed,
+                () = sleep_until(self.give_up_at) => {
+                    self.give_up_left();
+                    continue;
+                }
             };
             if changed.is_err() {
                 self.settling.into_values().for_each(|task| task.abort());
                 self.following.into_values().for_each(|copy| copy.task.abort());
                 return;
             }
+        }
+    }
+
+    /// What a former life has left and this one has had no use for is dropped.
+    fn give_up_left(&mut self) {
+        self.give_up_at = None;
+        let left = self.shared.copies.lock().give_up_left();
+        let dropped: usize = left.into_iter().map(|slot| self.shared.engine.clear_slot(slot)).sum();
+        if dropped > 0 {
+            tracing::info!(dropped, "keys of slots in which this node has no part any more are dropped");
         }
     }
 
@@ -179,6 +204,9 @@ impl Follower {
         self.shared.source.lock().follow(topology, self.shared.node, incarnation);
         for slot in dropped {
             self.shared.engine.clear_slot(slot);
+        }
+        if self.give_up_at.is_none() && self.shared.copies.lock().has_left() {
+            self.give_up_at = Some(tokio::time::Instant::now() + LEFT_LIMIT);
         }
         self.begin_copies(topology, incarnation);
         self.keep_settling(duties::moves(topology));

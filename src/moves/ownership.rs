@@ -80,12 +80,16 @@ impl Ownership {
             if mine && current {
                 self.take(slot, record, copies, &mut followed.actions);
             } else if current {
-                // What a log has of a slot that begins to be copied may be a part of it.
-                let is_ready = record.copies.on(self.node).is_some_and(|copy| copy.ready);
+                let number = own_number(record, self.node, incarnation);
                 let held = self.held[slot.index()].take();
-                match own_number(record, self.node, incarnation) {
+                // What a log has of a slot that begins to be copied may be a part of it.
+                let is_ready = number.is_some() && record.copies.on(self.node).is_some_and(|copy| copy.ready);
+                if held.is_some() && !is_ready {
+                    copies.leave(slot);
+                }
+                match number {
                     Some(number) => keep_copy(slot, number, held.filter(|_| is_ready), copies),
-                    None if copies.drop_slot(slot) || held.is_some() => followed.dropped.push(slot),
+                    None if copies.end_copy(slot) => followed.dropped.push(slot),
                     None => {}
                 }
             }

@@ -15,7 +15,6 @@ use crate::transport::messages::GroupView;
 use crate::transport::{LinkReport, Peer, Purpose, Request, TransportError};
 use async_trait::async_trait;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::OnceLock;
 
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -70,8 +69,10 @@ impl Consensus for Agreement {
 
 /// Links that bring messages to whom they are for.
 struct Links {
-    source: OnceLock<Moves>,
-    target: OnceLock<Moves>,
+    source: Mutex<Option<Moves>>,
+    target: Mutex<Option<Moves>>,
+    /// Who asks the source, since it started last.
+    target_life: Mutex<Incarnation>,
     /// What happens between two questions to the source; false: the question does not get there.
     between: Mutex<Box<dyn FnMut() -> bool + Send>>,
 }
@@ -85,8 +86,12 @@ impl Transport for Links {
             return Err(TransportError::Disconnected);
         }
         let (at, node) = if to_source { (&self.source, TARGET) } else { (&self.target, SOURCE) };
-        let at = at.get().ok_or(TransportError::Disconnected)?;
-        Ok(at.answer(&sender(node), question).await)
+        let at = at.lock().clone().ok_or(TransportError::Disconnected)?;
+        let mut sender = sender(node);
+        if to_source {
+            sender.incarnation = *self.target_life.lock();
+        }
+        Ok(at.answer(&sender, question).await)
     }
 
     fn links(&self) -> Vec<LinkReport> {
@@ -111,7 +116,7 @@ struct Pair {
     /// Versions that the target has followed.
     followed: watch::Receiver<u64>,
     links: Arc<Links>,
-    _lives: [watch::Sender<Option<Incarnation>>; 2],
+    lives: [watch::Sender<Option<Incarnation>>; 2],
 }
 
 fn moving() -> SlotRanges {
@@ -130,6 +135,31 @@ fn count(engine: &Engine) -> usize {
     keys().filter(|(key, slot)| engine.lock_slot(*slot, 0, 0).exists(key.as_bytes())).count()
 }
 
+/// Starts the moves of a life of a node. Gives what ends it, and the versions that it has followed.
+fn start(
+    agreement: &Arc<Agreement>,
+    links: &Arc<Links>,
+    engine: &Arc<Engine>,
+    (node, incarnation): (NodeId, Incarnation),
+    held: Vec<Option<Epoch>>,
+) -> (Moves, watch::Sender<Option<Incarnation>>, watch::Receiver<u64>) {
+    let (life, incarnation) = watch::channel(Some(incarnation));
+    let (shown, followed) = watch::channel(0);
+    let options = MovesOptions {
+        node,
+        engine: Arc::clone(engine),
+        consensus: Arc::clone(agreement) as Arc<_>,
+        transport: Arc::clone(links) as Arc<_>,
+        incarnation,
+        held,
+        nudge: Arc::new(|_| {}),
+        show: Box::new(move |topology: &Arc<Topology>, _| {
+            shown.send_replace(topology.version);
+        }),
+    };
+    (Moves::start(options, tokio::runtime::Handle::current()), life, followed)
+}
+
 impl Pair {
     /// The source owns every slot and has all the keys; the target has registered.
     async fn start(withheld: Withheld) -> Pair {
@@ -143,42 +173,24 @@ impl Pair {
         agreement.commit(&TopologyChange::Revive { slots: Slot::all().collect(), to: SOURCE });
         agreement.commit(&TopologyChange::RegisterNode { node: node(TARGET) });
         let links = Arc::new(Links {
-            source: OnceLock::new(),
-            target: OnceLock::new(),
+            source: Mutex::default(),
+            target: Mutex::default(),
+            target_life: Mutex::new(Incarnation(2)),
             between: Mutex::new(Box::new(|| true)),
         });
         let [source, target] = [(), ()].map(|()| Arc::new(Engine::new(1)));
-        let (shown, followed) = watch::channel(0);
-        let start = |id: NodeId, engine: &Arc<Engine>, show: Show| {
-            let (life, incarnation) = watch::channel(Some(Incarnation(id.0 as u64)));
-            let options = MovesOptions {
-                node: id,
-                engine: Arc::clone(engine),
-                consensus: Arc::clone(&agreement) as Arc<_>,
-                transport: Arc::clone(&links) as Arc<_>,
-                incarnation,
-                held: vec![None; SLOT_COUNT],
-                nudge: Arc::new(|_| {}),
-                show,
-            };
-            (Moves::start(options, tokio::runtime::Handle::current()), life)
+        let start = |id: NodeId, engine: &Arc<Engine>| {
+            start(&agreement, &links, engine, (id, Incarnation(id.0 as u64)), vec![None; SLOT_COUNT])
         };
-        let (ready, mut is_ready) = watch::channel(0);
-        let show_source = move |topology: &Arc<Topology>, _| {
-            ready.send_replace(topology.version);
-        };
-        let (source_moves, first) = start(SOURCE, &source, Box::new(show_source));
-        let show = move |topology: &Arc<Topology>, _| {
-            shown.send_replace(topology.version);
-        };
-        let (target_moves, second) = start(TARGET, &target, Box::new(show));
-        links.source.set(source_moves).unwrap_or_else(|_| panic!("set once"));
-        links.target.set(target_moves).unwrap_or_else(|_| panic!("set once"));
+        let (source_moves, first, mut is_ready) = start(SOURCE, &source);
+        let (target_moves, second, followed) = start(TARGET, &target);
+        *links.source.lock() = Some(source_moves);
+        *links.target.lock() = Some(target_moves);
         is_ready.wait_for(|shown| *shown > 0).await.expect("the source lives");
         for (key, slot) in keys() {
             source.lock_slot(slot, 0, clock::unix_us() / 1000).set_string(key.as_bytes(), b"v", Deadline::Clear);
         }
-        Pair { agreement, source, target, followed, links, _lives: [first, second] }
+        Pair { agreement, source, target, followed, links, lives: [first, second] }
     }
 
     /// Waits until the target has acted on everything that is agreed.
@@ -192,7 +204,7 @@ impl Pair {
 
     /// The target becomes a copy of the moving slots.
     fn join(&self) {
-        let (node, incarnation) = (TARGET, Incarnation(2));
+        let (node, incarnation) = (TARGET, *self.links.target_life.lock());
         let join = TopologyChange::CopyJoin { slots: moving(), node, incarnation };
         assert_eq!(self.agreement.commit(&join).applied, Applied::Done);
     }
@@ -401,7 +413,8 @@ async fn writers_do_not_wait_for_a_copy_that_asks_no_more() {
     writers.lock().write();
     assert!(waiting());
     {
-        let shared = &pair.links.source.get().expect("started").shared;
+        let moves = pair.links.source.lock().clone().expect("started");
+        let shared = &moves.shared;
         let mut source = shared.source.lock();
         let Source { exports, feeds } = &mut *source;
         feeds.give_up_silent(exports, Instant::now() + copies::SILENT_LIMIT);

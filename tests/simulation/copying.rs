@@ -398,7 +398,7 @@ impl World {
         let request = match action {
             Action::Begin { attempt, version } => {
                 follow.received = 0;
-                CopyRequest::Begin { number: copy, attempt, slots, held, version }
+                CopyRequest::Begin { number: copy, attempt, slots, held, left: Vec::new(), version }
             }
             Action::Next { attempt, version } => {
                 CopyRequest::Next { number: copy, attempt, received: follow.received, version }

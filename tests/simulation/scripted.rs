@@ -95,7 +95,7 @@ impl Pair {
         self.attempt += 1;
         let (attempt, version) = (self.attempt, self.target.topology.version);
         let held = self.target.held_of(stream);
-        let mut request = CopyRequest::Begin { number, attempt, slots: moving(), held, version };
+        let mut request = CopyRequest::Begin { number, attempt, slots: moving(), held, left: Vec::new(), version };
         let mut received = 0;
         while let Ok(CopyReply::Piece(records)) = self.source.feeds.answer(&self.source.keys, asker, &request) {
             received += records.len() as u64;

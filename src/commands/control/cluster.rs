@@ -301,6 +301,9 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     let compared = &control.services.engine.compared;
     field("starling_copies_compared", &counted(&compared.slots));
     field("starling_copies_different", &counted(&compared.different));
+    field("starling_copies_alike", &counted(&compared.alike));
+    field("starling_copies_sent", &counted(&compared.sent));
+    field("starling_copies_bytes", &counted(&compared.bytes));
     field("starling_slots_electing", &view.electing_count());
     let group = cluster.consensus().group();
     let leader: Vec<NodeId> = group.leader.into_iter().collect();

@@ -32,20 +32,6 @@ pub(super) struct Export {
     pub(super) is_complete: bool,
 }
 
-impl Record {
-    /// Adds a run to one of the same slot that it goes on behind: whoever applies this has both or neither. False: it is another.
-    pub(super) fn extend(&mut self, run: &Run<'_>, effects: &[u8]) -> bool {
-        let RecordKind::Run { count } = &mut self.kind else { return false };
-        let added = u32::try_from(run.count).ok().and_then(|added| count.checked_add(added));
-        let goes_on = run.slot == Some(self.slot) && next(self.position) == run.first;
-        let Some(sum) = added.filter(|_| goes_on) else { return false };
-        *count = sum;
-        self.position = run.last();
-        self.effect = [&*self.effect, effects].concat().into_boxed_slice();
-        true
-    }
-}
-
 impl Export {
     /// Nothing has been read.
     pub(super) fn new(portion: Portion) -> Export {

@@ -14,12 +14,15 @@ use crate::engine::log::copied::CopyState;
 use crate::transport::Sender;
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A piece is sent when it has this many bytes; one record may make it longer.
 const PIECE_BYTES: usize = 256 * 1024;
 /// Between digests of two slots, each a look at all of one: ten in a second compare 5461 slots in nine minutes.
 const COMPARE_PAUSE: Duration = Duration::from_millis(100);
+/// Slots that a copy may have as they are, but for their positions, are looked at for so long at once: all of each is read.
+const COMPARE_LIMIT: Duration = Duration::from_millis(10);
 /// What is kept for a copy that does not ask is given up after this time.
 const PARKED_LIMIT: Duration = Duration::from_secs(2);
 /// Who makes writers wait and does not ask for so long is sent nothing more until it does: longer than an answer may take.
@@ -44,8 +47,8 @@ pub(crate) struct Feeds {
 
 /// One stream.
 struct Feed {
-    /// The slots of which the entries have not begun to be sent.
-    waiting: VecDeque<Slot>,
+    /// The slots of which the entries have not begun to be sent, with the digest of what the copy has of them.
+    waiting: VecDeque<(Slot, Option<u64>)>,
     unsent: BytesMut,
     /// Sent last, in case the answer is lost.
     last: Bytes,
@@ -121,7 +124,7 @@ impl Feeds {
         exports.log().set_copied_groups(self.feeding.groups().to_vec());
         for (number, gone) in shrunk {
             if let Some(feed) = self.streams.get_mut(&number) {
-                feed.waiting.retain(|slot| !gone.contains(*slot));
+                feed.waiting.retain(|(slot, _)| !gone.contains(*slot));
             }
             gone.slots().for_each(|slot| exports.end_slot(slot, number));
         }
@@ -143,7 +146,7 @@ impl Feeds {
             CopyRequest::Fence { .. } => return again,
         };
         let answer = match &request {
-            CopyRequest::Begin { slots, held, .. } if held.len() == slots.len() => {
+            CopyRequest::Begin { slots, held, left, .. } if held.len() == slots.len() && left.len() == slots.len() => {
                 self.feeding.begin((sender.node, sender.incarnation), number, attempt, slots)
             }
             CopyRequest::Next { received, .. } => self.feeding.next(sender.node, number, attempt, *received),
@@ -160,7 +163,9 @@ impl Feeds {
         };
         let received = if let CopyRequest::Next { received, .. } = request { received } else { 0 };
         let begun = match &request {
-            CopyRequest::Begin { slots, held, .. } if is_first => self.begin(exports, number, slots, held),
+            CopyRequest::Begin { slots, held, left, .. } if is_first => {
+                self.begin(exports, number, slots, (held, left))
+            }
             _ => Ok(()),
         };
         let (finals, is_coming) = (self.feeding.finals(number), self.feeding.is_coming(number));
@@ -198,7 +203,7 @@ impl Feeds {
         exports: &mut Exports,
         number: u64,
         slots: &SlotRanges,
-        held: &[Option<Position>],
+        (held, left): (&[Option<Position>], &[Option<u64>]),
     ) -> Result<(), Broken> {
         self.streams.remove(&number);
         let held: BTreeMap<Slot, Position> =
@@ -210,7 +215,7 @@ impl Feeds {
             exports.begin_following(number);
         }
         let mut waiting = VecDeque::new();
-        for slot in slots.slots() {
+        for (slot, left) in slots.slots().zip(left) {
             if exports.has_slot(slot, number) {
                 continue;
             }
@@ -220,7 +225,7 @@ impl Feeds {
                 None => false,
             };
             if !has_it {
-                waiting.push_back(slot);
+                waiting.push_back((slot, *left));
             }
         }
         tracing::debug!(number, slots = slots.len(), lacking = waiting.len(), "a copy begins to follow");
@@ -266,12 +271,7 @@ impl Feed {
         self.take(number, exports);
         let rate = exports.move_rate();
         while exports.waiting_bytes(number) < ENTRIES_BYTES_MAX && pace.may_send(rate, Instant::now()) {
-            let next = exports.unread(number).or_else(|| {
-                let slot = self.waiting.pop_front()?;
-                exports.begin(slot, number);
-                Some(slot)
-            });
-            let Some(slot) = next else { break };
+            let Some(slot) = self.next_unread(number, exports)? else { break };
             let before = exports.waiting_bytes(number);
             exports.step(slot, number, clock::unix_us() / 1000)?;
             pace.sent(exports.waiting_bytes(number).saturating_sub(before));
@@ -283,12 +283,37 @@ impl Feed {
         if exports.has(number) { Ok(()) } else { Err(Broken::Lost) }
     }
 
+    /// The slot of which entries are to be sent now. Where the copy has the same keys, none are: it follows from here on.
+    fn next_unread(&mut self, number: u64, exports: &mut Exports) -> Result<Option<Slot>, Broken> {
+        let since = Instant::now();
+        loop {
+            if let Some(slot) = exports.unread(number) {
+                return Ok(Some(slot));
+            }
+            let Some(&(slot, left)) = self.waiting.front() else { return Ok(None) };
+            if since.elapsed() >= COMPARE_LIMIT {
+                return Ok(None);
+            }
+            self.waiting.pop_front();
+            match left {
+                Some(digest) if exports.begin_alike(slot, number, digest)? => {
+                    exports.compared().alike.fetch_add(1, Ordering::Relaxed);
+                }
+                _ => {
+                    exports.compared().sent.fetch_add(1, Ordering::Relaxed);
+                    exports.begin(slot, number);
+                }
+            }
+        }
+    }
+
     fn take(&mut self, number: u64, exports: &mut Exports) {
         let room = PIECE_BYTES.saturating_sub(self.unsent.len());
         for record in exports.take(number, room) {
             let before = self.unsent.len();
             write_record(&mut self.unsent, &record);
             self.progress.written(self.unsent.len() - before);
+            exports.compared().bytes.fetch_add((self.unsent.len() - before) as u64, Ordering::Relaxed);
         }
     }
 

@@ -10,6 +10,7 @@ use crate::cluster::topology::{Applied, Topology, TopologyChange};
 use crate::moves::Shared;
 use crate::transport::{Blob, Purpose, Request, Response};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -139,9 +140,20 @@ pub(in crate::moves) async fn follow(
     attempt: u64,
 ) {
     let core = Following::new(attempt);
-    let (tasks, began) = (JoinSet::new(), Instant::now());
-    let copy =
-        Follow { shared, source, number, slots, incarnation, core, received: 0, partial: Vec::new(), tasks, began };
+    let (tasks, left, began) = (JoinSet::new(), Arc::default(), Instant::now());
+    let copy = Follow {
+        shared,
+        source,
+        number,
+        slots,
+        incarnation,
+        core,
+        received: 0,
+        partial: Vec::new(),
+        left,
+        tasks,
+        began,
+    };
     copy.run().await;
 }
 
@@ -157,6 +169,7 @@ struct Follow {
     received: u64,
     /// The beginning of a record of which the rest comes in the next piece.
     partial: Vec<u8>,
+    left: Arc<Mutex<LeftDigests>>,
     tasks: JoinSet<Finished>,
     began: Instant,
 }
@@ -202,7 +215,11 @@ impl Follow {
         let asked = match action {
             Action::Begin { attempt, version } => {
                 (self.received, self.partial) = (0, Vec::new());
-                CopyRequest::Begin { number, attempt, held: self.held(&slots), slots, version }
+                let (shared, source, left) = (Arc::clone(&self.shared), self.source, Arc::clone(&self.left));
+                self.tasks.spawn(async move {
+                    Finished::Answer(begin(&shared, source, (number, attempt, version), slots, left).await)
+                });
+                return;
             }
             Action::Next { attempt, version } => CopyRequest::Next { number, attempt, received, version },
             Action::Propose => {
@@ -215,13 +232,6 @@ impl Follow {
         };
         let (shared, source) = (Arc::clone(&self.shared), self.source);
         self.tasks.spawn(async move { Finished::Answer(ask(&shared, source, &asked).await) });
-    }
-
-    /// Where each of the slots stands here, as far as it is complete.
-    fn held(&self, slots: &SlotRanges) -> Vec<Option<Position>> {
-        let table = self.shared.copies.lock();
-        let position = |slot| table.is_complete(slot, self.number).then(|| self.shared.engine.position(slot));
-        slots.slots().map(position).collect()
     }
 
     fn take(&mut self, finished: Finished) -> Event {
@@ -334,11 +344,48 @@ impl Follow {
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
+/// Waits until then; `None`: for ever.
+pub(in crate::moves) async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// The digests of what a former life has left, as far as they are known: nothing changes it until it is sent anew.
+type LeftDigests = BTreeMap<Slot, Option<u64>>;
+
+/// Asks for a stream that begins with what is here.
+async fn begin(
+    shared: &Arc<Shared>,
+    source: NodeId,
+    (number, attempt, version): (u64, u64, u64),
+    slots: SlotRanges,
+    digests: Arc<Mutex<LeftDigests>>,
+) -> Result<Vec<u8>, String> {
+    let (reader, asked) = (Arc::clone(shared), slots.clone());
+    // All keys are read for it: not on the thread of the links.
+    let read = tokio::task::spawn_blocking(move || what_is_here(&reader, number, &asked, &mut digests.lock())).await;
+    let (held, left) = read.map_err(|_| "the digests could not be read")?;
+    ask(shared, source, &CopyRequest::Begin { number, attempt, slots, held, left, version }).await
+}
+
+/// Where each of the slots stands here, as far as it is complete; and the digest of what a former life has left of it.
+fn what_is_here(
+    shared: &Shared,
+    number: u64,
+    slots: &SlotRanges,
+    digests: &mut LeftDigests,
+) -> (Vec<Option<Position>>, Vec<Option<u64>>) {
+    let one = |slot: Slot| {
+        let (is_complete, is_left) = {
+            let table = shared.copies.lock();
+            (table.is_complete(slot, number), table.is_left(slot, number))
+        };
+        let digest = |slot| *digests.entry(slot).or_insert_with(|| shared.engine.digest(slot).1);
+        (is_complete.then(|| shared.engine.position(slot)), Some(slot).filter(|_| is_left).and_then(digest))
+    };
+    slots.slots().map(one).unzip()
 }
 
 /// Asks the primary of a copy once.

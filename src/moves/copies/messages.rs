@@ -16,8 +16,16 @@ const HEADER_BYTES: usize = 23;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CopyRequest {
     /// The copy of this number asks its primary for what it lacks. `held`: the position of each of the slots, where it has a
-    /// complete state of it. A greater attempt begins again, whatever was sent before.
-    Begin { number: u64, attempt: u64, slots: SlotRanges, held: Vec<Option<Position>>, version: u64 },
+    /// complete state of it. `left`: of the others the digest of what a former life has left here, if it has. A greater attempt
+    /// begins again, whatever was sent before.
+    Begin {
+        number: u64,
+        attempt: u64,
+        slots: SlotRanges,
+        held: Vec<Option<Position>>,
+        left: Vec<Option<u64>>,
+        version: u64,
+    },
     /// What comes after this many bytes; it has those.
     Next { number: u64, attempt: u64, received: u64, version: u64 },
     /// The raft leader asks what a member has of slots that are being elected in this epoch. It accepts nothing of an earlier

@@ -6,7 +6,7 @@ use crate::base::slot::{SLOT_COUNT, Slot};
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::topology::{Phase, Topology, TopologyChange};
 use crate::engine::export::RecordKind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// What is to be done about the keys of a slot.
@@ -51,6 +51,9 @@ impl std::error::Error for Unfit {}
 #[derive(Debug)]
 pub struct CopyTable {
     copies: BTreeMap<Slot, Copy>,
+    /// Slots of which a former life has left keys here, and that this one has no part in yet: mostly it becomes a copy again in
+    /// a moment, and what has not changed meanwhile need not be sent.
+    left: BTreeSet<Slot>,
     /// By slot, the greatest epoch that an election asked about: what is older is refused.
     fences: Vec<Epoch>,
 }
@@ -60,24 +63,53 @@ pub struct CopyTable {
 struct Copy {
     number: u64,
     is_complete: bool,
+    /// Not complete, but what is here was left by a former life, and nothing has been added: it may be what the primary has.
+    is_left: bool,
     /// The hand-over to this node before which nothing more comes.
     finished: Option<u64>,
 }
 
 impl Default for CopyTable {
     fn default() -> CopyTable {
-        CopyTable { copies: BTreeMap::new(), fences: vec![Epoch(0); SLOT_COUNT] }
+        CopyTable { copies: BTreeMap::new(), left: BTreeSet::new(), fences: vec![Epoch(0); SLOT_COUNT] }
     }
 }
 
 impl CopyTable {
     /// What is here of a slot belongs to the copy of this number from now on.
     pub fn keep(&mut self, slot: Slot, number: u64, is_complete: bool) {
-        self.copies.insert(slot, Copy { number, is_complete, finished: None });
+        let was_left = self.left.remove(&slot) || self.copies.get(&slot).is_some_and(|copy| copy.is_left);
+        let is_left = was_left && !is_complete;
+        self.copies.insert(slot, Copy { number, is_complete, is_left, finished: None });
+    }
+
+    /// A former life has left something of a slot here.
+    pub fn leave(&mut self, slot: Slot) {
+        self.left.insert(slot);
+    }
+
+    /// Whether this copy has what a former life has left, as it was.
+    pub fn is_left(&self, slot: Slot, number: u64) -> bool {
+        self.copies.get(&slot).is_some_and(|copy| copy.number == number && copy.is_left)
+    }
+
+    /// Whether a former life has left something that this one has no part in.
+    pub fn has_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// What a former life has left of slots that this one has no part in: nothing of it is to be kept any more.
+    pub fn give_up_left(&mut self) -> BTreeSet<Slot> {
+        std::mem::take(&mut self.left)
     }
 
     /// Nothing of it is here. Whether there was something.
     pub fn drop_slot(&mut self, slot: Slot) -> bool {
+        self.left.remove(&slot) | self.copies.remove(&slot).is_some()
+    }
+
+    /// This node has no copy of it. Whether there was one: what a former life has left stays.
+    pub fn end_copy(&mut self, slot: Slot) -> bool {
         self.copies.remove(&slot).is_some()
     }
 
@@ -117,12 +149,12 @@ impl CopyTable {
         let Some(copy) = self.copies.get_mut(&slot) else { return Err(Unfit::Over(slot)) };
         match kind {
             RecordKind::Piece => {
-                copy.finished = None;
+                (copy.finished, copy.is_left) = (None, false);
                 let was_complete = std::mem::replace(&mut copy.is_complete, false);
                 Ok(if was_complete { Step::Replace } else { Step::Apply })
             }
             RecordKind::Complete => {
-                (copy.is_complete, copy.finished) = (true, None);
+                (copy.is_complete, copy.is_left, copy.finished) = (true, false, None);
                 Ok(Step::Stand)
             }
             RecordKind::Run { count } => {
@@ -150,7 +182,7 @@ impl CopyTable {
     /// What a record said could not be done: the slot is no more what the primary had.
     pub(super) fn broken(&mut self, slot: Slot) {
         if let Some(copy) = self.copies.get_mut(&slot) {
-            (copy.is_complete, copy.finished) = (false, None);
+            (copy.is_complete, copy.is_left, copy.finished) = (false, false, None);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cluster::election::{Answers, electorates, promotions};
+use crate::cluster::topology::Node;
 use crate::engine::effect::Side;
 use crate::moves::copies::messages::{CopyAnswer, CopyRequest, encode};
 
@@ -30,7 +31,8 @@ impl Pair {
                 continue;
             }
             let asked = Blob(encode(&request));
-            let answer = moves.get().expect("started").answer(&sender(node), &asked).await;
+            let moves = moves.lock().clone().expect("started");
+            let answer = moves.answer(&sender(node), &asked).await;
             let Response::Copy(Blob(bytes)) = answer else { panic!("{answer:?}") };
             let Ok(CopyAnswer::Positions(positions)) = postcard::from_bytes(&bytes) else { panic!("no positions") };
             answers.insert(node, positions);
@@ -220,5 +222,63 @@ async fn what_a_copy_lacks_is_sent_no_faster_than_is_allowed() {
     assert!(count(&pair.target) < KEYS / 2, "a byte in a second is allowed");
     pair.source.move_rate.store(0, std::sync::atomic::Ordering::Relaxed);
     pair.until_ready(TARGET).await;
+    pair.until_equal().await;
+}
+
+impl Pair {
+    /// The target ends.
+    fn end_target(&mut self) {
+        *self.links.target.lock() = None;
+        // Nobody holds the former one's other end any more: its tasks end.
+        self.lives[1] = watch::Sender::default();
+    }
+
+    /// The target begins another life, in which it finds on its disk what it had.
+    fn start_target_again(&mut self) {
+        let again = TopologyChange::ReturnNode { node: Node { start_ms: 2, ..node(TARGET) } };
+        let Applied::Registered(incarnation) = self.agreement.commit(&again).applied else { panic!("it is refused") };
+        *self.links.target_life.lock() = incarnation;
+        // In a new process readers have been shown nothing yet.
+        moving().slots().for_each(|slot| self.target.hide_copy(slot));
+        let held = Slot::all().map(|slot| Some(self.target.position(slot).epoch)).collect();
+        let life = (TARGET, incarnation);
+        let (moves, life, followed) = start(&self.agreement, &self.links, &self.target, life, held);
+        *self.links.target.lock() = Some(moves);
+        (self.lives[1], self.followed) = (life, followed);
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_starts_again_is_sent_only_slots_that_have_changed() {
+    let mut pair = Pair::start(|_| false).await;
+    pair.join();
+    pair.until_ready(TARGET).await;
+    pair.until_equal().await;
+    let sent = |pair: &Pair| {
+        let load = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
+        (load(&pair.source.compared.alike), load(&pair.source.compared.sent))
+    };
+    assert_eq!(sent(&pair), (0, moving().len() as u64));
+    pair.end_target();
+    let changed: SlotRanges = keys().map(|(_, slot)| slot).filter(|slot| slot.index() % 20 == 3).collect();
+    for (key, slot) in keys().filter(|(_, slot)| changed.contains(*slot)) {
+        pair.source.lock_slot(slot, 0, 0).set_string(key.as_bytes(), b"later", Deadline::Clear);
+    }
+    // And one that changed and is what it was: it stands elsewhere, and has the same.
+    let (key, slot) = keys().find(|(_, slot)| !changed.contains(*slot)).expect("a key");
+    for value in [&b"other"[..], b"v"] {
+        pair.source.lock_slot(slot, 0, 0).set_string(key.as_bytes(), value, Deadline::Clear);
+    }
+    pair.start_target_again();
+    pair.settle().await;
+    assert_eq!(shown(&pair.target), 0, "nobody is shown what may be old");
+    pair.join();
+    pair.until_ready(TARGET).await;
+    pair.until_equal().await;
+    let (all, anew) = (moving().len() as u64, changed.len() as u64);
+    assert_eq!(sent(&pair), (all - anew, all + anew));
+    assert_eq!(shown(&pair.target), moving().len());
+    // They follow each other from there.
+    (0..8).for_each(|round| change(&pair.source, round));
     pair.until_equal().await;
 }
