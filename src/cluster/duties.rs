@@ -10,9 +10,11 @@
 //! a change that was proposed already is refused when it is applied again.
 
 mod copies;
+mod kept;
 mod level;
 
 pub use copies::{ACKNOWLEDGE, QUORUM, REBALANCE, REPLICAS, is_paused, is_quorum, replicas};
+pub use kept::{KeptRoles, kept_roles};
 
 use super::planner::{self, PlanInput, PlanNode};
 use super::topology::{Node, NodeState, Phase, SlotRecord, Topology, TopologyChange};
@@ -84,10 +86,16 @@ pub fn leader_duties(topology: &Topology, gathering: bool, given_up: &BTreeSet<N
     // change hands: nobody serves those, and a plan takes time that is theirs.
     let waits = gathering || moves.iter().any(|one| one.stage == Stage::HandingOff);
     let waits = waits && topology.slots().iter().all(|record| record.primary.is_some());
+    if changes.is_empty() && !waits && !gathering {
+        changes.extend(hand_overs(topology, &kept::asked_moves(topology)));
+    }
     if changes.is_empty() && !waits && !level::is_level(topology) {
-        let planner::Plan { moves: planned, table } = planner::plan(&plan_input(topology));
+        let planner::Plan { moves: mut planned, table } = planner::plan(&plan_input(topology));
         changes.extend(revivals(topology, &planned));
         if !gathering {
+            if kept_roles(topology).is_some() {
+                planned = kept::without_levelling(planned, &table);
+            }
             changes.extend(hand_overs(topology, &planned));
             changes.extend(copies::next_copies(topology, given_up, &table));
         }

@@ -10,6 +10,7 @@ mod listener;
 mod nodes;
 mod order;
 mod returning;
+mod roles;
 mod sorting;
 mod waiting;
 

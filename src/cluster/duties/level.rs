@@ -1,6 +1,7 @@
 //! Whether a plan would change nothing, told for a hundredth of what a plan costs. Most looks are such.
 
 use super::copies::replicas;
+use super::kept::kept_roles;
 use crate::base::identity::NodeId;
 use crate::cluster::quota::{self, Claim, Member};
 use crate::cluster::topology::{Node, NodeState, SlotRecord, Topology};
@@ -14,8 +15,8 @@ struct Held {
     as_primary: usize,
 }
 
-/// Whether every slot has the holders that it should have, and nobody holds more than its share of slots and of roles. False
-/// may also mean that only a plan can tell.
+/// Whether every slot has the holders that it should have, and nobody holds more than its share of slots and of roles, where
+/// roles are shared by the plan. False may also mean that only a plan can tell.
 pub(super) fn is_level(topology: &Topology) -> bool {
     let able = topology.nodes.values().filter(|node| node.takes_slots()).count();
     if able == 0 {
@@ -28,7 +29,8 @@ pub(super) fn is_level(topology: &Topology) -> bool {
         return false;
     }
     let Some(held) = held(topology, wanted) else { return false };
-    holds_its_share(topology, &held, wanted) && (wanted == 1 || leads_its_share(topology, &held))
+    let is_led_as_asked = || wanted == 1 || kept_roles(topology).is_some() || leads_its_share(topology, &held);
+    holds_its_share(topology, &held, wanted) && is_led_as_asked()
 }
 
 /// What each member has; `None`: some slot has not the holders that it should have.

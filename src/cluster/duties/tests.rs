@@ -1,4 +1,5 @@
 mod copies;
+mod kept;
 
 use super::*;
 use crate::base::identity::{ClusterId, Epoch};
@@ -7,6 +8,7 @@ use crate::cluster::topology::{Applied, sample};
 use std::collections::BTreeSet;
 
 /// A topology, and everything that the raft leader and the ends of moves do about it.
+#[derive(Clone)]
 struct Cluster {
     topology: Topology,
     gone: BTreeSet<NodeId>,
@@ -89,10 +91,13 @@ impl Cluster {
         let is_down = |id| self.topology.nodes[&id].state == NodeState::Down;
         let mut planned = planner::plan(&plan_input(&self.topology)).moves;
         planned.retain(|one| one.from.is_some_and(|from| !is_down(from)));
+        // Roles that an operator has placed are not the plan's.
+        let is_kept = kept_roles(&self.topology).is_some();
+        planned.retain(|one| !is_kept || one.kind != planner::MoveKind::Primary);
         let is_level = level::is_level(&self.topology);
         assert!(planned.is_empty() || !is_level, "{planned:?}");
         let has_copies = self.topology.slots().iter().any(|record| !record.copies.is_empty());
-        assert!(is_level || has_copies || !planned.is_empty());
+        assert!(is_level || has_copies || !planned.is_empty() || is_kept);
     }
 
     /// What an end of a move does next, if it is alive.

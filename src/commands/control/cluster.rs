@@ -5,7 +5,6 @@ mod rebalance;
 use crate::base::clock;
 use crate::base::identity::NodeId;
 use crate::base::slot::Slot;
-use crate::cluster::duties;
 use crate::cluster::hints::heard_by_links_only;
 use crate::cluster::membership::{MemberHealth, MembersView};
 use crate::cluster::routing::{PreferredEndpoint, RoutingNode, Service};
@@ -33,6 +32,7 @@ pub const COMMANDS: &[CommandSpec] = &[container("cluster", 0, 0, CLUSTER)];
 
 const CLUSTER: &[CommandSpec] = &[
     data("countkeysinslot", Exactly(3), BASIC | ALL_KEYS | ONE_SLOT, 0, &[], count_keys_in_slot),
+    control("failover", AtLeast(2), BASIC | ADMIN | NO_ASYNC_LOADING, 0, rebalance::failover),
     control("forget", Exactly(3), BASIC | ADMIN | NO_ASYNC_LOADING, 0, forget),
     data("getkeysinslot", Exactly(4), BASIC | ALL_KEYS | ONE_SLOT, 0, &[], get_keys_in_slot).tips(VARIES),
     control("help", Exactly(2), LOADING | STALE, 0, cluster_help),
@@ -292,8 +292,7 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     field("cluster_stats_messages_received", &counted(&counters.datagrams_in));
     field("total_cluster_links_buffer_limit_exceeded", &0);
     field("starling_topology_version", &topology.version);
-    let is_paused = duties::is_paused(topology);
-    field("starling_rebalance", &if is_paused { "paused" } else { "running" });
+    field("starling_rebalance", &rebalance::stated(topology));
     let copies = view.copy_counts();
     field("starling_replicas", &copies.replicas);
     field("starling_copies_ready", &copies.ready);
@@ -405,6 +404,8 @@ fn cluster_help(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWr
         &[
             "COUNTKEYSINSLOT <slot>",
             "    Return the number of keys in <slot>.",
+            "FAILOVER [FORCE]",
+            "    Take the role of each slot that this node has a copy of; roles stay so until CLUSTER REBALANCE RESUME.",
             "FORGET <node-id>",
             "    Remove a node that is down; its slots begin anew, empty, on the others.",
             "GETKEYSINSLOT <slot> <count>",
@@ -422,7 +423,7 @@ fn cluster_help(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWr
             "NODES",
             "    Return cluster configuration seen by node.",
             "REBALANCE [DRYRUN|PAUSE|RESUME]",
-            "    Whether slots are moved by the plan; what it would move; for all nodes: no more, or again.",
+            "    Whether slots are moved by the plan; what it would move; for all nodes: no more, or again, and roles too.",
             "REPLICAS <node-id>",
             "    Return the nodes that have copies of the slots of <node-id>.",
             "SHARDS",

@@ -5,7 +5,7 @@ use crate::cluster::topology::SlotCopy;
 
 impl Cluster {
     /// A cluster of so many nodes, in which every slot has so many copies besides its primary.
-    fn with_copies(nodes: u8, replicas: usize) -> Cluster {
+    pub(super) fn with_copies(nodes: u8, replicas: usize) -> Cluster {
         let mut cluster = Cluster::new();
         cluster.apply(&TopologyChange::SetConfig { name: REPLICAS.into(), value: replicas.to_string() });
         for number in 1..=nodes {
@@ -64,7 +64,7 @@ impl Cluster {
     }
 
     /// Ready copies of each slot, its primary among them, at least and at most.
-    fn holders(&self) -> (usize, usize) {
+    pub(super) fn holders(&self) -> (usize, usize) {
         let count = |record: &SlotRecord| {
             let ready = self.topology.survivors(record).filter(|copy| self.is_up(copy.node)).count();
             usize::from(record.primary.is_some_and(|primary| self.is_up(primary))) + ready
@@ -73,7 +73,7 @@ impl Cluster {
         (counts().min().unwrap_or(0), counts().max().unwrap_or(0))
     }
 
-    fn check_shares(&self, nodes: usize) {
+    pub(super) fn check_shares(&self, nodes: usize) {
         let owned: Vec<usize> = self.owned().into_iter().filter(|count| *count > 0).collect();
         let (least, most) = (SLOT_COUNT / nodes, SLOT_COUNT.div_ceil(nodes));
         assert_eq!((owned.len(), owned.iter().sum::<usize>()), (nodes, SLOT_COUNT), "{owned:?}");

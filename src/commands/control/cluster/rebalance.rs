@@ -1,4 +1,4 @@
-//! CLUSTER REBALANCE and CLUSTER LEAVE: what an operator says to the plan. Starling's own.
+//! CLUSTER REBALANCE and CLUSTER LEAVE, which are Starling's own, and CLUSTER FAILOVER: what an operator says to the plan.
 
 use super::cluster;
 use crate::cluster::duties::{self, REBALANCE};
@@ -14,6 +14,17 @@ use crate::resp::reply::{Protocol, ReplyWriter};
 use crate::services::cluster::Cluster;
 use std::sync::Arc;
 
+const PAUSED: &str = "ERR Nothing is moved while rebalancing is paused: CLUSTER REBALANCE RESUME";
+
+/// Whether slots are moved by the plan, and roles levelled.
+pub(super) fn stated(topology: &Topology) -> &'static str {
+    match duties::kept_roles(topology) {
+        Some(_) => "roles-kept",
+        None if duties::is_paused(topology) => "paused",
+        None => "running",
+    }
+}
+
 /// CLUSTER REBALANCE: whether slots are moved by the plan. DRYRUN: what the plan would move. PAUSE, RESUME: for all nodes.
 pub(super) fn rebalance(
     control: &mut Control<'_>,
@@ -22,8 +33,7 @@ pub(super) fn rebalance(
 ) -> CommandResult {
     let cluster = cluster(control)?;
     let Some(word) = arguments.get(2) else {
-        let is_paused = duties::is_paused(&cluster.view().topology);
-        reply.bulk(if is_paused { b"paused" } else { b"running" });
+        reply.bulk(stated(&cluster.view().topology).as_bytes());
         return Ok(());
     };
     let value = match word {
@@ -68,6 +78,38 @@ fn planned(topology: &Topology) -> Vec<String> {
     planner::plan(&duties::plan_input(topology)).moves.into_iter().map(line).collect()
 }
 
+/// CLUSTER FAILOVER: this node takes the role of each slot that it has a copy of, and roles stay where they are then. Answered
+/// when that is agreed; CLUSTER INFO tells how many slots it is the primary of.
+pub(super) fn failover(control: &mut Control<'_>, arguments: Arguments<'_>, _: &mut ReplyWriter<'_>) -> CommandResult {
+    match (arguments.get(2), arguments.len()) {
+        (None, _) => {}
+        // No primary is asked to help whose copies are to be elected: that they are, by themselves, is stronger.
+        (Some(word), 3) if is(word, "force") => {}
+        (Some(word), 3) if is(word, "takeover") => {
+            return Err(CommandError::text(
+                "ERR No role is taken without a majority: copies of a node that is down are elected by themselves, \
+                 and of a node that is up CLUSTER FAILOVER takes it",
+            ));
+        }
+        _ => return Err(CommandError::Syntax),
+    }
+    let cluster = cluster(control)?;
+    let view = cluster.view_full();
+    let asked = duties::KeptRoles::asked(&view.topology, cluster.node()).filter(|_| view.is_member);
+    let Some(asked) = asked else {
+        return Err(CommandError::text("ERR You should send CLUSTER FAILOVER to a replica"));
+    };
+    if duties::is_paused(&view.topology) {
+        return Err(CommandError::text(PAUSED));
+    }
+    if control.in_transaction {
+        return Err(CommandError::text("ERR CLUSTER FAILOVER is not allowed in transactions"));
+    }
+    tracing::warn!(client = %control.session.client.address, "a client asks this node to take the roles of its copies");
+    control.flow = Flow::Later(Box::pin(agree(cluster, REBALANCE, asked.value())));
+    Ok(())
+}
+
 /// CLUSTER LEAVE: this node hands everything over, leaves the cluster, and ends, as by SIGTERM. Answered at once; CLUSTER NODES
 /// and the log tell how far it is.
 pub(super) fn leave(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
@@ -77,7 +119,7 @@ pub(super) fn leave(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut Rep
         return Err(CommandError::text("ERR There is no other node that could take the slots: SHUTDOWN ends this one"));
     }
     if duties::is_paused(&cluster.view().topology) {
-        return Err(CommandError::text("ERR Nothing is moved while rebalancing is paused: CLUSTER REBALANCE RESUME"));
+        return Err(CommandError::text(PAUSED));
     }
     tracing::warn!(client = %control.session.client.address, "a client asks this node to leave the cluster");
     control.services.shutdown.notify_one();
