@@ -1,5 +1,6 @@
 //! Small vocabulary shared by every layer: no I/O, no state.
 
+pub mod acknowledge;
 pub mod clock;
 pub mod glob;
 pub mod hlc;

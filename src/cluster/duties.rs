@@ -13,7 +13,7 @@ mod copies;
 mod kept;
 mod level;
 
-pub use copies::{ACKNOWLEDGE, QUORUM, REBALANCE, REPLICAS, is_paused, is_quorum, replicas};
+pub use copies::{ACKNOWLEDGE, REBALANCE, REPLICAS, acknowledge, is_paused, is_quorum, replicas};
 pub use kept::{KeptRoles, kept_roles};
 
 use super::planner::{self, PlanInput, PlanNode};

@@ -1,5 +1,6 @@
 //! The state of one client: who it is, what it has selected, what it has begun.
 
+use crate::base::acknowledge::Acknowledge;
 use crate::cluster::routing::Route;
 use crate::engine::waiters::Ended;
 use crate::engine::watches::Watch;
@@ -151,18 +152,29 @@ impl Drop for Blocked {
 
 /// A connection whose replies wait for a quorum, until this is dropped.
 #[derive(Debug)]
-pub struct QuorumAsked(Arc<Engine>);
+pub struct QuorumAsked {
+    engine: Arc<Engine>,
+    acknowledge: Acknowledge,
+}
 
 impl QuorumAsked {
-    pub fn new(engine: &Arc<Engine>) -> QuorumAsked {
-        engine.set_quorum_of_one(true);
-        QuorumAsked(Arc::clone(engine))
+    pub fn new(engine: &Arc<Engine>, acknowledge: Acknowledge) -> QuorumAsked {
+        engine.ask_for(acknowledge, true);
+        QuorumAsked { engine: Arc::clone(engine), acknowledge }
+    }
+}
+
+impl Session {
+    /// What the replies of this connection wait for, whatever the cluster asks for.
+    #[inline]
+    pub fn acknowledge(&self) -> Acknowledge {
+        self.quorum.as_ref().map_or(Acknowledge::Async, |asked| asked.acknowledge)
     }
 }
 
 impl Drop for QuorumAsked {
     fn drop(&mut self) {
-        self.0.set_quorum_of_one(false);
+        self.engine.ask_for(self.acknowledge, false);
     }
 }
 

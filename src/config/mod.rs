@@ -8,6 +8,7 @@ pub mod load;
 pub mod parameters;
 pub mod value;
 
+use crate::base::acknowledge::Acknowledge;
 use crate::base::glob;
 use parameters::{Change, Effect, PARAMETERS, Parameter, find};
 use std::fmt::Write;
@@ -73,7 +74,8 @@ pub struct ClusterConfig {
     pub zone: String,
     /// Copies of every slot besides its primary that the nodes of a new cluster agree on.
     pub replicas: usize,
-    pub acknowledge: String,
+    /// What an acknowledgement means there.
+    pub acknowledge: Acknowledge,
     /// Seconds that a node may take to hand over its slots when it is told to end.
     pub shutdown_timeout: u64,
 }
@@ -336,7 +338,7 @@ impl Config {
                 weight: number("weight") as u32,
                 zone: text("zone").to_owned(),
                 replicas: size("replicas"),
-                acknowledge: text("acknowledge").to_owned(),
+                acknowledge: Acknowledge::of_name(text("acknowledge").as_bytes()).unwrap_or_default(),
                 shutdown_timeout: number("shutdown-timeout"),
             },
             proxy_port: number("proxy-port") as u16,

@@ -5,6 +5,7 @@
 //! This file is long because it is one table.
 
 use super::value::Kind;
+use crate::base::acknowledge::Acknowledge;
 
 /// When a parameter may be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +127,7 @@ pub const PARAMETERS: &[Parameter] = &[
         "resetchannels",
         Change::Anytime,
     ),
-    own("acknowledge", Kind::Choice(&["async", "quorum"]), "async", Change::Anytime),
+    own("acknowledge", Kind::Choice(Acknowledge::NAMES), "async", Change::Anytime),
     missing(ACL, "aclfile", Kind::Text, "", Change::Never),
     missing(ACL, "acllog-max-len", Kind::Integer { least: 0, greatest: i64::MAX }, "128", Change::Anytime),
     advisory("active-defrag-cycle-max", Kind::Integer { least: 1, greatest: 99 }, "25", Change::Anytime),

@@ -16,16 +16,19 @@
 
 pub mod copied;
 pub mod gate;
+mod kept;
 
 use super::Engine;
 use super::group::{Draft, Group};
+use crate::base::acknowledge::Acknowledge;
 use crate::base::hlc::{HybridClock, Stamp};
 use copied::{Copied, CopiedGroup, CopyState, QUORUM_PATIENCE};
 use gate::{Gate, Gates, Needed, Shown};
+use kept::Kept;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::Notify;
 
@@ -131,10 +134,7 @@ pub struct Log {
     rooms: AtomicU64,
     /// Told when there is much to read.
     bells: Mutex<Vec<Arc<Notify>>>,
-    /// Somebody keeps it, and passes the gates.
-    is_kept: AtomicBool,
-    /// Somebody waits until it is kept to here.
-    wanted: AtomicU64,
+    kept: Kept,
 }
 
 #[derive(Debug)]
@@ -185,8 +185,7 @@ impl Default for Log {
             room: Notify::new(),
             rooms: AtomicU64::new(0),
             bells: Mutex::default(),
-            is_kept: AtomicBool::new(false),
-            wanted: AtomicU64::new(0),
+            kept: Kept::default(),
         }
     }
 }
@@ -255,17 +254,23 @@ impl Log {
 
     /// Whether replies that need this may leave.
     pub fn look(&self, needed: Needed) -> Gate {
-        let is_kept = self.flags.load(Ordering::Relaxed) & GATED != 0;
+        let is_kept = needed.on_disk || self.flags.load(Ordering::Relaxed) & GATED != 0;
         match if is_kept { self.gates.look(needed.shown.gate) } else { Gate::Open } {
             Gate::Open => self.copied.look(needed),
+            Gate::Closed if needed.on_disk => {
+                // It may be synced once in a second otherwise.
+                self.want_kept(needed.shown.gate);
+                Gate::Closed
+            }
             other => other,
         }
     }
 
-    /// What replies need from now on that tell of this; `asks`: of a connection that asks for a quorum.
-    pub fn needed(&self, shown: Shown, asks: bool) -> Needed {
-        let asks = asks || self.copied.is_asked_of_all();
-        Needed { shown, copies_until: asks.then(|| Instant::now() + QUORUM_PATIENCE) }
+    /// What replies need from now on that tell of this, on a connection that asks for so much itself.
+    pub fn needed(&self, shown: Shown, asks: Acknowledge) -> Needed {
+        let asks = asks.max(self.copied.asked_of_all());
+        let until = (asks >= Acknowledge::Quorum).then(|| Instant::now() + QUORUM_PATIENCE);
+        Needed { shown, copies_until: until, on_disk: asks == Acknowledge::QuorumFsync }
     }
 
     /// See [`Copied`]: what a copy has.
@@ -300,28 +305,6 @@ impl Log {
     pub fn tell_room(&self) {
         self.rooms.fetch_add(1, Ordering::SeqCst);
         self.room.notify_waiters();
-    }
-
-    /// Says whether somebody keeps it.
-    pub fn set_kept(&self, is_kept: bool) {
-        self.is_kept.store(is_kept, Ordering::SeqCst);
-    }
-
-    /// Over when it is kept to here; at once where nobody keeps it.
-    pub async fn until_kept(&self, to: LogOffset) {
-        if !self.is_kept.load(Ordering::SeqCst) {
-            return;
-        }
-        let mut passed = self.gates.passed();
-        self.wanted.fetch_max(to.0, Ordering::SeqCst);
-        self.ask();
-        // The sender is the log's own.
-        let _ = passed.wait_for(|passed| *passed >= to).await;
-    }
-
-    /// Whether somebody waits until more is kept than this.
-    pub fn is_wanted(&self, kept: LogOffset) -> bool {
-        self.wanted.load(Ordering::SeqCst) > kept.0
     }
 
     /// A bell that rings when readers are asked to read; it is theirs until this is dropped.
@@ -554,22 +537,6 @@ impl Engine {
             drop(shard.lock());
         }
         Reader { engine: Arc::clone(self), number, begin }
-    }
-}
-
-impl Engine {
-    /// Makes replies wait until the log is kept as far as what they show, or lets them go at once. A reader must be there
-    /// and pass the gates; what was executed before counts as kept.
-    pub fn set_gated(&self, is_gated: bool) {
-        if is_gated {
-            self.log.gates.pass(self.log.end());
-            self.log.flags.fetch_or(GATED, Ordering::SeqCst);
-            // Whoever has not seen the flag holds the lock of a shard.
-            self.shards.iter().for_each(|shard| drop(shard.lock()));
-        } else {
-            self.log.flags.fetch_and(!GATED, Ordering::SeqCst);
-            self.log.gates.tell();
-        }
     }
 }
 

@@ -197,7 +197,7 @@ impl Follower {
         for action in actions {
             self.perform(action, &mut anew, topology);
         }
-        self.shared.engine.set_quorum_of_all(duties::is_quorum(topology));
+        self.shared.engine.acknowledge_all(duties::acknowledge(topology));
         show(topology, incarnation);
         self.shared.shown.send_replace(Arc::clone(topology));
         // Only now, when requests see the new owner, and the frozen slots are.

@@ -13,12 +13,13 @@ use super::handler::NodeHandler;
 use super::leader;
 use super::lease::Leases;
 use super::seeds::Seeds;
+use crate::base::acknowledge::Acknowledge;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::identity::{ClusterId, Epoch, Incarnation, NodeId};
 use crate::base::slot::{SLOT_COUNT, Slot};
 use crate::cluster::datagram::ClusterSecret;
 use crate::cluster::draining::{Drained, Reason};
-use crate::cluster::duties::{ACKNOWLEDGE, QUORUM, REPLICAS};
+use crate::cluster::duties::{ACKNOWLEDGE, REPLICAS};
 use crate::cluster::forming::{Forming, Found};
 use crate::cluster::identity_store::{IdentityStore, StoredIdentity};
 use crate::cluster::membership::socket::{MembershipHandle, SocketOptions};
@@ -166,7 +167,8 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
     if let Some((cluster, hash_key)) = create {
         let creator = raft.clone();
         let replicas = (own.replicas > 0).then(|| (REPLICAS, own.replicas.to_string()));
-        let quorum = (own.acknowledge == QUORUM).then(|| (ACKNOWLEDGE, QUORUM.to_owned()));
+        let asked = Some(own.acknowledge).filter(|asked| *asked != Acknowledge::Async);
+        let quorum = asked.map(|asked| (ACKNOWLEDGE, asked.name().to_owned()));
         let create = async move {
             creator.create(cluster, hash_key).await?;
             for (name, value) in [replicas, quorum].into_iter().flatten() {

@@ -461,6 +461,7 @@ impl Thread {
     }
 
     fn apply_fsync(&mut self) {
+        self.engine.log.set_synced(self.settings.fsync != Fsync::No);
         if self.settings.fsync != Fsync::Always {
             return self.engine.set_gated(false);
         }

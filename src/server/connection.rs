@@ -334,6 +334,7 @@ impl Connection {
             replies: (is_gated || services.cluster.is_some())
                 .then(|| std::mem::take(&mut *worker.replies.borrow_mut())),
             is_gated,
+            asks: self.session.acknowledge(),
         };
         if is_gated {
             // What others on this thread have shown is theirs.
@@ -491,9 +492,7 @@ impl Connection {
         // It began before anybody asked for gates, and nobody knows which of its requests came later.
         let is_late = !batch.is_gated && log.is_gated();
         let mut replies = batch.replies.take().unwrap_or_default();
-        if shared.is_empty() {
-            replies.clear();
-        }
+        replies.truncate(if shared.is_empty() { 0 } else { usize::MAX });
         if self.worker.services.cluster.is_some() {
             keep_leased(shared, &mut replies, || batch.support.is_some_and(|support| self.worker.may_answer(support)));
         }
@@ -501,21 +500,21 @@ impl Connection {
             replies.push(Reply { end: shared.len(), shown: gate::Shown::default(), told: Told::Nothing });
             replies.iter_mut().for_each(|reply| reply.shown = gate::Shown::all(log.end()));
         }
-        let is_held = (batch.is_gated || is_late) && self.hold_back(shared, &mut replies, batch.support);
+        let is_held = (batch.is_gated || is_late) && self.hold_back(shared, &mut replies, batch);
         replies.clear();
         batch.replies = (batch.is_gated || self.worker.services.cluster.is_some()).then_some(replies);
         is_held
     }
 
     /// Takes the buffer into the output, where its replies may not leave yet.
-    fn hold_back(&mut self, shared: &mut Vec<u8>, replies: &mut Vec<Reply>, support: Option<u64>) -> bool {
+    fn hold_back(&mut self, shared: &mut Vec<u8>, replies: &mut Vec<Reply>, batch: &Batch<'_>) -> bool {
         let log = &self.worker.services.engine.log;
-        let needed = log.needed(replies.iter().map(|reply| reply.shown).collect(), self.session.quorum.is_some());
+        let needed = log.needed(replies.iter().map(|reply| reply.shown).collect(), batch.asks);
         let is_held = !shared.is_empty() && log.look(needed) != Gate::Open;
         if is_held {
             // A copy: the buffer serves the next batch, and most of its block may be unused.
-            let bytes = shared.as_slice().to_vec();
-            self.output.hold(Held { needed, bytes, replies: std::mem::take(replies), support });
+            let (bytes, replies) = (shared.as_slice().to_vec(), std::mem::take(replies));
+            self.output.hold(Held { needed, bytes, replies, support: batch.support });
             shared.clear();
         }
         is_held

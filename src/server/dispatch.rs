@@ -6,6 +6,7 @@ use super::forwarding::{self, Proxied};
 use super::output::{Reply, Told};
 use super::routing::{self, Elsewhere};
 use super::timing::Timing;
+use crate::base::acknowledge::Acknowledge;
 use crate::base::clock;
 use crate::base::slot::Slot;
 use crate::cluster::routing::Route;
@@ -33,8 +34,6 @@ const OUT_OF_MEMORY: CommandError = CommandError::text("OOM command not allowed 
 const NO_LEASE: CommandError =
     CommandError::text("CLUSTERDOWN This node has not heard a majority of the lease voters, and nothing was executed");
 const NO_COPIES: CommandError = CommandError::text("NOREPLICAS Not enough good replicas to write.");
-const NO_QUORUM: CommandError =
-    CommandError::text("NOREPLICAS Too few copies of the slot are there for a quorum, and nothing was executed");
 const LOADING: CommandError = CommandError::text("LOADING Redis is loading the dataset in memory");
 
 /// What a thread knows while it works off what a connection has sent.
@@ -60,6 +59,8 @@ pub struct Batch<'a> {
     pub replies: Option<Vec<Reply>>,
     /// Whether replies wait for the log.
     pub is_gated: bool,
+    /// What the connection asked for when it began.
+    pub asks: Acknowledge,
 }
 
 /// A request that was looked at ahead of its turn, so that its key could be fetched into the cache.
@@ -145,8 +146,11 @@ pub fn dispatch(
     if batch.support.is_none() && has_keys {
         return wait_for_slot(batch, session, command, reply);
     }
-    if batch.is_gated && has_keys && routing::lacks_quorum(batch.services, session, command, &keys.slots) {
-        return refuse(batch, session, Some(command), NO_QUORUM, reply);
+    if batch.is_gated
+        && has_keys
+        && let Some(error) = routing::lacks_quorum(batch.services, session, command, &keys.slots)
+    {
+        return refuse(batch, session, Some(command), error, reply);
     }
     if queues(session, command) {
         return enqueue(session, command, arguments, reply);

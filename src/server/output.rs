@@ -476,7 +476,7 @@ mod tests {
                 reply(23, shown(10, true)),
                 reply(23, shown(10, true)),
             ];
-            let needed = Needed { shown: shown(10, true), copies_until: None };
+            let needed = Needed { shown: shown(10, true), copies_until: None, on_disk: false };
             output.hold(Held { needed, bytes, replies, support: Some(7) });
             output.copy(b"+2\r\n");
         };

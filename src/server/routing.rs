@@ -1,5 +1,6 @@
 //! Step 6: whether a request is for this node, and what its client is told otherwise.
 
+use crate::base::acknowledge::Acknowledge;
 use crate::base::slot::Slot;
 use crate::cluster::routing::{RequestTraits, Route, route};
 use crate::commands::error::CommandError;
@@ -75,12 +76,26 @@ fn executed<'s>(session: &'s Session, command: &Command) -> Option<&'s Transacti
     session.transaction.as_ref().filter(|transaction| ends && !transaction.aborted)
 }
 
-/// Whether the reply would wait for a quorum that is not there.
-pub(super) fn lacks_quorum(services: &Services, session: &Session, command: &'static Command, slots: &[Slot]) -> bool {
-    let copied = &services.engine.log.copied;
-    let asks = session.quorum.is_some() || copied.is_asked_of_all();
-    let lacks = |slots: &[Slot]| slots.iter().any(|slot| !copied.is_able(*slot));
-    asks && executed(session, command).map_or_else(|| lacks(slots), |transaction| lacks(&slots_of(transaction)))
+const NO_QUORUM: CommandError =
+    CommandError::text("NOREPLICAS Too few copies of the slot are there for a quorum, and nothing was executed");
+const NO_DISK: CommandError =
+    CommandError::text("NOREPLICAS This node keeps no log that is synced to disk, and nothing was executed");
+
+/// Why the reply would wait in vain: for a quorum that is not there, or for a disk of this node that keeps nothing.
+pub(super) fn lacks_quorum(
+    services: &Services,
+    session: &Session,
+    command: &'static Command,
+    slots: &[Slot],
+) -> Option<CommandError> {
+    let log = &services.engine.log;
+    let asks = session.acknowledge().max(log.copied.asked_of_all());
+    if asks == Acknowledge::QuorumFsync && !log.is_on_disk() {
+        return Some(NO_DISK);
+    }
+    let lacks = |slots: &[Slot]| slots.iter().any(|slot| !log.copied.is_able(*slot));
+    let lacks_any = || executed(session, command).map_or_else(|| lacks(slots), |queued| lacks(&slots_of(queued)));
+    (asks >= Acknowledge::Quorum && lacks_any()).then_some(NO_QUORUM)
 }
 
 /// The slots of all queued commands.

@@ -119,6 +119,58 @@ fn replies_wait_for_a_quorum_where_it_is_asked_for() {
     proxied.check("BLPOP list 1", "*2 $4 list $1 1");
 }
 
+/// With quorum+fsync a reply leaves when what it tells is on two disks.
+#[test]
+fn replies_wait_for_two_disks_where_it_is_asked_for() {
+    let members = start_with(2, &["--replicas", "1", "--appendonly", "yes", "--appendfsync", "everysec"]);
+    let mut clients: Vec<Client> = members.iter().map(|member| Client::connect(member.node.peer)).collect();
+    let is_whole = |client: &mut Client| client.ask("CLUSTER INFO").contains("starling_copies_ready:16384\r\n");
+    until("all copies are there", || clients.iter_mut().all(is_whole));
+    let [first, second] = &mut clients[..] else { panic!("two") };
+    let key_of_first = if first.ask("SET {k} 1") == "+OK\r\n" { "{k}" } else { "{foo}" };
+    let write = format!("SET {key_of_first} 2");
+    first.check("CLIENT ACK quorum+fsync", "+OK");
+    for _ in 0..20 {
+        // Not after a second: the disks are asked.
+        first.check(&write, "+OK");
+        first.check("WAITAOF 1 1 1", "*2 :1 :1");
+    }
+    first.check("CLIENT ACK async", "+OK");
+    first.check(&write, "+OK");
+    first.check("WAITAOF 1 1 10000", "*2 :1 :1");
+    first.check("CONFIG SET acknowledge quorum+fsync", "+OK");
+    until("all know it", || second.ask("CONFIG GET acknowledge").contains("quorum+fsync"));
+    let mut proxied = members[1].proxied();
+    for round in 0..50 {
+        proxied.check(&format!("SET key:{round} {round}"), "+OK");
+    }
+}
+
+/// Who keeps no log can neither promise that something is on its disk, nor help others to.
+#[test]
+fn a_node_without_a_log_is_nobody_s_second_disk() {
+    let keeps = Member::start_with(None, &["--replicas", "1", "--appendonly", "yes"]);
+    let forgets = Member::start_with(Some(&keeps), &[]);
+    let mut clients = [&keeps, &forgets].map(|member| Client::connect(member.node.peer));
+    let is_whole = |client: &mut Client| client.ask("CLUSTER INFO").contains("starling_copies_ready:16384\r\n");
+    until("all copies are there", || clients.iter_mut().all(is_whole));
+    let [first, second] = &mut clients;
+    let needs = second.ask("CONFIG SET acknowledge quorum+fsync");
+    assert!(needs.contains("it needs a log that is synced to disk"), "{needs}");
+    for client in [&mut *first, &mut *second] {
+        client.check("CLIENT ACK quorum+fsync", "+OK");
+    }
+    let refused = "-NOREPLICAS This node keeps no log that is synced to disk, and nothing was executed\r\n";
+    until("it has some slots", || (0..50).any(|number| second.ask(&format!("SET key:{number} x")) == refused));
+    let is_open = |number: &usize| !first.ask(&format!("EXISTS key:{number}")).starts_with("-MOVED");
+    let own = (0..50).find(is_open).expect("each has half of the slots");
+    let answer = first.ask(&format!("SET key:{own} x"));
+    assert!(answer.starts_with("-INDOUBT") && answer.contains("on its disk"), "{answer}");
+    first.check("CLIENT ACK quorum", "+OK");
+    first.check(&format!("SET key:{own} x"), "+OK");
+    first.check("WAITAOF 1 1 300", "*2 :1 :0");
+}
+
 /// What only reads is answered at copies for who says READONLY; nothing is changed there.
 #[test]
 fn copies_answer_readers_who_say_readonly() {

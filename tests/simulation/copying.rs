@@ -161,7 +161,7 @@ impl Feeds {
             CopyRequest::Begin { number, attempt, slots, version, .. } => {
                 (*number, *attempt, 0, *version, self.feeding.begin((node, incarnation), *number, *attempt, slots))
             }
-            CopyRequest::Next { number, attempt, received, version } => {
+            CopyRequest::Next { number, attempt, received, version, .. } => {
                 let answer = self.feeding.next(node, *number, *attempt, *received);
                 (*number, *attempt, *received, *version, answer)
             }
@@ -195,7 +195,7 @@ impl Feeds {
         };
         self.feeding.sent(number, records.len() as u64);
         match records.is_empty() {
-            true => Err(CopyRequest::Next { number, attempt, received, version }),
+            true => Err(CopyRequest::Next { number, attempt, received, is_kept: false, version }),
             false => Ok(CopyReply::Piece(records)),
         }
     }
@@ -401,7 +401,7 @@ impl World {
                 CopyRequest::Begin { number: copy, attempt, slots, held, left: Vec::new(), version }
             }
             Action::Next { attempt, version } => {
-                CopyRequest::Next { number: copy, attempt, received: follow.received, version }
+                CopyRequest::Next { number: copy, attempt, received: follow.received, is_kept: false, version }
             }
             Action::Propose => {
                 let change = TopologyChange::CopyInSync { slots, node, incarnation, number: copy };

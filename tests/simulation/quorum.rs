@@ -68,7 +68,7 @@ impl Quorum {
     }
 
     pub(crate) fn copy_has(&mut self, node: NodeId, number: u64, has: LogOffset) {
-        self.log.copy_has(number, CopyState { node, has, heard: Instant::now() });
+        self.log.copy_has(number, CopyState { node, has, kept: has, heard: Instant::now() });
     }
 
     /// A write was executed, and is the last in the log.
@@ -118,7 +118,7 @@ impl World {
 
     /// What the leader proposes where the cluster has not agreed on it.
     pub(crate) fn ask_for_quorum(&self, topology: &Topology) -> Option<TopologyChange> {
-        let (name, value) = (duties::ACKNOWLEDGE.to_owned(), duties::QUORUM.to_owned());
+        let (name, value) = (duties::ACKNOWLEDGE.to_owned(), "quorum".to_owned());
         let lacks = self.quorum && topology.cluster.is_some() && !is_quorum(topology);
         lacks.then_some(TopologyChange::SetConfig { name, value })
     }

@@ -100,7 +100,7 @@ impl Pair {
         while let Ok(CopyReply::Piece(records)) = self.source.feeds.answer(&self.source.keys, asker, &request) {
             received += records.len() as u64;
             self.target.take_copy(stream, &records).expect("it follows on what is there");
-            request = CopyRequest::Next { number, attempt, received, version };
+            request = CopyRequest::Next { number, attempt, received, is_kept: false, version };
         }
     }
 

@@ -1,5 +1,6 @@
 //! What has to be done about copies: who shall have one, who no more, and where a copy takes the primary's place.
 
+use crate::base::acknowledge::Acknowledge;
 use crate::base::identity::NodeId;
 use crate::base::slot::{SLOT_COUNT, Slot};
 use crate::base::slot_ranges::SlotRanges;
@@ -12,8 +13,6 @@ pub const REPLICAS: &str = "replicas";
 
 /// The setting of the cluster that says what an acknowledgement means.
 pub const ACKNOWLEDGE: &str = "acknowledge";
-/// Its value where replies wait until a quorum has what they show.
-pub const QUORUM: &str = "quorum";
 
 /// The setting of the cluster that says whether slots are moved by the plan.
 pub const REBALANCE: &str = "rebalance";
@@ -23,9 +22,15 @@ pub fn is_paused(topology: &Topology) -> bool {
     topology.config.get(REBALANCE).is_some_and(|value| value == "paused")
 }
 
+/// What an acknowledgement means, for all connections.
+pub fn acknowledge(topology: &Topology) -> Acknowledge {
+    let set = topology.config.get(ACKNOWLEDGE).and_then(|value| Acknowledge::of_name(value.as_bytes()));
+    set.unwrap_or_default()
+}
+
 /// Whether replies wait until a quorum of the members of a slot has what they show.
 pub fn is_quorum(topology: &Topology) -> bool {
-    topology.config.get(ACKNOWLEDGE).is_some_and(|value| value == QUORUM)
+    acknowledge(topology) >= Acknowledge::Quorum
 }
 
 /// How many copies of a slot there shall be besides the primary, where there are as many members.

@@ -1,5 +1,6 @@
 //! CLIENT: the connections of this node, and what a client may say about its own.
 
+use crate::base::acknowledge::Acknowledge;
 use crate::base::number;
 use crate::commands::context::{Control, Flow};
 use crate::commands::error::CommandError;
@@ -96,18 +97,15 @@ fn setinfo(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut Repl
 /// Starling's own: whether the replies of this connection wait until a quorum has what they show, also where the cluster does
 /// not ask for it.
 fn acknowledgement(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
-    let asks = match arguments.at(2) {
-        word if is(word, "quorum") => true,
-        word if is(word, "async") => false,
-        _ => return Err(CommandError::Syntax),
-    };
-    if asks && control.session.is_proxied {
+    let asked = Acknowledge::of_name(arguments.at(2)).ok_or(CommandError::Syntax)?;
+    if asked != Acknowledge::Async && control.session.is_proxied {
         return Err(CommandError::text(
             "ERR Forwarded requests are acknowledged as the cluster agrees on: see the parameter 'acknowledge'",
         ));
     }
-    if asks != control.session.quorum.is_some() {
-        control.session.quorum = asks.then(|| QuorumAsked::new(&control.services.engine));
+    if asked != control.session.acknowledge() {
+        let asks = Some(asked).filter(|asked| *asked != Acknowledge::Async);
+        control.session.quorum = asks.map(|asked| QuorumAsked::new(&control.services.engine, asked));
     }
     // What has already been read behind it is acknowledged the new way too.
     control.flow = Flow::After(Box::pin(std::future::ready(())));

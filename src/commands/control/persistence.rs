@@ -3,11 +3,12 @@
 //! A thread of its own takes them: nobody waits but who has asked with SAVE, and only he. Redis makes everybody wait.
 
 use super::server::wait_timeout;
+use crate::base::acknowledge::Acknowledge;
 use crate::base::number;
 use crate::commands::context::{Control, Flow};
 use crate::commands::error::CommandError;
 use crate::commands::parse::is;
-use crate::commands::session::ShownBlocked;
+use crate::commands::session::{QuorumAsked, ShownBlocked};
 use crate::commands::spec::{
     ADMIN, ADMINS, Arity::*, CONNECTION, CommandResult, CommandSpec, DANGEROUS, FAST, LOADING, NO_ASYNC_LOADING,
     NO_MULTI, NOSCRIPT, STALE, control,
@@ -17,6 +18,7 @@ use crate::persistence::keeper::NotRewritten;
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::ReplyWriter;
 use crate::services::snapshots;
+use std::sync::Arc;
 use tokio::sync::watch;
 
 const SAVES: u64 = ADMIN | NOSCRIPT | NO_ASYNC_LOADING;
@@ -91,8 +93,8 @@ fn bgrewriteaof(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWr
     Ok(())
 }
 
-/// WAITAOF: whether the log of this node, and of so many replicas (there are none), is kept as far as this connection has
-/// written. All that anybody has written before is waited for.
+/// WAITAOF: whether the log of this node is kept as far as this connection has written, and on the disks of how many copies it is,
+/// of the slots that have the fewest. All that anybody has written before is waited for.
 fn waitaof(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let local = number::parse_i64(arguments.at(1)).ok_or(CommandError::NotAnInteger)?;
     if !(0..=1).contains(&local) {
@@ -107,31 +109,34 @@ fn waitaof(control: &mut Control<'_>, arguments: Arguments<'_>, reply: &mut Repl
     if kept.is_none() && local > 0 {
         return Err(CommandError::text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."));
     }
-    let wanted = control.services.engine.log.end();
+    let engine = Arc::clone(&control.services.engine);
+    let (wanted, written) = (engine.log.end(), engine.log.own_end());
+    let replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
     let is_kept =
         move |kept: &Option<watch::Receiver<LogOffset>>| kept.as_ref().is_some_and(|kept| *kept.borrow() >= wanted);
-    let is_kept_now = is_kept(&kept);
-    if control.in_transaction || replicas == 0 && (local == 0 || is_kept_now) {
+    let (is_kept_now, copies_now) = (is_kept(&kept), engine.log.copied.count_kept(written));
+    if control.in_transaction || copies_now >= replicas && (local == 0 || is_kept_now) {
         reply.array(2);
         reply.integer(i64::from(is_kept_now));
-        reply.integer(0);
+        reply.integer(copies_now as i64);
         return Ok(());
     }
     let shown = ShownBlocked::new(control.services, &control.session.client);
+    // Copies say what is on their disks while somebody asks for that.
+    let asked = (replicas > 0).then(|| QuorumAsked::new(&engine, Acknowledge::QuorumFsync));
     control.flow = Flow::Later(Box::pin(async move {
-        let _shown = shown;
+        let (_shown, _asked) = (shown, asked);
         let mut kept = kept;
         let all = async {
             if let Some(kept) = &mut kept {
                 // A log that ends keeps nothing more.
                 let _ = kept.wait_for(|kept| *kept >= wanted).await;
             }
-            if replicas > 0 {
-                std::future::pending::<()>().await;
-            }
+            engine.log.copied.until_kept(replicas, written).await;
         };
         let _ = tokio::time::timeout(timeout, all).await;
-        format!("*2\r\n:{}\r\n:0\r\n", u8::from(is_kept(&kept))).into_bytes()
+        let copies = engine.log.copied.count_kept(written);
+        format!("*2\r\n:{}\r\n:{copies}\r\n", u8::from(is_kept(&kept))).into_bytes()
     }));
     Ok(())
 }

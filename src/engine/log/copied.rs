@@ -6,6 +6,7 @@
 use super::LogOffset;
 use super::gate::{Gate, Needed};
 use super::{Engine, QUORATE};
+use crate::base::acknowledge::Acknowledge;
 use crate::base::identity::NodeId;
 use crate::base::slot::{QUORUM, SLOT_COUNT, Slot};
 use crate::base::slot_ranges::SlotRanges;
@@ -62,8 +63,17 @@ pub struct CopyState {
     pub node: NodeId,
     /// It has the log of its slots up to here; 0: it is being sent something older.
     pub has: LogOffset,
+    /// It has said that this much is on its disk.
+    pub kept: LogOffset,
     /// When it asked for more last.
     pub heard: Instant,
+}
+
+impl CopyState {
+    /// How far it has what replies need of it.
+    fn in_need(&self, needed: Needed) -> LogOffset {
+        if needed.on_disk { self.kept } else { self.has }
+    }
 }
 
 /// See the module.
@@ -76,10 +86,12 @@ pub struct Copied {
     generation: AtomicU32,
     /// The groups with enough copies for a quorum.
     able: AtomicU64,
-    /// All replies wait for a quorum.
-    is_asked_of_all: AtomicU8,
-    /// Connections whose replies do.
+    /// What replies of all connections wait for, as a number.
+    asked_of_all: AtomicU8,
+    /// Connections whose replies wait for a quorum.
     asking: AtomicUsize,
+    /// Connections that wait for the disks of copies.
+    asking_disks: AtomicUsize,
     /// Counts what became known.
     changed: watch::Sender<u64>,
 }
@@ -97,8 +109,9 @@ impl Default for Copied {
             group_of: (0..SLOT_COUNT).map(|_| AtomicU8::new(NO_GROUP)).collect(),
             generation: AtomicU32::new(1),
             able: AtomicU64::new(u64::MAX),
-            is_asked_of_all: AtomicU8::new(0),
+            asked_of_all: AtomicU8::new(0),
             asking: AtomicUsize::new(0),
+            asking_disks: AtomicUsize::new(0),
             changed: watch::Sender::new(0),
         }
     }
@@ -134,7 +147,7 @@ impl Copied {
     /// more than was known.
     pub(super) fn heard(&self, number: u64, state: CopyState) -> bool {
         let before = self.table.lock().copies.insert(number, state);
-        let has_more = before.is_none_or(|before| before.has < state.has);
+        let has_more = before.is_none_or(|before| before.has < state.has || before.kept < state.kept);
         if has_more {
             self.tell();
         }
@@ -150,12 +163,22 @@ impl Copied {
     pub fn state_of(&self, node: NodeId) -> Option<CopyState> {
         let table = self.table.lock();
         let of_it = table.copies.values().filter(|state| state.node == node).copied();
-        of_it.reduce(|one, other| CopyState { node, has: one.has.min(other.has), heard: one.heard.min(other.heard) })
+        of_it.reduce(|one, other| CopyState {
+            node,
+            has: one.has.min(other.has),
+            kept: one.kept.min(other.kept),
+            heard: one.heard.min(other.heard),
+        })
     }
 
     /// How many copies have the log up to here, of the slots that have the fewest.
     pub fn count(&self, to: LogOffset) -> usize {
         self.table.lock().least(|state| state.has >= to)
+    }
+
+    /// How many of them have it on their disks.
+    pub fn count_kept(&self, to: LogOffset) -> usize {
+        self.table.lock().least(|state| state.kept >= to)
     }
 
     /// How many copies have been heard within this time, of the slots that have the fewest.
@@ -168,6 +191,12 @@ impl Copied {
         let mut changed = self.changed.subscribe();
         // The sender is this one's own.
         let _ = changed.wait_for(|_| self.count(to) >= copies).await;
+    }
+
+    /// Over when so many copies have it on their disks. Somebody has to ask for that meanwhile ([`Engine::ask_for`]).
+    pub async fn until_kept(&self, copies: usize, to: LogOffset) {
+        let mut changed = self.changed.subscribe();
+        let _ = changed.wait_for(|_| self.count_kept(to) >= copies).await;
     }
 
     /// Whether a quorum of the members of each of these slots has the log up to here, or all where there are fewer.
@@ -194,25 +223,37 @@ impl Copied {
         self.able.load(Ordering::SeqCst) & (1 << group) != 0
     }
 
-    /// Whether replies of all connections wait for a quorum.
-    pub fn is_asked_of_all(&self) -> bool {
-        self.is_asked_of_all.load(Ordering::SeqCst) != 0
+    /// What replies of all connections wait for.
+    #[inline]
+    pub fn asked_of_all(&self) -> Acknowledge {
+        match self.asked_of_all.load(Ordering::SeqCst) {
+            0 => Acknowledge::Async,
+            1 => Acknowledge::Quorum,
+            _ => Acknowledge::QuorumFsync,
+        }
     }
 
-    /// Whether any do.
-    pub(super) fn is_asked(&self) -> bool {
-        self.is_asked_of_all() || self.asking.load(Ordering::SeqCst) > 0
+    /// Whether any wait for a quorum.
+    fn is_asked(&self) -> bool {
+        self.asked_of_all() >= Acknowledge::Quorum || self.asking.load(Ordering::SeqCst) > 0
     }
 
-    pub(super) fn set_asked_of_all(&self, is_asked: bool) {
-        self.is_asked_of_all.store(u8::from(is_asked), Ordering::SeqCst);
+    /// Whether any wait for the disks of copies: then a copy asks for more when what it has is on its disk.
+    pub fn are_disks_asked(&self) -> bool {
+        self.asked_of_all() == Acknowledge::QuorumFsync || self.asking_disks.load(Ordering::SeqCst) > 0
     }
 
-    pub(super) fn add_asking(&self, one_more: bool) {
-        match one_more {
-            true => self.asking.fetch_add(1, Ordering::SeqCst),
-            false => self.asking.fetch_sub(1, Ordering::SeqCst),
+    fn count_asking(&self, asks: Acknowledge, one_more: bool) {
+        let change = |count: &AtomicUsize| match one_more {
+            true => count.fetch_add(1, Ordering::SeqCst),
+            false => count.fetch_sub(1, Ordering::SeqCst),
         };
+        if asks >= Acknowledge::Quorum {
+            change(&self.asking);
+        }
+        if asks == Acknowledge::QuorumFsync {
+            change(&self.asking_disks);
+        }
     }
 
     /// Whether a quorum has what was shown.
@@ -231,16 +272,18 @@ impl Copied {
             if group.copies.len() + 1 < QUORUM {
                 return Gate::Failed("too few copies are left to have it".into(), LogOffset(0));
             }
-            let have = group
-                .copies
-                .iter()
-                .filter(|number| table.copies.get(number).is_some_and(|state| state.has >= needed.shown.gate));
+            let have = group.copies.iter().filter(|number| {
+                table.copies.get(number).is_some_and(|state| state.in_need(needed) >= needed.shown.gate)
+            });
             waits |= have.count() + 1 < QUORUM;
         }
         drop(table);
         match waits {
             false => Gate::Open,
             true if Instant::now() < until => Gate::Closed,
+            true if needed.on_disk => {
+                Gate::Failed("no copy has said in time that it has it on its disk".into(), LogOffset(0))
+            }
             true => Gate::Failed("no copy has said in time that it has it".into(), LogOffset(0)),
         }
     }
@@ -260,15 +303,15 @@ impl Table {
 }
 
 impl Engine {
-    /// Makes the replies of all connections wait until a quorum has what they show, or no more.
-    pub fn set_quorum_of_all(&self, is_asked: bool) {
-        self.log.copied.set_asked_of_all(is_asked);
+    /// Makes the replies of all connections wait until so many have what they show.
+    pub fn acknowledge_all(&self, asked: Acknowledge) {
+        self.log.copied.asked_of_all.store(asked as u8, Ordering::SeqCst);
         self.follow_asking();
     }
 
     /// A connection asks for that, or asks no more.
-    pub fn set_quorum_of_one(&self, asks: bool) {
-        self.log.copied.add_asking(asks);
+    pub fn ask_for(&self, asks: Acknowledge, one_more: bool) {
+        self.log.copied.count_asking(asks, one_more);
         self.follow_asking();
     }
 
@@ -291,7 +334,7 @@ mod tests {
     use crate::engine::log::gate::Shown;
 
     fn heard(node: u128, has: u64, heard: Instant) -> CopyState {
-        CopyState { node: NodeId(node), has: LogOffset(has), heard }
+        CopyState { node: NodeId(node), has: LogOffset(has), kept: LogOffset(0), heard }
     }
 
     #[test]
@@ -328,7 +371,8 @@ mod tests {
         let slots = |from: usize| Slot::all().skip(from).take(10).collect::<SlotRanges>();
         let slot = |number: usize| Slot::all().nth(number).expect("a slot");
         let shown = |groups, gate| Shown { gate: LogOffset(gate), groups, wrote: true };
-        let look = |groups, gate, until| copied.look(Needed { shown: shown(groups, gate), copies_until: until });
+        let needed = |groups, gate, until| Needed { shown: shown(groups, gate), copies_until: until, on_disk: false };
+        let look = |groups, gate, until| copied.look(needed(groups, gate, until));
         let soon = Some(now + Duration::from_secs(3600));
         let early = copied.group(slot(0));
         assert_eq!(look(Groups::NONE, 5, soon), Gate::Open, "it tells of no slot");
@@ -344,6 +388,10 @@ mod tests {
         assert!(copied.is_able(slot(5)) && copied.is_able(slot(15)) && !copied.is_able(slot(25)));
         copied.heard(2, heard(2, 10, now));
         assert_eq!((look(of(0), 10, soon), look(of(0), 11, soon)), (Gate::Open, Gate::Closed), "one is enough");
+        let kept = |gate| copied.look(Needed { on_disk: true, ..needed(of(0), gate, soon) });
+        assert_eq!(kept(10), Gate::Closed, "nobody has said that it is on its disk");
+        copied.heard(2, CopyState { kept: LogOffset(9), ..heard(2, 10, now) });
+        assert_eq!((kept(9), kept(10), look(of(0), 10, soon)), (Gate::Open, Gate::Closed, Gate::Open));
         assert_eq!(look(of(10), 10, soon), Gate::Closed);
         assert_eq!(look(of(0).and(of(10)), 10, soon), Gate::Closed);
         assert!(fails(look(of(10), 10, Some(now))), "it has taken too long");

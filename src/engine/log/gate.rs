@@ -62,6 +62,8 @@ pub struct Needed {
     pub shown: Shown,
     /// Copies have to have it too, and have until then.
     pub copies_until: Option<Instant>,
+    /// On their disks, and on this node's, whatever else is asked of that.
+    pub on_disk: bool,
 }
 
 thread_local! {

@@ -10,6 +10,7 @@ use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::topology::{NodeState, Topology};
 use crate::engine::export::{BACKLOG_BYTES_MAX, Broken, Exports};
+use crate::engine::log::LogOffset;
 use crate::engine::log::copied::CopyState;
 use crate::transport::Sender;
 use bytes::{Bytes, BytesMut};
@@ -59,6 +60,8 @@ struct Feed {
     /// When the copy asked last.
     asked_at: Instant,
     progress: Progress,
+    /// The copy has it on its disk so far.
+    kept: LogOffset,
 }
 
 /// What a question comes to.
@@ -140,6 +143,7 @@ impl Feeds {
     /// The answer to a copy.
     pub(crate) fn answer(&mut self, exports: &mut Exports, sender: &Sender, request: CopyRequest) -> Fed {
         let again = Fed::Answer(encode(&CopyAnswer::Again));
+        let keep = exports.log().copied.are_disks_asked();
         let (number, attempt, version) = match request {
             CopyRequest::Begin { number, attempt, version, .. }
             | CopyRequest::Next { number, attempt, version, .. } => (number, attempt, version),
@@ -157,11 +161,14 @@ impl Feeds {
             Answer::Again => return again,
             Answer::Same => {
                 let bytes = self.streams.get(&number).map_or(&[][..], |feed| &feed.last);
-                return Fed::Answer(encode(&CopyAnswer::Piece { bytes }));
+                return Fed::Answer(encode(&CopyAnswer::Piece { bytes, keep }));
             }
             Answer::Next { is_first } => is_first,
         };
-        let received = if let CopyRequest::Next { received, .. } = request { received } else { 0 };
+        let (received, is_kept) = match request {
+            CopyRequest::Next { received, is_kept, .. } => (received, is_kept),
+            _ => (0, false),
+        };
         let begun = match &request {
             CopyRequest::Begin { slots, held, left, .. } if is_first => {
                 self.begin(exports, number, slots, (held, left))
@@ -173,7 +180,10 @@ impl Feeds {
             Some(feed) => feed.read(number, exports, finals, is_coming, &mut self.pace).map(|()| {
                 // Also what has just been read, where none of it was for this copy.
                 let has = feed.progress.received(received);
-                let state = CopyState { node: sender.node, has, heard: Instant::now() };
+                if is_kept {
+                    feed.kept = has;
+                }
+                let state = CopyState { node: sender.node, has, kept: feed.kept, heard: Instant::now() };
                 exports.log().copy_has(number, state);
                 feed.piece()
             }),
@@ -184,9 +194,9 @@ impl Feeds {
                 self.feeding.sent(number, bytes.len() as u64);
                 if bytes.is_empty() {
                     // The question has arrived: what is asked again is what comes behind it.
-                    return Fed::Nothing(CopyRequest::Next { number, attempt, received, version });
+                    return Fed::Nothing(CopyRequest::Next { number, attempt, received, is_kept, version });
                 }
-                Fed::Answer(encode(&CopyAnswer::Piece { bytes: &bytes }))
+                Fed::Answer(encode(&CopyAnswer::Piece { bytes: &bytes, keep }))
             }
             Err(reason) => {
                 tracing::info!(number, to = %sender.node, %reason, "a copy begins again");
@@ -232,7 +242,8 @@ impl Feeds {
         let (unsent, last, finished) = (BytesMut::new(), Bytes::new(), HashSet::new());
         let (now, progress) = (Instant::now(), Progress::default());
         let (compared_at, asked_at) = (now, now);
-        self.streams.insert(number, Feed { waiting, unsent, last, finished, compared_at, asked_at, progress });
+        let kept = LogOffset(0);
+        self.streams.insert(number, Feed { waiting, unsent, last, finished, compared_at, asked_at, progress, kept });
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::topology::raft::{Proposal, ProposeError};
 use crate::cluster::topology::{Applied, Topology, TopologyChange};
+use crate::engine::log::LogOffset;
 use crate::moves::Shared;
 use crate::transport::{Blob, Purpose, Request, Response};
 use parking_lot::Mutex;
@@ -22,6 +23,9 @@ const RETRY_MIN_US: u64 = 20_000;
 const RETRY_MAX_US: u64 = 500_000;
 /// How long the primary may take to answer; it answers after a tenth of that where there is nothing.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+
+/// A disk that takes longer is not waited for: what is on it is said with a later question.
+const KEPT_LIMIT: Duration = Duration::from_millis(500);
 
 /// Why a question has brought no piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +155,7 @@ pub(in crate::moves) async fn follow(
         received: 0,
         partial: Vec::new(),
         left,
+        applied: None,
         tasks,
         began,
     };
@@ -170,6 +175,8 @@ struct Follow {
     /// The beginning of a record of which the rest comes in the next piece.
     partial: Vec<u8>,
     left: Arc<Mutex<LeftDigests>>,
+    /// Where the log stood when the last piece had been applied, if that is to be on the disk before more is asked for.
+    applied: Option<LogOffset>,
     tasks: JoinSet<Finished>,
     began: Instant,
 }
@@ -212,26 +219,28 @@ impl Follow {
 
     fn perform(&mut self, action: Action) {
         let (number, slots, received) = (self.number, self.slots.lock().clone(), self.received);
-        let asked = match action {
+        let (shared, source) = (Arc::clone(&self.shared), self.source);
+        match action {
             Action::Begin { attempt, version } => {
                 (self.received, self.partial) = (0, Vec::new());
-                let (shared, source, left) = (Arc::clone(&self.shared), self.source, Arc::clone(&self.left));
-                self.tasks.spawn(async move {
-                    Finished::Answer(begin(&shared, source, (number, attempt, version), slots, left).await)
-                });
-                return;
+                let left = Arc::clone(&self.left);
+                let ask = async move { begin(&shared, source, (number, attempt, version), slots, left).await };
+                self.tasks.spawn(async { Finished::Answer(ask.await) });
             }
-            Action::Next { attempt, version } => CopyRequest::Next { number, attempt, received, version },
+            Action::Next { attempt, version } => {
+                let applied = self.applied;
+                let ask = async move {
+                    let is_kept = is_kept(&shared, applied).await;
+                    ask(&shared, source, &CopyRequest::Next { number, attempt, received, is_kept, version }).await
+                };
+                self.tasks.spawn(async { Finished::Answer(ask.await) });
+            }
             Action::Propose => {
-                let (node, incarnation) = (self.shared.node, self.incarnation);
+                let (node, incarnation) = (shared.node, self.incarnation);
                 let change = TopologyChange::CopyInSync { slots, node, incarnation, number };
-                let consensus = Arc::clone(&self.shared.consensus);
-                self.tasks.spawn(async move { Finished::Proposal(consensus.propose(change).await) });
-                return;
+                self.tasks.spawn(async move { Finished::Proposal(shared.consensus.propose(change).await) });
             }
-        };
-        let (shared, source) = (Arc::clone(&self.shared), self.source);
-        self.tasks.spawn(async move { Finished::Answer(ask(&shared, source, &asked).await) });
+        }
     }
 
     fn take(&mut self, finished: Finished) -> Event {
@@ -249,8 +258,11 @@ impl Follow {
                 Event::Failed(PullFailure::Lost)
             }
             Finished::Answer(Ok(encoded)) => match postcard::from_bytes(&encoded) {
-                Ok(CopyAnswer::Piece { bytes }) => match self.apply(bytes) {
-                    Ok(()) => Event::Piece { is_complete: self.is_complete() },
+                Ok(CopyAnswer::Piece { bytes, keep }) => match self.apply(bytes) {
+                    Ok(()) => {
+                        self.applied = keep.then(|| self.shared.engine.log.end());
+                        Event::Piece { is_complete: self.is_complete() }
+                    }
                     Err(reason) => {
                         tracing::info!(number = self.number, of = %self.source, reason, "a copy begins again");
                         Event::Failed(PullFailure::Broken)
@@ -386,6 +398,12 @@ fn what_is_here(
         (is_complete.then(|| shared.engine.position(slot)), Some(slot).filter(|_| is_left).and_then(digest))
     };
     slots.slots().map(one).unzip()
+}
+
+/// Waits until the log is on this node's disk as far as here, for so long as makes sense. Whether it is; `None`: nobody asks.
+async fn is_kept(shared: &Shared, applied: Option<LogOffset>) -> bool {
+    let (log, Some(applied)) = (&shared.engine.log, applied) else { return false };
+    log.is_on_disk() && tokio::time::timeout(KEPT_LIMIT, log.until_kept(applied)).await.is_ok()
 }
 
 /// Asks the primary of a copy once.

@@ -26,8 +26,8 @@ pub enum CopyRequest {
         left: Vec<Option<u64>>,
         version: u64,
     },
-    /// What comes after this many bytes; it has those.
-    Next { number: u64, attempt: u64, received: u64, version: u64 },
+    /// What comes after this many bytes; it has those, and on its disk where `is_kept` says so.
+    Next { number: u64, attempt: u64, received: u64, is_kept: bool, version: u64 },
     /// The raft leader asks what a member has of slots that are being elected in this epoch. It accepts nothing of an earlier
     /// epoch from now on.
     Fence { slots: SlotRanges, epoch: Epoch, version: u64 },
@@ -54,6 +54,8 @@ pub enum CopyAnswer<'a> {
     Piece {
         #[serde(serialize_with = "whole")]
         bytes: &'a [u8],
+        /// Somebody waits until it is on the copy's disk: it is to ask for more when it is.
+        keep: bool,
     },
     /// It does not know such a copy, or not yet.
     NotYet,

@@ -28,9 +28,11 @@ pub(super) use feeds::SILENT_LIMIT;
 pub use table::CopyTable;
 
 use super::Shared;
+use crate::base::acknowledge::Acknowledge;
 use crate::base::identity::{Epoch, Incarnation, NodeId};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
+use crate::cluster::duties::acknowledge;
 use crate::cluster::topology::{Phase, SlotRecord, Topology};
 use crate::cluster::view::is_current;
 use crate::transport::{Blob, Response, Sender};
@@ -95,7 +97,8 @@ pub(super) async fn answer(shared: &Arc<Shared>, sender: &Sender, Blob(bytes): &
             }
         }
         if tokio::time::Instant::now() >= until {
-            return Response::Copy(Blob(messages::encode(&CopyAnswer::Piece { bytes: &[] })));
+            let keep = shared.engine.log.copied.are_disks_asked();
+            return Response::Copy(Blob(messages::encode(&CopyAnswer::Piece { bytes: &[], keep })));
         }
         tokio::select! {
             () = bell.notified() => {}
@@ -113,5 +116,13 @@ async fn fence(shared: &Shared, slots: &SlotRanges, epoch: Epoch, version: u64) 
         return CopyAnswer::NotYet;
     };
     let position = |slot| shared.engine.position(slot);
-    CopyAnswer::Positions(shared.copies.lock().answer_election(&topology, slots, epoch, position))
+    let positions = shared.copies.lock().answer_election(&topology, slots, epoch, position);
+    if acknowledge(&topology) == Acknowledge::QuorumFsync {
+        // Whoever is elected answers for it as for its own: what a quorum of disks had must not be in its memory only.
+        let kept = shared.engine.log.until_kept(shared.engine.log.end());
+        if tokio::time::timeout(ANSWER_WITHIN, kept).await.is_err() {
+            return CopyAnswer::NotYet;
+        }
+    }
+    CopyAnswer::Positions(positions)
 }

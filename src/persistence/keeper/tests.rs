@@ -100,7 +100,7 @@ fn replies_of_what_comes_after_the_end_never_leave() {
         set(&engine, b"b", b"2");
         let shown = gate::take_shown();
         assert!(shown.wrote);
-        assert_eq!(engine.log.look(Needed { shown, copies_until: None }), Gate::Closed);
+        assert_eq!(engine.log.look(Needed { shown, copies_until: None, on_disk: false }), Gate::Closed);
         let kept: Vec<_> = contents(&recovered(place.path()), 0, Slot::all()).into_keys().collect();
         assert_eq!(kept, [b"a".to_vec()]);
     }

@@ -143,7 +143,7 @@ fn a_node_that_leaves_leaves_as_many_copies_behind() {
 
 #[test]
 fn fewer_copies_are_asked_for() {
-    for acknowledge in ["async", QUORUM] {
+    for acknowledge in ["async", "quorum"] {
         let mut cluster = Cluster::with_copies(3, 2);
         cluster.apply(&TopologyChange::SetConfig { name: ACKNOWLEDGE.into(), value: acknowledge.into() });
         cluster.apply(&TopologyChange::SetConfig { name: REPLICAS.into(), value: "0".into() });
@@ -156,7 +156,7 @@ fn fewer_copies_are_asked_for() {
 #[test]
 fn with_a_quorum_copies_come_and_go_as_without() {
     let mut cluster = Cluster::with_copies(3, 2);
-    cluster.apply(&TopologyChange::SetConfig { name: ACKNOWLEDGE.into(), value: QUORUM.into() });
+    cluster.apply(&TopologyChange::SetConfig { name: ACKNOWLEDGE.into(), value: "quorum".into() });
     cluster.start(4);
     cluster.settle();
     assert_eq!(cluster.holders(), (3, 3));

@@ -4,7 +4,8 @@
 //! answered when the change is agreed and this node knows it; CONFIG GET shows what is agreed.
 
 use super::refused;
-use crate::cluster::duties::{ACKNOWLEDGE, QUORUM, REPLICAS, is_quorum, replicas};
+use crate::base::acknowledge::Acknowledge;
+use crate::cluster::duties::{ACKNOWLEDGE, REPLICAS, acknowledge, replicas};
 use crate::cluster::topology::{Applied, Refused, Topology, TopologyChange};
 use crate::commands::context::{Control, LaterReply};
 use crate::commands::error::CommandError;
@@ -23,7 +24,7 @@ const HEARD_LIMIT: Duration = Duration::from_secs(1);
 fn agreed(topology: &Topology, name: &str) -> Option<String> {
     match name {
         REPLICAS => Some(replicas(topology).to_string()),
-        ACKNOWLEDGE => Some(if is_quorum(topology) { QUORUM } else { "async" }.to_owned()),
+        ACKNOWLEDGE => Some(acknowledge(topology).name().to_owned()),
         _ => None,
     }
 }
@@ -60,6 +61,13 @@ pub(super) fn agreement(control: &Control<'_>, changes: &[(&[u8], &[u8])]) -> Re
         None => "this server is no node of a cluster: nobody else could have copies",
         Some(_) if changes.len() > 1 => "all nodes of the cluster agree on it: set it by itself",
         Some(_) if control.in_transaction => "it is not changed inside a transaction",
+        Some(_)
+            if name == ACKNOWLEDGE
+                && after.cluster.acknowledge == Acknowledge::QuorumFsync
+                && !control.services.engine.log.is_on_disk() =>
+        {
+            "it needs a log that is synced to disk, on every node: appendonly yes, and appendfsync always or everysec"
+        }
         Some(cluster) => return Ok(Some(Box::pin(agree(cluster, name, after.text(name).to_owned())))),
     };
     Err(refused(ConfigError::Invalid { name: name.to_owned(), reason: reason.to_owned() }))

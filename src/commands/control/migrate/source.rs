@@ -1,6 +1,7 @@
 //! The side of MIGRATE that has the keys: dumps, sends, and removes what has arrived.
 
 use super::Options;
+use crate::base::acknowledge::Acknowledge;
 use crate::base::clock;
 use crate::base::slot::Slot;
 use crate::commands::control::transaction::forget_watches;
@@ -254,7 +255,7 @@ impl Source {
     /// Waits until what was done here is kept, where replies wait for that.
     async fn until_kept(&self) -> Result<(), CommandError> {
         let log = &self.services.engine.log;
-        let needed = log.needed(self.shown.get(), false);
+        let needed = log.needed(self.shown.get(), Acknowledge::Async);
         loop {
             match log.look(needed) {
                 Gate::Open => return Ok(()),
