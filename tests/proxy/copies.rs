@@ -133,7 +133,7 @@ fn replies_wait_for_two_disks_where_it_is_asked_for() {
     for _ in 0..20 {
         // Not after a second: the disks are asked.
         first.check(&write, "+OK");
-        first.check("WAITAOF 1 1 1", "*2 :1 :1");
+        first.check("WAITAOF 1 1 10000", "*2 :1 :1");
     }
     first.check("CLIENT ACK async", "+OK");
     first.check(&write, "+OK");
