@@ -2,10 +2,13 @@
 import signal
 import time
 
-from restarts.nodes import kill
+from harness.routing import slot_of
+from leases.nodes import SLOTS
+from restarts.nodes import PROBES, kill
 
 # Load before anything happens: longer than what may be lost. And after all is well again.
 BEFORE_SECONDS, AFTER_SECONDS = 3, 0.3
+AWAY_SECONDS = 30
 EVERYTHING = float("inf")
 
 
@@ -33,6 +36,28 @@ def one(cluster, random, problems):
     whole = cluster.wait_whole()
     return "node %d: whole %.1f s after its start, %d of %d acknowledged writes lost" % (
         (node.number, whole) + finish(cluster, load, settled_until, problems))
+
+
+def away(cluster, random, problems):
+    """kill -9 of a node; it starts again after a while, and is sent only slots in which something was written meanwhile."""
+    node, load = random.choice(cluster.nodes), begin(cluster)
+    settled_until = kill(cluster, [node])
+    time.sleep(AWAY_SECONDS)
+    others = cluster.nodes
+    cluster.nodes = cluster.others(node)
+    before = cluster.sent()
+    cluster.start([node])
+    cluster.nodes = others
+    whole = cluster.wait_whole()
+    cluster.nodes = cluster.others(node)
+    alike, sent, size = (now - then for now, then in zip(cluster.sent(), before))
+    cluster.nodes = others
+    # Besides the keys of the load those that say whether all slots are served.
+    written = len({slot_of(key) for writer in load.writers for key in writer.history}) + PROBES
+    problems += ["%d slots were sent, and %d were written" % (sent, written)] * (sent > written)
+    problems += ["%d slots were alike" % alike] * (alike < SLOTS - written)
+    return "node %d: away for %d s, whole %.1f s after its start: %d slots were alike, %d were sent, %.1f MB with what was written; %d of %d acknowledged writes lost" % (
+        (node.number, AWAY_SECONDS, whole, alike, sent, size / 1e6) + finish(cluster, load, settled_until, problems))
 
 
 def wiped(cluster, random, problems):

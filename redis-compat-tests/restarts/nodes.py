@@ -16,16 +16,39 @@ PAUSE_SECONDS = 0.001
 PROBES = 64
 END_SECONDS, JOIN_SECONDS = 30, 40
 # With `appendfsync everysec` a crash may take what was written within this time; copies are behind for less.
-UNSETTLED_SECONDS = {"yes": 2, "no": 1}
+UNSETTLED_SECONDS = {"yes": 2, "no": 1, "fsync": 0}
+# Keys that are there besides those of the load, a few in every slot.
+KEYS_PER_WRITE = 1000
 
 
 class Restartable(Cluster):
-    """Nodes of which every slot is on three. `log`: whether they keep one ("yes", synced each second) or not ("no")."""
+    """Nodes of which every slot is on three. `log`: whether they keep one ("yes", synced each second), or not ("no"), or acknowledge
+    what two have synced ("fsync")."""
 
     def __init__(self, options, log, count=3, extra=lambda _number: []):
         self.log, self.ports, self.binary, self.first = log, options.ports, options.server, 0
-        self.common = ["--appendonly", log, "--appendfsync", "everysec"]
-        super().__init__(options.server, count, REPLICAS, "async", lambda number: self.common + extra(number), options.ports)
+        self.common = ["--appendonly", "no" if log == "no" else "yes", "--appendfsync", "everysec"]
+        acknowledge = "quorum+fsync" if log == "fsync" else "async"
+        super().__init__(options.server, count, REPLICAS, acknowledge, lambda number: self.common + extra(number), options.ports)
+        self.fill(options.keys)
+
+    def fill(self, keys):
+        """Writes so many keys, by the proxy of a node."""
+        connection = self.nodes[0].connect()
+        try:
+            connection.call("CLIENT", "ROUTING", "PROXY")
+            for first in range(0, keys, KEYS_PER_WRITE):
+                words = [word for number in range(first, min(first + KEYS_PER_WRITE, keys)) for word in ("filled:%d" % number, "x" * 64)]
+                reply = connection.call("MSET", *words)
+                if reply != b"OK":
+                    raise RuntimeError("MSET is answered %s" % reply)
+        finally:
+            connection.close()
+
+    def sent(self):
+        """What all nodes have sent to copies so far: (slots that were alike, slots whose entries were sent, bytes)."""
+        infos = [node.info() for node in self.nodes]
+        return tuple(sum(int(info["starling_copies_" + name]) for info in infos) for name in ("alike", "sent", "bytes"))
 
     def others(self, node):
         return [other for other in self.nodes if other is not node]

@@ -19,6 +19,11 @@ With logs (`appendfsync everysec`):
   moved       all end (SIGTERM) and start again at other ports, each told where one of the others is now: everything is back
   moved-kill  the same after kill -9, as all-log
   cloned-log  as cloned
+  away        kill -9 of a node, which starts again after 30 s: it is sent only slots in which something was written meanwhile
+
+With logs, and `acknowledge quorum+fsync`:
+
+  all-fsync   kill -9 of all: everything is back that was acknowledged, to the last moment
 
 With five nodes, and only where it is asked for:
 
@@ -51,7 +56,8 @@ from restarts.nodes import Restartable  # noqa: E402
 CASES = {
     "no": {"one": cases.one, "wiped": cases.wiped, "cloned": cloned, "all": cases.everyone},
     "yes": {"all-log": cases.everyone, "moved": cases.moved(signal.SIGTERM), "moved-kill": cases.moved(signal.SIGKILL),
-            "cloned-log": cloned},
+            "cloned-log": cloned, "away": cases.away},
+    "fsync": {"all-fsync": cases.everyone},
 }
 # With 10000 more they are below those that outgoing connections have: a node that starts again must find its port free.
 PORTS = (11000, 22000)
@@ -117,6 +123,7 @@ def main():
     parser.add_argument("--server", default=COMMANDS["starling"].split()[0], help="path of a starling binary")
     parser.add_argument("--rounds", type=int, default=1, help="of each case")
     parser.add_argument("--cases", default=",".join(name for known in CASES.values() for name in known), help="some, separated by commas")
+    parser.add_argument("--keys", type=int, default=20000, help="keys that are there besides those of the load")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--ports", type=port_range, default=PORTS, help="LOW-HIGH: client ports; 10000 more are used too")
     options = parser.parse_args()
