@@ -1,6 +1,7 @@
 //! The node: builds every part from its configuration, starts them, and stops them.
 
 mod cluster;
+mod described;
 mod drain;
 mod election;
 mod ending;
@@ -140,7 +141,16 @@ impl Node {
         }
         tracing::info!("Ready to accept connections");
         supervision::tell(&self.services.settings.load(), supervision::READY);
-        ending::wait(&self.services, &mut signals).await;
+        let unwanted = async {
+            match &self.cluster {
+                Some(cluster) => cluster.until_unwanted().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = ending::wait(&self.services, &mut signals) => {}
+            error = unwanted => return Err(error),
+        }
         supervision::tell(&self.services.settings.load(), supervision::STOPPING);
         let mut ending = Ending::Clean;
         if let Some(cluster) = self.cluster {

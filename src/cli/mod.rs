@@ -30,6 +30,8 @@ Usage: starling [server] [/path/to/redis.conf | -] [--directive value]...
   starling --cluster                  a cluster of one
   starling --port 7000 --join localhost:6379
                                       a node that joins it
+  starling --port 7001 --join localhost:6379 --arbiter
+                                      one that votes in it, and has no slots
   starling --port 7000 --maxmemory 1gb
   starling /etc/redis/redis.conf --requirepass secret
   STARLING_PORT=7000 starling

@@ -27,6 +27,8 @@ pub(super) struct OwnReport {
     pub(super) used_memory: u64,
     pub(super) uptime_seconds: u64,
     pub(super) is_ok: bool,
+    /// It votes, and never has slots.
+    pub(super) is_arbiter: bool,
     /// The ids of the nodes that it hears over TCP and not over UDP.
     pub(super) without_udp: Vec<String>,
 }
@@ -45,7 +47,7 @@ impl ClusterReport {
             match ClusterReport::seen_by(seed) {
                 Ok(mut report) => {
                     for node in report.nodes.iter_mut().filter(|node| !node.is_failed()) {
-                        node.own = own_report(node.address).ok();
+                        node.own = own_report(node.address, &node.id).ok();
                     }
                     return Ok(report);
                 }
@@ -148,6 +150,7 @@ impl NodeReport {
             None => "silent",
             Some(_) if self.flags.contains("fail?") => "suspected",
             Some(own) if !own.is_ok => "not serving",
+            Some(own) if own.is_arbiter => "arbiter",
             Some(_) => "ok",
         }
     }
@@ -169,7 +172,7 @@ fn range_of(word: &str) -> Option<SlotRanges> {
     Some(SlotRanges::between(Slot::new(first.parse().ok()?)?, Slot::new(last.parse().ok()?)?))
 }
 
-fn own_report(address: SocketAddr) -> io::Result<OwnReport> {
+fn own_report(address: SocketAddr, id: &str) -> io::Result<OwnReport> {
     let mut connection = Connection::open(address)?;
     let keys = connection.text(&["DBSIZE"])?.parse().unwrap_or(0);
     let info = connection.text(&["INFO", "server", "memory", "stats"])?;
@@ -184,13 +187,15 @@ fn own_report(address: SocketAddr) -> io::Result<OwnReport> {
         used_memory: number("used_memory"),
         uptime_seconds: number("uptime_in_seconds"),
         is_ok: cluster.contains("cluster_state:ok"),
-        without_udp: without_udp(&cluster),
+        is_arbiter: named(&cluster, "starling_arbiters:").iter().any(|arbiter| arbiter == id),
+        without_udp: named(&cluster, "starling_nodes_without_udp:"),
     })
 }
 
-fn without_udp(cluster_info: &str) -> Vec<String> {
-    let line = cluster_info.lines().find_map(|line| line.trim_end().strip_prefix("starling_nodes_without_udp:"));
-    line.unwrap_or_default().split(',').filter(|address| !address.is_empty()).map(str::to_owned).collect()
+/// The ids that a line of CLUSTER INFO names.
+fn named(cluster_info: &str, field: &str) -> Vec<String> {
+    let line = cluster_info.lines().find_map(|line| line.trim_end().strip_prefix(field));
+    line.unwrap_or_default().split(',').filter(|id| !id.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -199,7 +204,9 @@ mod tests {
 
     #[test]
     fn a_blocked_udp_port_is_named() {
-        let without_udp = without_udp("cluster_state:ok\r\nstarling_nodes_without_udp:a,b\r\n");
+        let info = "cluster_state:ok\r\nstarling_arbiters:\r\nstarling_nodes_without_udp:a,b\r\n";
+        assert_eq!(named(info, "starling_arbiters:"), [""; 0]);
+        let without_udp = named(info, "starling_nodes_without_udp:");
         let own = OwnReport { is_ok: true, without_udp, ..OwnReport::default() };
         let slots = Slot::all().collect();
         let address = ([127, 0, 0, 1], 7000).into();

@@ -160,7 +160,8 @@ impl Draining {
 }
 
 fn waiting(topology: &Topology, node: NodeId, held: &SlotRanges) -> Waiting {
-    let others = || topology.nodes.values().filter(|other| other.id != node);
+    // An arbiter takes no slots, whatever happens.
+    let others = || topology.nodes.values().filter(|other| other.id != node && !other.arbiter);
     if others().next().is_none() {
         Waiting::Nobody
     } else if others().any(|other| other.takes_slots()) {

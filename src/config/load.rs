@@ -54,10 +54,15 @@ struct Loader {
     refused: BTreeMap<usize, LoadError>,
     /// Why a node of a cluster would not start with the rules of `save` that were set last, where there are some.
     rules: Option<LoadError>,
+    /// Why an arbiter would not start without `join`, or with `bootstrap-expect`; `None`: it is no arbiter.
+    arbiter: Option<LoadError>,
 }
 
 const NO_RULES: &str = "Nodes of a cluster load no snapshots, and take none by rules: 'appendonly yes' keeps what they have, \
     and 'save \"\"' takes rules back";
+
+const CREATES_NOTHING: &str = "An arbiter has no slots, so it creates no cluster: say which one it joins ('join'), and not \
+    'bootstrap-expect'";
 
 /// Loads the configuration of a node from its command line (without the program's name) and the environment.
 pub fn load(arguments: &[String], variables: impl Iterator<Item = (String, String)>) -> Result<Loaded, LoadError> {
@@ -67,6 +72,7 @@ pub fn load(arguments: &[String], variables: impl Iterator<Item = (String, Strin
         file: None,
         refused: BTreeMap::new(),
         rules: None,
+        arbiter: None,
     };
     let mut rest = arguments;
     if let Some(file) = rest.first().filter(|argument| !argument.starts_with("--")) {
@@ -100,6 +106,11 @@ pub fn load(arguments: &[String], variables: impl Iterator<Item = (String, Strin
         return Err(refused);
     }
     let mut config = Config::from_texts(loader.texts.clone(), loader.file.clone());
+    if let Some(refused) = loader.arbiter
+        && (config.cluster.join.is_empty() || config.cluster.bootstrap_expect > 0)
+    {
+        return Err(refused);
+    }
     if config.cluster_enabled {
         if let Some(rules) = loader.rules {
             return Err(rules);
@@ -213,7 +224,7 @@ impl Loader {
         Ok(())
     }
 
-    /// `--directive value...`; `--cluster` stands for `cluster-enabled yes`.
+    /// `--directive value...`; `--cluster` stands for `cluster-enabled yes`, `--arbiter` for `arbiter yes`.
     fn read_command_line(&mut self, arguments: &[String]) -> Result<(), LoadError> {
         let mut index = 0;
         while index < arguments.len() {
@@ -230,8 +241,13 @@ impl Loader {
             let values: Vec<String> = following.cloned().collect();
             index += 1 + values.len();
             let line = format!("{argument} {}", values.join(" "));
-            if directive == "cluster" && values.is_empty() {
-                self.set("cluster-enabled", &["yes".to_owned()], place, &line)?;
+            let flag = match directive {
+                "cluster" => Some("cluster-enabled"),
+                "arbiter" => Some("arbiter"),
+                _ => None,
+            };
+            if let Some(flag) = flag.filter(|_| values.is_empty()) {
+                self.set(flag, &["yes".to_owned()], place, &line)?;
                 continue;
             }
             // One argument may hold several words, as in `--save "60 1"`.
@@ -266,6 +282,9 @@ impl Loader {
         }
         if parameter.name == "save" {
             self.rules = (!text.is_empty()).then(|| fail(NO_RULES.to_owned()));
+        }
+        if parameter.name == "arbiter" {
+            self.arbiter = (text == "yes").then(|| fail(CREATES_NOTHING.to_owned()));
         }
         let is_other = parameter.effect == Effect::Acts || text == parameter.default;
         if !is_other || (parameter.name == "log-format" && text == "logfmt") {
@@ -348,6 +367,23 @@ mod tests {
         for arguments in [["--cluster", "--save", "60 1"], ["--save", "3600 1 300 100 60 10000", "--cluster"]] {
             let error = rules(&arguments).expect_err("rules without effect").to_string();
             assert!(error.contains(NO_RULES), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_arbiter_joins_and_creates_nothing() {
+        let is_arbiter = |arguments: &[&str]| loaded(arguments, &[]).map(|loaded| loaded.config.cluster.arbiter);
+        for arguments in [&["--arbiter", "--join", "a:1"][..], &["--join", "a:1", "--arbiter", "yes"]] {
+            assert!(is_arbiter(arguments).expect("a configuration"), "{arguments:?}");
+        }
+        assert!(!is_arbiter(&["--arbiter", "--cluster", "--arbiter", "no"]).expect("a configuration"));
+        for arguments in [
+            &["--arbiter"][..],
+            &["--arbiter", "--cluster"],
+            &["--arbiter", "--join", "a:1", "--bootstrap-expect", "3"],
+        ] {
+            let error = is_arbiter(arguments).expect_err("it would create a cluster").to_string();
+            assert!(error.contains(CREATES_NOTHING), "{error}");
         }
     }
 

@@ -72,6 +72,8 @@ pub struct ClusterConfig {
     /// How many shares of the slots the node takes.
     pub weight: u32,
     pub zone: String,
+    /// The node votes, and has no slots and no copies.
+    pub arbiter: bool,
     /// Copies of every slot besides its primary that the nodes of a new cluster agree on.
     pub replicas: usize,
     /// What an acknowledgement means there.
@@ -337,6 +339,7 @@ impl Config {
                 allow_reads_when_down: yes("cluster-allow-reads-when-down"),
                 weight: number("weight") as u32,
                 zone: text("zone").to_owned(),
+                arbiter: yes("arbiter"),
                 replicas: size("replicas"),
                 acknowledge: Acknowledge::of_name(text("acknowledge").as_bytes()).unwrap_or_default(),
                 shutdown_timeout: number("shutdown-timeout"),

@@ -150,6 +150,7 @@ pub const PARAMETERS: &[Parameter] = &[
     acts("appendfilename", Kind::FileName, "appendonly.aof", Change::Never),
     acts("appendfsync", Kind::Choice(&["everysec", "always", "no"]), "everysec", Change::Anytime),
     acts("appendonly", Kind::Bool, "no", Change::Anytime),
+    own("arbiter", Kind::Bool, "no", Change::Never),
     acts("auto-aof-rewrite-min-size", Kind::Memory { least: 0, greatest: i64::MAX }, "67108864", Change::Anytime),
     acts("auto-aof-rewrite-percentage", Kind::Integer { least: 0, greatest: 2147483647 }, "100", Change::Anytime),
     advisory("bgsave_cpulist", Kind::Text, "", Change::Never),

@@ -7,6 +7,7 @@
 //! ```
 
 use super::Ending;
+use super::described::{announced_ip, client_port, describe};
 use super::drain;
 use super::election::Elections;
 use super::handler::NodeHandler;
@@ -27,7 +28,7 @@ use crate::cluster::membership::{Life, MemberIdentity, MemberMetadata, Membershi
 use crate::cluster::topology::control_thread::ControlThread;
 use crate::cluster::topology::raft::{Consensus, ProposeError, RaftLog, RaftOptions, RaftTopology};
 use crate::cluster::topology::state::{Event, EventKind};
-use crate::cluster::topology::{Node, NodeState, Topology, TopologyChange};
+use crate::cluster::topology::{Topology, TopologyChange};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::moves::{Moves, MovesOptions};
@@ -40,7 +41,7 @@ use crate::transport::messages::Whereabouts;
 use crate::transport::tcp::{TcpOptions, TcpTransport, system_nonces};
 use crate::transport::{LinkSecret, Peer};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,6 +81,8 @@ pub(super) struct ClusterSide {
     /// Held until the end: the moves listen to it.
     incarnation: watch::Sender<Option<Incarnation>>,
     leaving: Arc<AtomicBool>,
+    /// It is an arbiter, and was refused as one.
+    unwanted: watch::Receiver<bool>,
     control: ControlThread,
     /// Its thread ends with it.
     _slots: ControlThread,
@@ -240,6 +243,7 @@ impl Joined {
             Arc::clone(&cluster),
         );
         let leaving = Arc::new(AtomicBool::new(false));
+        let (refused, unwanted) = watch::channel(false);
         let moves = Moves::start(
             MovesOptions {
                 node: identity.node,
@@ -263,6 +267,7 @@ impl Joined {
             Arc::clone(&consensus),
             given.clone(),
             Arc::clone(&leaving),
+            refused,
         ));
         spawn.spawn(Arc::clone(&leases).hold());
         spawn.spawn(leases.vote());
@@ -284,6 +289,7 @@ impl Joined {
             membership,
             incarnation: given,
             leaving,
+            unwanted,
             control,
             _slots: slots,
             _store: store,
@@ -292,6 +298,20 @@ impl Joined {
 }
 
 impl ClusterSide {
+    /// Until it is known that this node must not be what its configuration says: why not.
+    pub(super) async fn until_unwanted(&self) -> io::Error {
+        let mut unwanted = self.unwanted.clone();
+        if unwanted.wait_for(|unwanted| *unwanted).await.is_err() {
+            // The control thread has ended, and whoever waits for that does so elsewhere.
+            std::future::pending::<()>().await;
+        }
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "'arbiter yes', and this node has slots or copies of slots in its cluster: start it without, let it give them away \
+             (CLUSTER LEAVE), and start it as an arbiter then",
+        )
+    }
+
     /// Gives away what this node holds, tells its clients where that is, and says goodbye. `patience`: how long it waits
     /// for a member that could take its slots. When `told_again` becomes true it ends with what it has.
     pub(super) async fn leave(
@@ -436,23 +456,6 @@ async fn resolve_again(named: Seeds, raft: RaftTopology, own: SocketAddr) {
     }
 }
 
-/// Where other nodes and clients reach this one.
-fn announced_ip(config: &Config, addresses: &[IpAddr]) -> IpAddr {
-    if let Ok(ip) = config.cluster.announce_ip.parse() {
-        return ip;
-    }
-    if let Some(ip) = addresses.iter().find(|ip| !ip.is_unspecified()) {
-        return *ip;
-    }
-    // Bound to every address: the one from which the seeds are reached. No packet is sent for this.
-    let outward = config.cluster.join.first().map_or("192.0.2.1:1", String::as_str);
-    let found = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-        socket.connect(outward)?;
-        socket.local_addr()
-    });
-    found.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip())
-}
-
 /// Waits until the topology has been loaded, or pulled from somebody.
 async fn until_known(raft: &RaftTopology) {
     let mut topologies = raft.subscribe();
@@ -462,29 +465,6 @@ async fn until_known(raft: &RaftTopology) {
             Ok(_) => return,
             Err(_) => tracing::info!(peers = ?raft.group().voters, "waiting for the cluster's topology"),
         }
-    }
-}
-
-fn client_port(config: &Config) -> u16 {
-    if config.cluster.announce_port == 0 { config.port } else { config.cluster.announce_port }
-}
-
-/// The node as it registers.
-fn describe(config: &Config, id: NodeId, address: SocketAddr, start_ms: u64) -> Node {
-    Node {
-        id,
-        incarnation: Incarnation(0),
-        ip: address.ip(),
-        port: client_port(config),
-        cluster_port: address.port(),
-        hostname: config.cluster.announce_hostname.clone(),
-        weight: config.cluster.weight,
-        zone: config.cluster.zone.clone(),
-        proxy_port: config.proxy_port,
-        start_ms,
-        support: 0,
-        state: NodeState::Active,
-        leaving: false,
     }
 }
 

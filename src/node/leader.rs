@@ -84,13 +84,15 @@ async fn planned(topology: &Arc<Topology>, gathering: bool, given_up: BTreeSet<N
     tokio::task::spawn_blocking(plan).await.unwrap_or_default()
 }
 
-/// Keeps this life of the node registered, until it leaves. `returns`: it has what it owned in its former life.
+/// Keeps this life of the node registered, until it leaves. `returns`: it has what it owned in its former life. `unwanted` becomes
+/// true where it is an arbiter and may not be one.
 pub(super) async fn stay_registered(
     node: Node,
     returns: bool,
     consensus: Arc<dyn Consensus>,
     incarnation: watch::Sender<Option<Incarnation>>,
     leaving: Arc<AtomicBool>,
+    unwanted: watch::Sender<bool>,
 ) {
     let mut topologies = consensus.subscribe();
     let mut registration = Registration::new(node.clone());
@@ -107,7 +109,7 @@ pub(super) async fn stay_registered(
         }
         event = Event::Look;
         if registers {
-            event = register(&node, returns, &consensus).await;
+            event = register(&node, returns, &consensus, &unwanted).await;
             continue;
         }
         let wake_at = registration.wake_at_us(&topology).map(|at_us| began + Duration::from_micros(at_us));
@@ -121,7 +123,7 @@ pub(super) async fn stay_registered(
     }
 }
 
-async fn register(node: &Node, returns: bool, consensus: &Arc<dyn Consensus>) -> Event {
+async fn register(node: &Node, returns: bool, consensus: &Arc<dyn Consensus>, unwanted: &watch::Sender<bool>) -> Event {
     let node = node.clone();
     let id = node.id;
     let change = if returns { TopologyChange::ReturnNode { node } } else { TopologyChange::RegisterNode { node } };
@@ -136,6 +138,10 @@ async fn register(node: &Node, returns: bool, consensus: &Arc<dyn Consensus>) ->
                 tracing::warn!(
                     "another member is said to be at this node's address: waiting until it is known to be gone"
                 );
+                Event::Failed
+            }
+            Applied::Refused(Refused::OwnsSlots) => {
+                unwanted.send_replace(true);
                 Event::Failed
             }
             other => {

@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::nodes::{LIMIT, Node, free_port, member_port};
+use rustix::process::Signal;
 use starling::proxy::reply;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Member {
     pub(crate) node: Node,
     pub(crate) proxy: SocketAddr,
+    /// What it was started with.
+    directives: Vec<String>,
     _folder: tempfile::TempDir,
 }
 
@@ -32,10 +35,32 @@ impl Member {
             directives.extend(seed.as_deref());
             directives.extend(more);
             if let Some(node) = Node::try_start(port, &directives) {
-                return Member { node, proxy: SocketAddr::from(([127, 0, 0, 1], proxy)), _folder: folder };
+                let directives = directives.into_iter().map(str::to_owned).collect();
+                return Member { node, proxy: SocketAddr::from(([127, 0, 0, 1], proxy)), directives, _folder: folder };
             }
         }
         panic!("a member does not start");
+    }
+
+    /// Ends it in the middle of whatever it does.
+    pub(crate) fn kill(&mut self) {
+        self.node.signal(Signal::KILL);
+        self.node.until_ended();
+    }
+
+    /// Starts it where it was, as it was and with these directives. It must have ended.
+    pub(crate) fn start_again(&mut self, more: &[&str]) {
+        let node = Node::try_start(self.node.peer.port(), &self.with(more));
+        self.node = node.expect("it starts again");
+    }
+
+    /// The same where it is expected not to start: its exit code and what it said.
+    pub(crate) fn refused(&self, more: &[&str]) -> (Option<i32>, String) {
+        Node::refused(self.node.peer.port(), &self.with(more))
+    }
+
+    fn with<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
+        self.directives.iter().map(String::as_str).chain(more.iter().copied()).collect()
     }
 
     pub(crate) fn proxied(&self) -> Client {

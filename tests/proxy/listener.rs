@@ -143,6 +143,7 @@ fn node(number: usize, peer: Peer) -> topology::Node {
         hostname: String::new(),
         weight: 1,
         zone: String::new(),
+        arbiter: false,
         proxy_port: 0,
         start_ms: 1,
         support: 0,

@@ -1,5 +1,6 @@
 //! The proxy over real sockets: links, order, redirections, spread requests, transactions, and links that break.
 
+mod arbiter;
 mod busy;
 mod client;
 mod cluster;

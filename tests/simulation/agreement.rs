@@ -241,6 +241,7 @@ impl World {
         let candidate = |member: &topology::Node| VoterCandidate {
             id: member.id,
             zone: member.zone.clone(),
+            arbiter: member.arbiter,
             state: member.state,
             leaving: member.leaving,
             can_write: true,

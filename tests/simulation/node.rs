@@ -196,6 +196,7 @@ pub(crate) fn description(id: NodeId, address: SocketAddr, start_ms: u64) -> top
         hostname: String::new(),
         weight: 1,
         zone: String::new(),
+        arbiter: false,
         proxy_port: 0,
         start_ms,
         support: 0,

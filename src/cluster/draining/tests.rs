@@ -1,6 +1,6 @@
 use super::*;
 use crate::base::identity::ClusterId;
-use crate::cluster::topology::sample;
+use crate::cluster::topology::{Node, sample};
 
 const PATIENCE_US: u64 = 10_000_000;
 
@@ -91,6 +91,14 @@ fn while_nothing_moves_it_warns_now_and_then() {
 #[test]
 fn alone_it_ends_at_once_and_says_what_is_left() {
     assert_eq!(Cluster::of(1).run(PATIENCE_US), Some((0, all_left())));
+}
+
+#[test]
+fn an_arbiter_takes_nothing_and_is_not_waited_for() {
+    let mut cluster = Cluster::of(1);
+    let node = Node { arbiter: true, ..sample::node(NodeId(2)) };
+    cluster.agree(TopologyChange::RegisterNode { node });
+    assert_eq!(cluster.run(PATIENCE_US), Some((0, all_left())));
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(super) fn is_level(topology: &Topology) -> bool {
     }
     let wanted = (1 + replicas(topology)).min(able);
     // What a member has that is down stays with it; its copies are another matter.
-    if wanted > 1 && topology.nodes.values().any(|node| node.state == NodeState::Down) {
+    if wanted > 1 && topology.nodes.values().any(|node| node.state == NodeState::Down && !node.arbiter) {
         return false;
     }
     let Some(held) = held(topology, wanted) else { return false };
@@ -65,7 +65,7 @@ fn has_its_holders(topology: &Topology, record: &SlotRecord, wanted: usize) -> b
     zones.sort_unstable();
     zones.dedup();
     // Where some stand in the same zone only a plan can tell whether there is another.
-    let is_apart = zones.len() == wanted || topology.nodes.values().all(|node| node.zone == zones[0]);
+    let is_apart = zones.len() == wanted || topology.nodes.values().all(|node| node.arbiter || node.zone == zones[0]);
     is_counted && record.phase.target().is_none() && is_apart
 }
 

@@ -38,10 +38,15 @@ impl Cluster {
     }
 
     fn start(&mut self, number: u8) {
+        self.start_as(number, |node| node);
+    }
+
+    fn start_as(&mut self, number: u8, described: impl FnOnce(Node) -> Node) {
         let id = NodeId(u128::from(number));
         let start_ms = self.topology.nodes.get(&id).map_or(1, |node| node.start_ms + 1);
         let node = Node { ip: [127, 0, 0, number].into(), start_ms, ..sample::node(id) };
         self.gone.remove(&id);
+        let node = described(node);
         assert!(matches!(self.apply(&TopologyChange::RegisterNode { node }), Applied::Registered(_)));
     }
 

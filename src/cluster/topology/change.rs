@@ -24,7 +24,8 @@ pub enum TopologyChange {
     /// The cluster begins. `hash_key` is the key of the table hash: the same hash order on all nodes.
     InitCluster { cluster: ClusterId, hash_key: u128 },
     /// A node has started and joins, or joins again. A later start than the one known is given its own incarnation, and
-    /// what it owned is revived empty, because its memory is gone; the same start said twice changes nothing.
+    /// what it owned is revived empty, because its memory is gone; the same start said twice changes nothing. An arbiter that owns
+    /// slots, or has copies, is refused.
     RegisterNode { node: Node },
     /// A member is gone: a majority of the lease voters of this list has withdrawn this support. Proposed only then, and
     /// refused where either is another by now.
@@ -97,7 +98,7 @@ pub enum Refused {
     NotThePrimary,
     /// A slot of it is changing hands already, or not at this step of that.
     WrongPhase,
-    /// The node still owns slots.
+    /// The node owns slots, or has copies of some.
     OwnsSlots,
     /// The node is not in a state in which it may own slots.
     NotActive,

@@ -169,6 +169,7 @@ fn candidates(
     let candidate = |node: &Node| VoterCandidate {
         id: node.id,
         zone: node.zone.clone(),
+        arbiter: node.arbiter,
         state: node.state,
         // Last of all: while another raft leader is chosen no slot can move, and requests would wait for theirs.
         leaving: node.leaving && topology.held_by(node.id).is_empty(),

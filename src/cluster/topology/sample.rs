@@ -15,6 +15,7 @@ pub(crate) fn node(id: NodeId) -> Node {
         hostname: String::new(),
         weight: 1,
         zone: String::new(),
+        arbiter: false,
         proxy_port: 0,
         start_ms: 1,
         support: 0,

@@ -59,6 +59,8 @@ pub struct Node {
     pub hostname: String,
     pub weight: u32,
     pub zone: String,
+    /// It votes, and has no slots and no copies, ever.
+    pub arbiter: bool,
     /// Where clients connect whose requests shall be forwarded; 0: nowhere.
     pub proxy_port: u16,
     /// When its process started, ms since 1970: greater than in any life before.
@@ -76,7 +78,7 @@ pub struct Node {
 impl Node {
     /// Whether slots may be given to it.
     pub fn takes_slots(&self) -> bool {
-        self.state == NodeState::Active && !self.leaving
+        self.state == NodeState::Active && !self.leaving && !self.arbiter
     }
 }
 
@@ -138,6 +140,14 @@ pub struct SlotRecord {
     pub changed: u64,
     /// Who has it besides its primary, or is to have it.
     pub copies: Copies,
+}
+
+impl SlotRecord {
+    /// Whether a node is or was to be one of those who have the slot, in whichever life.
+    fn refers_to(&self, node: NodeId) -> bool {
+        let ends = [self.primary, self.phase.target(), self.phase.settling_from()];
+        ends.contains(&Some(node)) || self.copies.on(node).is_some()
+    }
 }
 
 /// Something that happened, in the same order everywhere.
@@ -323,6 +333,10 @@ impl Topology {
                 Ordering::Equal => return Ok(Applied::Registered(known.incarnation)),
                 Ordering::Greater => {}
             }
+        }
+        // Before anything changes: it would keep what it has from those who could serve it.
+        if node.arbiter && self.slots.iter().any(|record| record.refers_to(node.id)) {
+            return Err(Refused::OwnsSlots);
         }
         self.last_incarnation += 1;
         let incarnation = Incarnation(self.last_incarnation);

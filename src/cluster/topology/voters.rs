@@ -6,6 +6,9 @@
 //!
 //! With five voters two may die at about the same time. With three of five members the second death would meet a list of lease voters
 //! that is on its way to the first one's successor, and has no vote to spare (`cluster/fencing`).
+//!
+//! An arbiter is there to vote, so it comes before members with slots, and only the raft leader before it. Alone it does not
+//! vote where anybody else can: nobody should need it who has slots.
 
 use super::state::NodeState;
 use crate::base::identity::NodeId;
@@ -16,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct VoterCandidate {
     pub id: NodeId,
     pub zone: String,
+    /// It has no slots, and is there to vote.
+    pub arbiter: bool,
     pub state: NodeState,
     /// It leaves, and gives its vote away now.
     pub leaving: bool,
@@ -40,14 +45,22 @@ pub fn desired_voters(members: &[VoterCandidate], current: &BTreeSet<NodeId>, le
     let staying = members.iter().filter(|member| !member.leaving).count();
     let count = voters_count(staying);
     let mut chosen = Chosen::default();
-    // Who votes and can stays; the raft leader first.
-    let mut voting: Vec<_> = members.iter().filter(able).filter(|member| current.contains(&member.id)).collect();
-    voting.sort_by_key(|member| (member.id != leader, member.id));
-    chosen.fill(&voting, count);
-    let mut fresh: Vec<_> = members.iter().filter(able).filter(|member| !current.contains(&member.id)).collect();
-    fresh.sort_by_key(|member| member.id);
-    let (avoided, ready): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|member| member.avoided);
-    chosen.fill(&ready, count);
+    let votes = |member: &VoterCandidate| current.contains(&member.id);
+    let (avoided, ready): (Vec<_>, Vec<_>) =
+        members.iter().filter(able).partition(|member| member.avoided && !votes(member));
+    let rank = |member: &VoterCandidate| match member.arbiter {
+        true if count == 1 => Rank::ArbiterAlone,
+        _ if member.id == leader && votes(member) => Rank::Leader,
+        true => Rank::Arbiter,
+        false if votes(member) => Rank::Voting,
+        false => Rank::New,
+    };
+    for wanted in [Rank::Leader, Rank::Arbiter, Rank::Voting, Rank::New, Rank::ArbiterAlone] {
+        let mut ranked: Vec<_> = ready.iter().copied().filter(|member| rank(member) == wanted).collect();
+        // Who votes and can stays.
+        ranked.sort_by_key(|member| (!votes(member), member.id));
+        chosen.fill(&ranked, count);
+    }
     // Nobody to replace them with: they keep their vote. One who may come back before one who leaves.
     let mut rest: Vec<_> = members.iter().filter(|m| !able(m) && current.contains(&m.id)).collect();
     rest.sort_by_key(|member| (member.leaving, member.id));
@@ -62,6 +75,17 @@ pub fn desired_voters(members: &[VoterCandidate], current: &BTreeSet<NodeId>, le
         ids.retain(|id| current.contains(id));
     }
     if ids.is_empty() { current.clone() } else { ids }
+}
+
+/// In which order members that can vote are taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rank {
+    Leader,
+    Arbiter,
+    Voting,
+    New,
+    /// An arbiter, where there is one voter.
+    ArbiterAlone,
 }
 
 #[derive(Default)]
@@ -88,7 +112,8 @@ impl Chosen {
 mod tests {
     use super::*;
 
-    /// Members as `id state zone`: `a` active, `d` down, `l` leaving, `x` avoided, `u` unable to write.
+    /// Members as `id state zone`: `a` active, `d` down, `l` leaving, `x` avoided, `u` unable to write;
+    /// `r` behind that: an arbiter.
     fn check(members: &str, current: &[u128], expected: &[u128]) {
         let parsed: Vec<VoterCandidate> = members
             .split_whitespace()
@@ -98,7 +123,8 @@ mod tests {
                 let (leaving, avoided) = (rest.starts_with('l'), rest.starts_with('x'));
                 let can_write = !rest.starts_with('u');
                 let id = NodeId(id.parse().expect("a digit"));
-                VoterCandidate { id, zone: rest[1..].into(), state, leaving, can_write, avoided }
+                let (arbiter, zone) = (rest[1..].starts_with('r'), rest[1..].trim_start_matches('r').into());
+                VoterCandidate { id, zone, arbiter, state, leaving, can_write, avoided }
             })
             .collect();
         let ids = |ids: &[u128]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
@@ -149,6 +175,22 @@ mod tests {
         check("1a 2u 3a 4a 5a 6a", &[1, 2, 3], &[1, 3, 4, 5, 6]);
         check("1a 2u 3u", &[1], &[1]);
         check("1a 2u 3d 4a", &[1, 2, 3], &[1, 2, 4]);
+    }
+
+    #[test]
+    fn an_arbiter_votes_before_others_and_not_alone() {
+        check("1a 2a 3ar", &[1], &[1, 2, 3]);
+        check("1a 2d 3ar", &[1, 2, 3], &[1, 2, 3]);
+        check("1a 2a 3a 4ar", &[1, 2, 3], &[1, 2, 4]);
+        check("1a 2a 3a 4ar", &[3, 1, 2], &[1, 3, 4]);
+        check("1a 2a 3a 4dr", &[1, 2, 4], &[1, 2, 3]);
+        check("1a 2a 3a 4xr", &[1, 2, 3], &[1, 2, 3]);
+        check("1a 2a 3a 4ar 5lr", &[1, 2, 5], &[1, 2, 4]);
+        check("1a 2ar", &[1], &[1]);
+        check("1a 2l 3ar", &[3, 1, 2], &[1]);
+        check("1l 2ar", &[1], &[2]);
+        check("1ar 2ar", &[1], &[1]);
+        check("1d 2ar", &[1], &[2]);
     }
 
     #[test]

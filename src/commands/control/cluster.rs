@@ -310,6 +310,8 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     field("starling_raft_leader", &names(&leader));
     field("starling_raft_voters", &names(&voters));
     field("starling_lease_voters", &names(&topology.lease_voters.votes));
+    let arbiters: Vec<NodeId> = topology.nodes.values().filter(|node| node.arbiter).map(|node| node.id).collect();
+    field("starling_arbiters", &names(&arbiters));
     field("starling_raft_write_failures", &cluster.consensus().write_failures());
     field("starling_nodes_without_udp", &without_udp(&cluster, topology, &members));
     field("starling_links_refused", &cluster.transport().refusals());

@@ -107,6 +107,35 @@ fn a_node_that_is_killed_is_replaced_by_its_copies_and_has_its_share_when_it_is_
 }
 
 #[test]
+fn an_arbiter_has_nothing_whoever_dies_or_leaves() {
+    let arbiter = |node: Node| Node { arbiter: true, zone: "c".into(), ..node };
+    let mut cluster = Cluster::with_copies(2, 1);
+    let before = cluster.topology.slots().clone();
+    cluster.start_as(3, arbiter);
+    cluster.settle();
+    assert!(cluster.topology.slots().iter().eq(before.iter()), "nothing moves for it");
+    cluster.kill(3);
+    assert_eq!(leader_duties(&cluster.topology, false, &BTreeSet::new()), []);
+    assert!(level::is_level(&cluster.topology), "nobody waits for its slots");
+    cluster.back(3);
+    cluster.kill(1);
+    cluster.settle();
+    assert_eq!(cluster.owned(), [0, SLOT_COUNT, 0]);
+    let given_up = [NodeId(1)].into();
+    assert_eq!(leader_duties(&cluster.topology, false, &given_up), [], "nobody is there to have copies");
+    cluster.start(1);
+    cluster.settle();
+    assert_eq!((cluster.owned()[2], cluster.holders()), (0, (2, 2)));
+    cluster.leave(1);
+    cluster.settle();
+    assert_eq!((cluster.owned(), cluster.holders()), (vec![0, SLOT_COUNT, 0], (1, 1)));
+    // With the last of those who can have slots they stay.
+    cluster.leave(2);
+    cluster.settle();
+    assert_eq!(cluster.owned(), [0, SLOT_COUNT, 0]);
+}
+
+#[test]
 fn members_that_are_down_are_waited_for_before_others_take_their_place() {
     let mut cluster = Cluster::with_copies(4, 1);
     cluster.kill(2);

@@ -142,6 +142,30 @@ fn a_restarted_node_begins_its_slots_anew_and_stale_messages_do_nothing() {
 }
 
 #[test]
+fn a_node_with_slots_or_copies_becomes_no_arbiter() {
+    let (mut log, _, incarnation) = Log::of_two();
+    let refused = Applied::Refused(Refused::OwnsSlots);
+    let arbiter = |number| Node { start_ms: 9, arbiter: true, ..node(number) };
+    for number in 1..=2 {
+        log.apply(TopologyChange::CopyJoin { slots: slots(0, 9), node: NodeId(2), incarnation });
+        let before = log.topology.nodes.clone();
+        assert_eq!(log.apply(TopologyChange::RegisterNode { node: arbiter(number) }), refused);
+        assert_eq!(log.apply(TopologyChange::ReturnNode { node: arbiter(number) }), refused);
+        assert_eq!(log.topology.nodes, before);
+    }
+    let number = log.topology.slot(Slot::default()).copies.on(NodeId(2)).expect("a copy").number;
+    log.apply(TopologyChange::CopyLeave { slots: slots(0, 9), node: NodeId(2), number });
+    let registered = log.apply(TopologyChange::RegisterNode { node: arbiter(2) });
+    let Applied::Registered(incarnation) = registered else { panic!("{registered:?}") };
+    let join = TopologyChange::CopyJoin { slots: slots(0, 9), node: NodeId(2), incarnation };
+    assert_eq!(log.apply(join), Applied::Refused(Refused::NotActive));
+    // Its next life may be another.
+    let incarnation = log.register(2);
+    let join = TopologyChange::CopyJoin { slots: slots(0, 9), node: NodeId(2), incarnation };
+    assert_eq!(log.apply(join), Applied::Done);
+}
+
+#[test]
 fn a_node_that_returns_has_its_slots_as_they_were() {
     let (mut log, first, second) = Log::of_two();
     let (from, to) = (NodeId(1), NodeId(2));

@@ -114,7 +114,8 @@ pub(super) fn failover(control: &mut Control<'_>, arguments: Arguments<'_>, _: &
 /// and the log tell how far it is.
 pub(super) fn leave(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>) -> CommandResult {
     let cluster = cluster(control)?;
-    let is_alone = cluster.view().topology.nodes.len() < 2;
+    let view = cluster.view();
+    let is_alone = !view.topology.nodes.values().any(|node| node.id != cluster.node() && !node.arbiter);
     if is_alone {
         return Err(CommandError::text("ERR There is no other node that could take the slots: SHUTDOWN ends this one"));
     }
