@@ -75,7 +75,7 @@ impl Quorum {
     pub(crate) fn written(&mut self, slot: Slot, write: u64, support: u64) {
         if self.log.copied.is_able(slot) {
             let shown = Shown { gate: self.end(), groups: self.log.copied.group(slot), wrote: true };
-            let needed = Needed { shown, copies_until: Some(Instant::now() + FOR_EVER) };
+            let needed = Needed { shown, copies_until: Some(Instant::now() + FOR_EVER), on_disk: false };
             self.waiting.push(Waiting { slot, write, needed, support });
         }
     }
