@@ -105,8 +105,15 @@ pub fn keyed(
     if !here.is_empty() {
         // First, for it is the only part that may still turn out to have to wait.
         let part = part_of(&request, &here);
-        let reply = home.execute(part.borrow(), request.protocol).ok_or(Refusal::Soon)?;
-        parts.push(Part { keys: here, reply: Pending::Here(reply) });
+        match home.execute(part.borrow(), request.protocol) {
+            Some(reply) => parts.push(Part { keys: here, reply: Pending::Here(reply) }),
+            None => {
+                let own = own_link(proxy, request.protocol)?;
+                for number in here {
+                    there.entry(request.keys[number].1).or_insert_with(|| (own, Vec::new())).1.push(number);
+                }
+            }
+        }
     }
     let ticket = lane.enter(proxy.way(request.protocol));
     for (slot, (peer, keys)) in there {
@@ -134,6 +141,13 @@ pub fn keyed(
         }
         merged.finish(protocol)
     })
+}
+
+/// Where this node is for itself: over a link to itself a request waits for its slot, and its reply until it may leave.
+fn own_link(proxy: &Rc<Proxy>, protocol: Protocol) -> Result<super::Peer, Refusal> {
+    let own = proxy.home.own_address().ok_or(Refusal::Soon)?;
+    let has_room = proxy.links.get(&*proxy.home, own, protocol).has_room();
+    has_room.then_some(own).ok_or(Refusal::Full(own))
 }
 
 /// The command with some of its keys.
@@ -209,7 +223,9 @@ impl Everywhere {
     async fn merged(&self, round: Round) -> Vec<u8> {
         let (here, there) = round;
         let mut merged = Merged::new(self.merge, 0);
-        merged.add(&[], &here);
+        if let Some(here) = here {
+            merged.add(&[], &here);
+        }
         for forward in there {
             merged.add(&[], &forward.finish().await);
         }
@@ -217,20 +233,23 @@ impl Everywhere {
     }
 }
 
-/// One round: the reply of this node, and those to come.
-type Round = (Vec<u8>, Vec<Forward>);
+/// One round: the reply of this node, if it is there, and those to come.
+type Round = (Option<Vec<u8>>, Vec<Forward>);
 
 fn send_everywhere(proxy: &Rc<Proxy>, ticket: &Ticket, request: &Everywhere) -> Result<Round, Refusal> {
     let home = &proxy.home;
     if let Some(text) = home.unserved(request.writes) {
         return Err(Refusal::Down(text));
     }
-    let peers = home.peers();
+    let mut peers = home.peers();
     let is_full = |peer: &&super::Peer| !proxy.links.get(&**home, **peer, request.protocol).has_room();
     if let Some(full) = peers.iter().find(is_full) {
         return Err(Refusal::Full(*full));
     }
-    let here = home.execute(request.request.borrow(), request.protocol).ok_or(Refusal::Soon)?;
+    let here = home.execute(request.request.borrow(), request.protocol);
+    if here.is_none() {
+        peers.push(own_link(proxy, request.protocol)?);
+    }
     let there = peers.into_iter().map(|peer| {
         let requests = vec![request.request.clone()];
         let job =

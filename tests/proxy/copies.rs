@@ -117,6 +117,16 @@ fn replies_wait_for_a_quorum_where_it_is_asked_for() {
     }
     proxied.check("RPUSH list 1 2 3", ":3");
     proxied.check("BLPOP list 1", "*2 $4 list $1 1");
+    // Its own parts of what is spread over all wait too.
+    until("roles are shared", || client.ask("SET b 1").starts_with('+') != client.ask("SET a 1").starts_with('+'));
+    for mut client in [alone.proxied(), second.proxied()] {
+        client.check("MSET a 1 b 2 c 3 d 4", "+OK");
+        client.check("MGET d c b a", "*4 $1 4 $1 3 $1 2 $1 1");
+        client.check("DEL a b", ":2");
+        assert!(client.ask("DBSIZE").starts_with(":20"));
+    }
+    proxied.check("FLUSHALL", "+OK");
+    proxied.check("DBSIZE", ":0");
 }
 
 /// With quorum+fsync a reply leaves when what it tells is on two disks.
