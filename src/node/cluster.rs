@@ -569,7 +569,7 @@ fn log_events(topology: &Topology, after: u64) {
         let Event { id, kind, node, slots } = event.as_ref();
         let node = node.map(|node| node.to_string()).unwrap_or_default();
         match kind {
-            EventKind::SlotsDead | EventKind::NodeDown => {
+            EventKind::SlotsDead | EventKind::SlotsGivenUp | EventKind::NodeDown => {
                 tracing::warn!(id, ?kind, node, slots = %slots, "cluster");
             }
             EventKind::MoveBegun | EventKind::MoveDone => tracing::debug!(id, ?kind, node, slots = %slots, "cluster"),

@@ -256,3 +256,60 @@ fn a_node_that_starts_without_its_log_sets_it_aside() {
     node.start_again(&["--cluster"]);
     assert_eq!(names(&folder, "appendonlydir"), ["appendonlydir.set-aside-1", "appendonlydir.set-aside-2"]);
 }
+
+/// Slots of which only a node that is down has the keys begin empty at an operator's word. What that node brings back is over.
+#[test]
+fn slots_that_were_given_up_stay_as_they_began_when_their_node_is_back() {
+    let first = Mover::new(&["--cluster", "--appendonly", "yes", "--routing", "proxy", "--replicas", "0"]);
+    let [_, joins] = ways(&first);
+    let [second, mut third] = [Mover::new(&words(&joins)), Mover::new(&words(&joins))];
+    let is_balanced = |mover: &Mover| {
+        let shares = crate::cluster::shares_at(&mut mover.client());
+        shares.len() == 3 && shares.iter().all(|share| share.abs_diff(16384 / 3) <= 164)
+    };
+    until("all have slots", || [&first, &second, &third].into_iter().all(is_balanced));
+    let write = |mover: &Mover, value: &str, step: usize| {
+        let requests: Vec<String> = (0..KEYS).step_by(step).map(|number| format!("SET key:{number} {value}")).collect();
+        let mut client = mover.client();
+        client.send(&requests);
+        requests.iter().for_each(|_| assert_eq!(client.receive(), "+OK\r\n"));
+    };
+    write(&first, "old", 1);
+    let mut client = second.client();
+    client.check("CLUSTER REVIVE ALL", "*0");
+    third.kill();
+    until("its slots wait for it", || client.ask("CLUSTER REVIVE ALL").starts_with("*1"));
+    let found = client.ask("CLUSTER REVIVE all");
+    assert!(found.contains(&format!("127.0.0.1:{}, which is down: if it comes back", third.port)), "{found}");
+    for request in ["CLUSTER REVIVE ALL NOW", "CLUSTER REVIVE ALL CONFIRM CONFIRM"] {
+        client.check(request, "-ERR syntax error");
+    }
+    client.check("CLUSTER REVIVE 16384", "-ERR Invalid slot");
+    let (waits, reason): (Vec<String>, Vec<String>) =
+        (0..200).map(|slot| client.ask(&format!("CLUSTER REVIVE {slot}"))).partition(|answer| answer.starts_with("*1"));
+    assert!(
+        waits
+            .iter()
+            .chain(&reason)
+            .all(|answer| answer.contains("1 slots: ") || answer.contains("not agreed to be down"))
+    );
+    client.check("MULTI", "+OK");
+    client.check("CLUSTER REVIVE ALL CONFIRM", "+QUEUED");
+    client.check("EXEC", "*1 -ERR CLUSTER REVIVE is not allowed in transactions");
+    assert!(!first.knows("cluster_slots_ok:16384"), "nothing has changed");
+    let begun = client.ask("CLUSTER REVIVE ALL CONFIRM");
+    assert!(begun.starts_with("*1") && begun.contains(": empty, on nodes that are up"), "{begun}");
+    assert!(second.knows("cluster_slots_ok:16384"), "they are served when the answer comes");
+    until("all know", || first.knows("cluster_slots_ok:16384"));
+    write(&first, "new", 2);
+    let kept = keys(&first);
+    assert_ne!(kept, format!(":{KEYS}\r\n"), "what only it had is gone");
+    third.start_again(&words(&joins));
+    until("it has its share", || [&first, &second, &third].into_iter().all(is_balanced));
+    until("all is well", || first.sees(&third) && third.knows("cluster_slots_ok:16384"));
+    for mover in [&first, &second, &third] {
+        assert_eq!(keys(mover), kept);
+        let mut client = mover.client();
+        (0..KEYS).step_by(2).for_each(|number| client.check(&format!("GET key:{number}"), "$3 new"));
+    }
+}

@@ -293,3 +293,19 @@ fn while_members_are_coming_only_slots_without_an_owner_are_given_out() {
     let changes = leader_duties(&cluster.topology, false, &BTreeSet::new());
     assert!(changes.iter().any(|change| matches!(change, TopologyChange::CopyJoin { .. })));
 }
+
+#[test]
+fn slots_that_are_given_up_are_shared_by_who_is_up_and_stay_there() {
+    let mut cluster = Cluster::of(3);
+    cluster.kill(3);
+    cluster.settle();
+    let (lost, decided_by) = (cluster.topology.owned_by(NodeId(3)), cluster.topology.version);
+    assert_eq!(leader_duties(&cluster.topology, false, &BTreeSet::new()), [], "nobody takes them by itself");
+    assert_eq!(cluster.apply(&TopologyChange::GiveUpSlots { slots: lost.clone(), decided_by }), Applied::Done);
+    cluster.settle();
+    let owned = cluster.owned();
+    assert!(owned[2] == 0 && owned[0].abs_diff(owned[1]) <= 1, "{owned:?}");
+    cluster.back(3);
+    let changes = leader_duties(&cluster.topology, false, &BTreeSet::new());
+    assert!(changes.iter().all(|change| matches!(change, TopologyChange::CopyJoin { .. })), "it begins as any other");
+}

@@ -9,7 +9,7 @@
 //!
 //! - what concerns a life of a member (its support, its leaving, what it has of slots): the incarnation;
 //! - what concerns a copy, or a hand-over: its number, so that a step does nothing to a later one of the same slots;
-//! - what ends what somebody owns for good (`ForgetNode`): the version of the topology, and the records of those slots must
+//! - what ends what somebody owns for good (`ForgetNode`, `GiveUpSlots`): the version of the topology, and the records of those slots must
 //!   be the same since;
 //! - what gives away what is nobody's (`Revive`): nothing. No keys are lost, and the next plan sets the shares right.
 
@@ -80,6 +80,10 @@ pub enum TopologyChange {
     CopyRetire { slots: SlotRanges, node: NodeId, number: u64 },
     /// It stays after all.
     CopyKeep { slots: SlotRanges, node: NodeId, number: u64 },
+    /// A person gives up what members that are down have of slots that nobody else can serve: they are nobody's, and begin
+    /// anew. Members that come back have no part in them. Only while they are as they were in the version that it was decided
+    /// by, and still nobody can be elected for any of them.
+    GiveUpSlots { slots: SlotRanges, decided_by: u64 },
 }
 
 /// Why a change was not made. Nothing was changed.

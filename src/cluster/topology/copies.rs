@@ -130,7 +130,7 @@ impl Topology {
         self.survivors(record).any(|copy| self.is_up(copy.node))
     }
 
-    fn is_up(&self, node: NodeId) -> bool {
+    pub(super) fn is_up(&self, node: NodeId) -> bool {
         self.nodes.get(&node).is_some_and(|node| node.state == NodeState::Active)
     }
 

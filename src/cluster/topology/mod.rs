@@ -6,6 +6,7 @@ pub mod change;
 pub mod control_thread;
 pub mod copies;
 mod following;
+mod given_up;
 mod heard;
 pub mod leases;
 mod places;

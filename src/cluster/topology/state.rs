@@ -8,7 +8,7 @@
 //!
 //!  any of these --MarkDead--> Dead --its primary registers again (new epoch, empty)--> Normal
 //!                             Dead --its primary was alive all the time, RaiseSupport (same epoch, with its keys)--> Normal
-//!                             Dead --ForgetNode: nobody's --Revive (new epoch, empty)--> Normal
+//!                             Dead --ForgetNode, GiveUpSlots: nobody's --Revive (new epoch, empty)--> Normal
 //!  what has copies (`copies`): --BeginElection--> Electing --Promote (new epoch, a copy is the primary)--> Normal
 //! ```
 //!
@@ -179,6 +179,8 @@ pub enum EventKind {
     ElectionBegun,
     /// It has.
     Promoted,
+    /// A person waits no more for members that are down: these slots are nobody's.
+    SlotsGivenUp,
 }
 
 /// Everything the cluster has agreed on.
@@ -304,6 +306,7 @@ impl Topology {
             TopologyChange::CopyRetire { slots, node, number } => self.copy_retire(slots, *node, *number)?,
             TopologyChange::CopyKeep { slots, node, number } => self.copy_keep(slots, *node, *number)?,
             TopologyChange::HandOver { slots, node, incarnation } => self.hand_over(slots, *node, *incarnation)?,
+            TopologyChange::GiveUpSlots { slots, decided_by } => self.give_up_slots(slots, *decided_by)?,
         }
         Ok(Applied::Done)
     }
@@ -519,7 +522,7 @@ impl Topology {
     }
 
     /// Whether a slot is still what somebody saw in that version.
-    fn is_unchanged(&self, slot: Slot, decided_by: u64) -> bool {
+    pub(super) fn is_unchanged(&self, slot: Slot, decided_by: u64) -> bool {
         self.slot(slot).changed <= decided_by
     }
 

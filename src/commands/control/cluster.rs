@@ -1,6 +1,7 @@
 //! CLUSTER: the cluster as Redis Cluster's clients and tools ask about it.
 
 mod rebalance;
+mod revive;
 
 use crate::base::clock;
 use crate::base::identity::NodeId;
@@ -44,6 +45,7 @@ const CLUSTER: &[CommandSpec] = &[
     control("nodes", Exactly(2), BASIC, 0, nodes).tips(VARIES),
     control("rebalance", AtLeast(2), BASIC | ADMIN | HIDDEN, 0, rebalance::rebalance),
     control("replicas", Exactly(3), BASIC | ADMIN, 0, replicas).tips(VARIES),
+    control("revive", AtLeast(3), BASIC | ADMIN | HIDDEN, 0, revive::revive),
     control("shards", Exactly(2), BASIC, 0, shards).tips(VARIES),
     control("slaves", Exactly(3), BASIC | ADMIN, 0, replicas).tips(VARIES),
     control("slots", Exactly(2), BASIC, 0, slots).tips(VARIES),
@@ -428,6 +430,8 @@ fn cluster_help(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWr
             "    Whether slots are moved by the plan; what it would move; for all nodes: no more, or again, and roles too.",
             "REPLICAS <node-id>",
             "    Return the nodes that have copies of the slots of <node-id>.",
+            "REVIVE <slot>|ALL [CONFIRM]",
+            "    Which slots wait for nodes that are down, and for which. CONFIRM: they begin empty on nodes that are up.",
             "SHARDS",
             "    Return information about slot range mappings and the nodes associated with them.",
             "SLOTS",

@@ -151,7 +151,8 @@ pub fn get_keys_in_slot(
     Ok(())
 }
 
-fn slot_argument(text: &[u8]) -> Result<Slot, CommandError> {
+/// A slot by its number.
+pub(in crate::commands) fn slot_argument(text: &[u8]) -> Result<Slot, CommandError> {
     let number = parse::integer(text)?;
     u64::try_from(number).ok().and_then(Slot::new).ok_or(CommandError::text("ERR Invalid slot"))
 }

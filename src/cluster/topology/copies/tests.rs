@@ -282,3 +282,40 @@ fn who_becomes_the_primary_otherwise_than_by_its_copy_is_no_copy_any_more() {
     assert_eq!(three.agree(TopologyChange::Revive { slots: SlotRanges::all(), to: B }), Applied::Done);
     assert!(three.topology.slot(slot).copies.on(B).is_none());
 }
+
+#[test]
+fn slots_that_wait_for_members_that_are_down_are_given_up_all_or_none() {
+    const D: NodeId = NodeId(4);
+    let give_up = |slots: &SlotRanges, decided_by| TopologyChange::GiveUpSlots { slots: slots.clone(), decided_by };
+    let mut three = Three::new();
+    let (slots, rest) = (three.slots.clone(), SlotRanges::all().difference(&three.slots));
+    assert_eq!(three.agree(give_up(&rest, u64::MAX)), REFUSED, "they are served");
+    three.fence(A);
+    assert_eq!(three.agree(give_up(&slots, u64::MAX)), REFUSED, "copies can be elected");
+    assert_eq!(three.agree(give_up(&SlotRanges::all(), u64::MAX)), REFUSED, "those of some can");
+    assert_eq!(three.topology.owned_by(A), SlotRanges::all());
+    assert_eq!(three.elect(), Applied::Done);
+    three.fence(B);
+    assert_eq!(three.topology.awaited_by(three.first()), [], "one is left");
+    three.fence(C);
+    assert_eq!(three.topology.awaited_by(three.first()), [B, C, A]);
+    assert_eq!(three.agree(give_up(&slots, u64::MAX)), Applied::Refused(Refused::NotActive), "nobody takes them");
+    three.start(D, 1);
+    let (seen, epoch) = (three.topology.version, three.first().epoch);
+    assert_eq!(three.agree(give_up(&slots, seen)), Applied::Done);
+    assert!(three.topology.awaited_by(three.first()).is_empty() && three.first().copies.is_empty());
+    assert_eq!(three.agree(give_up(&slots, u64::MAX)), REFUSED, "they are nobody's");
+    assert_eq!(three.agree(TopologyChange::Revive { slots: slots.clone(), to: D }), Applied::Done);
+    assert!(three.first().epoch > epoch);
+    // Who comes back in the same life has what nobody gave up, and no more.
+    let raise = three.topology.raise_of(A).expect("a member");
+    three.agree(raise);
+    assert_eq!((three.topology.owned_by(A), three.topology.owned_by(D)), (rest.clone(), slots.clone()));
+    three.fence(A);
+    assert_eq!(three.agree(give_up(&rest, seen)), Applied::Refused(Refused::DecidedBefore), "it was back meanwhile");
+    let raise = three.topology.raise_of(B).expect("a member");
+    three.agree(raise);
+    three.fence(D);
+    assert_eq!(three.agree(give_up(&slots, seen)), Applied::Refused(Refused::DecidedBefore), "they have begun anew");
+    assert_eq!(three.agree(give_up(&slots, three.topology.version)), Applied::Done);
+}

@@ -344,7 +344,7 @@ fn nothing_happens_before_there_is_a_cluster() {
 /// Changes that mostly make sense, and often come too late, too early or twice.
 fn any_change() -> impl Strategy<Value = TopologyChange> {
     let range = (0u16..40, 0u16..10).prop_map(|(first, more)| slots(first, first + more));
-    (0u8..18, range, 1u8..4, 1u8..4, (1u64..8, 4u64..64)).prop_map(|(kind, slots, a, b, (life, begun))| {
+    (0u8..19, range, 1u8..4, 1u8..4, (1u64..8, 4u64..64)).prop_map(|(kind, slots, a, b, (life, begun))| {
         let (from, to) = (NodeId(u128::from(a)), NodeId(u128::from(b)));
         let incarnation = Incarnation(life);
         match kind {
@@ -364,6 +364,7 @@ fn any_change() -> impl Strategy<Value = TopologyChange> {
             14 => TopologyChange::CopyLeave { slots, node: to, number: begun },
             15 => TopologyChange::BeginElection { slots, node: from, incarnation },
             16 => TopologyChange::Promote { slots, epoch: Epoch(begun as u32 % 8), node: to, incarnation },
+            17 => TopologyChange::GiveUpSlots { slots, decided_by: begun },
             _ => TopologyChange::RemoveNode { node: from, incarnation },
         }
     })
