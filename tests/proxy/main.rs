@@ -2,6 +2,7 @@
 
 mod arbiter;
 mod busy;
+mod by_hand;
 mod client;
 mod cluster;
 mod copies;

@@ -1,5 +1,6 @@
 //! CLUSTER: the cluster as Redis Cluster's clients and tools ask about it.
 
+mod by_hand;
 mod rebalance;
 mod revive;
 
@@ -15,8 +16,8 @@ use crate::commands::data::keyspace::{count_keys_in_slot, get_keys_in_slot};
 use crate::commands::error::CommandError;
 use crate::commands::help;
 use crate::commands::spec::{
-    ADMIN, ALL_KEYS, Arity::*, CommandResult, CommandSpec, HIDDEN, IN_CLUSTER, LOADING, NO_ASYNC_LOADING, ONE_SLOT,
-    STALE, container, control, data,
+    ADMIN, ALL_KEYS, Arity::*, CommandResult, CommandSpec, HIDDEN, IN_CLUSTER, LOADING, NO_ASYNC_LOADING, NOSCRIPT,
+    ONE_SLOT, STALE, container, control, data,
 };
 use crate::resp::arguments::Arguments;
 use crate::resp::reply::{Protocol, ReplyWriter};
@@ -32,8 +33,14 @@ const VARIES: &[&str] = &["nondeterministic_output"];
 pub const COMMANDS: &[CommandSpec] = &[container("cluster", 0, 0, CLUSTER)];
 
 const CLUSTER: &[CommandSpec] = &[
+    control("addslots", AtLeast(3), BASIC | ADMIN | NO_ASYNC_LOADING, 0, by_hand::refuse),
+    control("addslotsrange", AtLeast(4), BASIC | ADMIN | NO_ASYNC_LOADING, 0, by_hand::refuse),
+    control("bumpepoch", Exactly(2), BASIC | ADMIN | NO_ASYNC_LOADING, 0, by_hand::refuse).tips(VARIES),
     data("countkeysinslot", Exactly(3), BASIC | ALL_KEYS | ONE_SLOT, 0, &[], count_keys_in_slot),
+    control("delslots", AtLeast(3), BASIC | ADMIN | NO_ASYNC_LOADING, 0, by_hand::refuse),
+    control("delslotsrange", AtLeast(4), BASIC | ADMIN | NO_ASYNC_LOADING, 0, by_hand::refuse),
     control("failover", AtLeast(2), BASIC | ADMIN | NO_ASYNC_LOADING, 0, rebalance::failover),
+    control("flushslots", Exactly(2), BASIC | ADMIN | NO_ASYNC_LOADING, 0, by_hand::refuse),
     control("forget", Exactly(3), BASIC | ADMIN | NO_ASYNC_LOADING, 0, forget),
     data("getkeysinslot", Exactly(4), BASIC | ALL_KEYS | ONE_SLOT, 0, &[], get_keys_in_slot).tips(VARIES),
     control("help", Exactly(2), LOADING | STALE, 0, cluster_help),
@@ -41,11 +48,17 @@ const CLUSTER: &[CommandSpec] = &[
     control("keyslot", Exactly(3), BASIC, 0, key_slot),
     control("leave", Exactly(2), BASIC | ADMIN | HIDDEN, 0, rebalance::leave),
     control("links", Exactly(2), BASIC, 0, links).tips(VARIES),
+    control("meet", AtLeast(4), BASIC | ADMIN | NO_ASYNC_LOADING, 0, by_hand::meet),
     control("myid", Exactly(2), BASIC, 0, my_id),
     control("nodes", Exactly(2), BASIC, 0, nodes).tips(VARIES),
     control("rebalance", AtLeast(2), BASIC | ADMIN | HIDDEN, 0, rebalance::rebalance),
     control("replicas", Exactly(3), BASIC | ADMIN, 0, replicas).tips(VARIES),
+    control("replicate", Exactly(3), BASIC | ADMIN | NO_ASYNC_LOADING, 0, by_hand::refuse),
+    control("reset", AtLeast(2), BASIC | ADMIN | NOSCRIPT, 0, by_hand::refuse),
     control("revive", AtLeast(3), BASIC | ADMIN | HIDDEN, 0, revive::revive),
+    control("saveconfig", Exactly(2), BASIC | ADMIN | NO_ASYNC_LOADING, 0, by_hand::save_config),
+    control("set-config-epoch", Exactly(3), BASIC | ADMIN | NO_ASYNC_LOADING, 0, by_hand::refuse),
+    control("setslot", AtLeast(4), BASIC | ADMIN | NO_ASYNC_LOADING, 0, by_hand::refuse),
     control("shards", Exactly(2), BASIC, 0, shards).tips(VARIES),
     control("slaves", Exactly(3), BASIC | ADMIN, 0, replicas).tips(VARIES),
     control("slots", Exactly(2), BASIC, 0, slots).tips(VARIES),
@@ -422,6 +435,8 @@ fn cluster_help(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWr
             "    Hand over everything that this node has, leave the cluster, and end.",
             "LINKS",
             "    Return information about all network links between this node and its peers.",
+            "MEET <ip> <port> [<bus-port>]",
+            "    Whether a node of this cluster is at that address. Nodes join by themselves, where --join says.",
             "MYID",
             "    Return the node id.",
             "NODES",
@@ -432,6 +447,8 @@ fn cluster_help(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWr
             "    Return the nodes that have copies of the slots of <node-id>.",
             "REVIVE <slot>|ALL [CONFIRM]",
             "    Which slots wait for nodes that are down, and for which. CONFIRM: they begin empty on nodes that are up.",
+            "SAVECONFIG",
+            "    Whatever nodes agree on is on their disks before it is.",
             "SHARDS",
             "    Return information about slot range mappings and the nodes associated with them.",
             "SLOTS",
