@@ -30,7 +30,11 @@ class Restartable(Cluster):
         self.common = ["--appendonly", "no" if log == "no" else "yes", "--appendfsync", "everysec"]
         acknowledge = "quorum+fsync" if log == "fsync" else "async"
         super().__init__(options.server, count, REPLICAS, acknowledge, lambda number: self.common + extra(number), options.ports)
-        self.fill(options.keys)
+        try:
+            self.fill(options.keys)
+        except BaseException:
+            self.close()
+            raise
 
     def fill(self, keys):
         """Writes so many keys, by the proxy of a node."""
@@ -184,3 +188,10 @@ def kill(cluster, nodes):
     moment = time.monotonic()
     cluster.end(nodes, signal.SIGKILL)
     return moment - UNSETTLED_SECONDS[cluster.log]
+
+
+def pause(node):
+    """The node stands still; the moment before which everything was acknowledged that has to be there again."""
+    moment = time.monotonic()
+    node.server.send_signal(signal.SIGSTOP)
+    return moment - UNSETTLED_SECONDS["no"]

@@ -21,6 +21,8 @@ With logs (`appendfsync everysec`):
   cloned-log  as cloned
   away        kill -9 of a node, which starts again after 30 s: it is sent only slots in which something was written meanwhile
 
+  away-60, still-5, still-60 (only where they are asked for): the same after 60 s; or the node stands still, for 5 or 60 s
+
 With logs, and `acknowledge quorum+fsync`:
 
   all-fsync   kill -9 of all: everything is back that was acknowledged, to the last moment
@@ -56,9 +58,12 @@ from restarts.nodes import Restartable  # noqa: E402
 CASES = {
     "no": {"one": cases.one, "wiped": cases.wiped, "cloned": cloned, "all": cases.everyone},
     "yes": {"all-log": cases.everyone, "moved": cases.moved(signal.SIGTERM), "moved-kill": cases.moved(signal.SIGKILL),
-            "cloned-log": cloned, "away": cases.away},
+            "cloned-log": cloned, "away": cases.away(30)},
     "fsync": {"all-fsync": cases.everyone},
 }
+# Only where they are asked for.
+CASES["yes"].update({"away-60": cases.away(60), "still-5": cases.away(5, stops=True), "still-60": cases.away(60, stops=True)})
+DEFAULT = [name for known in CASES.values() for name in known if not name.endswith(("-5", "-60"))]
 # With 10000 more they are below those that outgoing connections have: a node that starts again must find its port free.
 PORTS = (11000, 22000)
 PROBLEMS_SHOWN, LOG_BYTES = 10, 3000
@@ -122,7 +127,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", default=COMMANDS["starling"].split()[0], help="path of a starling binary")
     parser.add_argument("--rounds", type=int, default=1, help="of each case")
-    parser.add_argument("--cases", default=",".join(name for known in CASES.values() for name in known), help="some, separated by commas")
+    parser.add_argument("--cases", default=",".join(DEFAULT), help="some, separated by commas")
     parser.add_argument("--keys", type=int, default=20000, help="keys that are there besides those of the load")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--ports", type=port_range, default=PORTS, help="LOW-HIGH: client ports; 10000 more are used too")
