@@ -3,13 +3,19 @@
 //! ```text
 //!   not in the topology, or another life is    RegisterNode, and wait for the version that shows it
 //!   refused, unknown                           again, after a pause that doubles
+//!   the topology has it at another address,    waits until that life is fenced
+//!   and not down
 //! ```
+//!
+//! A life at another address may still hold a lease: registered beside it, this one would take its slots away from it (PROTOCOL, a
+//! cloned directory). If it has ended it is fenced in a moment, for nobody hears it; if it goes on this one never registers. At
+//! the same address there is no other. Where the other voters cannot fence it, as in a cluster of one, nobody waits.
 //!
 //! A registration whose outcome is unknown may be committed at any later time: the same start said twice changes nothing,
 //! a later life refuses it, and nothing is served before the topology shows it. Where another member is said to be at its address, that
 //! one has no lease for long: it is fenced in a moment, and then its address is free.
 
-use super::topology::{Node, Topology};
+use super::topology::{Node, NodeState, Topology};
 use super::view::is_current;
 use crate::base::identity::Incarnation;
 
@@ -80,7 +86,16 @@ impl Registration {
     }
 
     fn is_due(&self, topology: &Topology) -> bool {
-        !self.is_proposing && topology.version >= self.awaited && !is_current(topology, self.node.id, self.incarnation)
+        let is_registered = is_current(topology, self.node.id, self.incarnation);
+        !self.is_proposing && topology.version >= self.awaited && !is_registered && !self.is_elsewhere(topology)
+    }
+
+    /// Whether a life of this node at another address may have a lease, and the others can take it away.
+    pub fn is_elsewhere(&self, topology: &Topology) -> bool {
+        let own = &self.node;
+        let other = topology.nodes.get(&own.id).filter(|other| other.state == NodeState::Active);
+        let is_other = other.is_some_and(|other| (other.ip, other.cluster_port) != (own.ip, own.cluster_port));
+        is_other && topology.lease_voters.has_majority(|voter| *voter != own.id)
     }
 
     fn pause(&mut self, now_us: u64) {
@@ -119,6 +134,24 @@ mod tests {
             now_us = at_us;
         }
         assert_eq!(pauses, [200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+    }
+
+    #[test]
+    fn it_waits_until_a_life_at_another_address_is_fenced() {
+        let mut topology = cluster();
+        let at = |cluster_port, node: Node| Node { cluster_port, ..node };
+        let mut registration = Registration::new(at(20_000, node(2, 20)));
+        topology.apply(2, &TopologyChange::RegisterNode { node: node(1, 10) });
+        topology.apply(3, &TopologyChange::RegisterNode { node: at(17_000, node(2, 10)) });
+        assert!(!registration.on(Event::Look, &topology, 0), "it may answer there");
+        assert_eq!(registration.wake_at_us(&topology), None, "until the topology changes");
+        let mut same_address = Registration::new(at(17_000, node(2, 20)));
+        assert!(same_address.on(Event::Look, &topology, 0), "there is one process at one address");
+        let mut only_voter = Registration::new(at(20_000, node(1, 20)));
+        assert!(only_voter.on(Event::Look, &topology, 0), "nobody else could fence it");
+        let fence = topology.fence_of(NodeId(2)).expect("a member");
+        topology.apply(4, &fence);
+        assert!(registration.on(Event::Look, &topology, 1));
     }
 
     #[test]

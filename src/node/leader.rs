@@ -97,9 +97,14 @@ pub(super) async fn stay_registered(
     let mut topologies = consensus.subscribe();
     let mut registration = Registration::new(node.clone());
     let began = Instant::now();
-    let mut event = Event::Look;
+    let (mut event, mut has_warned) = (Event::Look, false);
     loop {
         let topology = Arc::clone(&topologies.borrow_and_update());
+        if registration.is_elsewhere(&topology) && !std::mem::replace(&mut has_warned, true) {
+            tracing::warn!(
+                "this node was at another address, and may still answer there: waiting until the others have not heard it"
+            );
+        }
         if leaving.load(Ordering::Acquire) {
             return;
         }
