@@ -5,6 +5,7 @@
   run.py --rounds 50           the long form
   run.py --nodes 5 --seed 7    another cluster, the same choices again
   run.py --acknowledge quorum  replies wait for a copy: no acknowledged write may be lost, none that was read either
+  run.py --logs                nodes keep logs, and what they tell of lost writes is compared with what is missing
   run.py --faults kill,stop    some nodes are stopped for three seconds instead (SIGSTOP), and go on
 
 Each round: writers set ever greater numbers on keys of their own over all slots; a node is killed, any of them; the time is
@@ -13,7 +14,9 @@ taken until a write to each of some forty of its slots has been acknowledged; th
   settled   every key that was written a second before the kill or earlier has its value, or a later one of its writer
   behind    acknowledged writes that nobody has (with asynchronous acknowledgement): counted; with quorum there may be none
   read      values that were read and are gone: the same
-  whole     the node starts again, empty; all copies are ready, roles are shared evenly, no copy differs from its primary
+  told      what all nodes say of lost writes (starling_writes_lost) once the node is back with what it had: as many as are
+            missing, or more: of a key that has been written again since nothing is missing
+  whole     the node starts again, empty but with --logs; all copies are ready, roles are shared evenly, no copy differs from its primary
 
 The only errors may be MOVED, CLUSTERDOWN, TRYAGAIN, NOREPLICAS, INDOUBT and connections that are closed. The seed decides who is killed and
 when, not what the machine does with it.
@@ -42,6 +45,8 @@ SERVED_SECONDS, REQUEST_SECONDS = 30, 30
 PAUSE_SECONDS = 0.005
 PASSING = ("MOVED", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
 STOPPED_SECONDS = 3
+# What a killed node has acknowledged is in its log.
+LOGS = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 class Client:
@@ -202,9 +207,11 @@ class Round:
         self.ports = [node.port for node in self.cluster.nodes]
         self.first = (number + 1) * 10_000_000
         self.problems = []
+        self.knows = suite.logs or self.fault == "stop"
         self.leads = self.victim.info().get("starling_raft_leader") == self.victim.id
 
     def run(self):
+        told_before = self.told()
         owned = [(first, last) for first, last, port in primaries(self.victim) if port == self.victim.port]
         writers = [Writer(number, self.ports, self.first) for number in range(WRITERS)]
         reader = Reader(writers, self.ports, self.random.random())
@@ -232,8 +239,18 @@ class Round:
             self.victim.server.start()
             self.victim.server.wait_ready()
         self.whole = self.cluster.wait_whole()
+        self.lost = sum(self.told().values()) - sum(told_before.values())
+        if self.fault == "kill":
+            # Its counter begins anew.
+            self.lost += told_before[self.victim.number]
+        if self.knows and self.lost < self.behind:
+            self.problems.append("%d writes are missing, and %d are told" % (self.behind, self.lost))
         if self.cluster.different():
             self.problems.append("%d copies differ from their primaries" % self.cluster.different())
+
+    def told(self):
+        """By node, how many lost writes it tells of."""
+        return {node.number: int(node.info()["starling_writes_lost"]) for node in self.cluster.nodes}
 
     def probe(self, owned, killed):
         """Seconds from the kill until a write to each of some slots of the node has been acknowledged."""
@@ -276,8 +293,9 @@ class Round:
 
 class Suite:
     def __init__(self, options):
+        self.logs = options.logs
         self.seed, self.quorum, self.faults = options.seed, options.acknowledge == "quorum", options.faults.split(",")
-        self.cluster = Cluster(options.server, options.nodes, options.replicas, options.acknowledge)
+        self.cluster = Cluster(options.server, options.nodes, options.replicas, options.acknowledge, lambda _number: LOGS if self.logs else ())
         self.served, self.led, self.behind, self.written, self.failed = [], [], 0, 0, 0
 
     def round(self, number):
@@ -287,8 +305,8 @@ class Suite:
             (self.led if one.leads else self.served).append(one.served)
             self.behind += one.behind
             self.written += one.written
-            line = "%s, served again after %.2f s, %d of %d acknowledged writes lost, %d keys read before, whole after %.1f s" % (
-                one.fault, one.served, one.behind, one.written, one.unread, one.whole)
+            line = "%s, served again after %.2f s, %d of %d acknowledged writes lost, %s told, %d keys read before, whole after %.1f s" % (
+                one.fault, one.served, one.behind, one.written, one.lost if one.knows else "none", one.unread, one.whole)
         except (RuntimeError, GaveUp, OSError, Closed) as error:
             one.problems.append("%s: %s" % (type(error).__name__, error))
             line = "not done"
@@ -315,6 +333,7 @@ def main():
     parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--acknowledge", default="async", choices=("async", "quorum"))
     parser.add_argument("--faults", default="kill", help="kill and stop, separated by a comma: one of them in each round")
+    parser.add_argument("--logs", action="store_true", help="nodes keep logs (appendfsync always)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
     options = parser.parse_args()
     print("seed %d, %d nodes" % (options.seed, options.nodes), flush=True)

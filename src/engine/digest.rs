@@ -28,6 +28,8 @@ pub struct Compared {
     pub alike: AtomicU64,
     /// Slots of which the entries were sent to a copy.
     pub sent: AtomicU64,
+    /// Writes of former primaries that were in none of the copies that took their places, as far as that is known.
+    pub lost: AtomicU64,
     /// The bytes of all that was sent to copies.
     pub bytes: AtomicU64,
 }

@@ -35,6 +35,7 @@ use crate::engine::shard::SlotState;
 use crate::transport::{Blob, Response, Sender, Transport};
 use copies::CopyTable;
 use copies::following::sleep_until;
+use copies::lost::Former;
 use ownership::{Action, Followed, Ownership};
 use parking_lot::Mutex;
 use source::Source;
@@ -116,6 +117,7 @@ impl Moves {
             ownership,
             settling: HashMap::new(),
             following: BTreeMap::new(),
+            former: Former::default(),
             give_up_at: None,
         };
         runtime.spawn(source::follow_log(Arc::clone(&shared)));
@@ -141,6 +143,8 @@ struct Follower {
     settling: HashMap<u64, JoinHandle<()>>,
     /// The copies of this node that follow their primaries, and the slots of each.
     following: BTreeMap<(NodeId, u64), OwnCopy>,
+    /// Whose slots are being elected.
+    former: Former,
     /// When what a former life has left is dropped.
     give_up_at: Option<tokio::time::Instant>,
 }
@@ -199,7 +203,8 @@ impl Follower {
         }
         self.shared.engine.acknowledge_all(duties::acknowledge(topology));
         show(topology, incarnation);
-        self.shared.shown.send_replace(Arc::clone(topology));
+        let before = self.shared.shown.send_replace(Arc::clone(topology));
+        self.former.follow(&before, topology);
         // Only now, when requests see the new owner, and the frozen slots are.
         self.shared.source.lock().follow(topology, self.shared.node, incarnation);
         for slot in dropped {
@@ -261,7 +266,8 @@ impl Follower {
                 if start.epoch != epoch && *anew != Some(slot) {
                     let mut source = self.shared.source.lock();
                     let source = &mut *source;
-                    source.feeds.begin_epoch(&mut source.exports, slot, start, topology);
+                    let former = self.former.of(slot, epoch);
+                    source.feeds.begin_epoch(&mut source.exports, slot, (start, former), topology);
                 }
                 self.shared.engine.set_slot(slot, state, epoch);
             }

@@ -9,6 +9,7 @@ mod copies;
 mod joining;
 mod leaving;
 mod listener;
+mod lost;
 mod nodes;
 mod order;
 mod returning;

@@ -318,6 +318,7 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     field("starling_copies_alike", &counted(&compared.alike));
     field("starling_copies_sent", &counted(&compared.sent));
     field("starling_copies_bytes", &counted(&compared.bytes));
+    field("starling_writes_lost", &counted(&compared.lost));
     field("starling_slots_electing", &view.electing_count());
     let group = cluster.consensus().group();
     let leader: Vec<NodeId> = group.leader.into_iter().collect();

@@ -346,6 +346,7 @@ fn replication(section: &mut Section<'_>) {
     section.field("second_repl_offset", -1);
     section.zeros(&["repl_backlog_active", "repl_backlog_size"]);
     section.zeros(&["repl_backlog_first_byte_offset", "repl_backlog_histlen"]);
+    section.field("starling_writes_lost", section.services.engine.compared.lost.load(Ordering::Relaxed));
 }
 
 fn cpu(section: &mut Section<'_>) {

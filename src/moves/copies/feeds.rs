@@ -1,7 +1,8 @@
 //! What is sent to copies: pieces of the log, woven with the entries of slots that they lack, when [`Feeding`] says so.
 
 use super::feeding::{Answer, Feeding};
-use super::messages::{CopyAnswer, CopyRequest, encode, write_record};
+use super::lost::Start;
+use super::messages::{CopyAnswer, CopyRequest, Left, encode, write_record};
 use super::pace::Pace;
 use super::progress::Progress;
 use crate::base::clock;
@@ -38,8 +39,8 @@ const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub(crate) struct Feeds {
     feeding: Feeding,
     streams: HashMap<u64, Feed>,
-    /// Of slots that came here with an epoch: where they stood before.
-    starts: HashMap<Slot, Position>,
+    /// Of slots that came here with an epoch: what it began with.
+    starts: HashMap<Slot, Start>,
     /// What is kept for copies that are expected to ask soon, and since when.
     parked: HashMap<u64, Instant>,
     /// Of what copies lack, to all of them together.
@@ -83,9 +84,15 @@ impl Feeds {
     }
 
     /// A slot begins an epoch here with what it had in this position: who has the same lacks nothing, and what happens from now
-    /// on is kept for its copies, which ask in a moment.
-    pub(crate) fn begin_epoch(&mut self, exports: &mut Exports, slot: Slot, start: Position, topology: &Topology) {
-        self.starts.insert(slot, start);
+    /// on is kept for its copies, which ask in a moment. `former`: its primary before, where this one was elected.
+    pub(crate) fn begin_epoch(
+        &mut self,
+        exports: &mut Exports,
+        slot: Slot,
+        (position, former): (Position, Option<NodeId>),
+        topology: &Topology,
+    ) {
+        self.starts.insert(slot, Start { position, former });
         for copy in topology.slot(slot).copies.iter().filter(|copy| !topology.is_lost(copy)) {
             let is_up = topology.nodes.get(&copy.node).is_some_and(|node| node.state == NodeState::Active);
             if is_up && !self.streams.contains_key(&copy.number) {
@@ -171,6 +178,7 @@ impl Feeds {
         };
         let begun = match &request {
             CopyRequest::Begin { slots, held, left, .. } if is_first => {
+                self.count_lost(exports, sender.node, slots, (held, left));
                 self.begin(exports, number, slots, (held, left))
             }
             _ => Ok(()),
@@ -207,20 +215,50 @@ impl Feeds {
         }
     }
 
+    /// A node says where its slots stand. If it was their primary until this one was elected, what nobody else had is told.
+    fn count_lost(
+        &mut self,
+        exports: &Exports,
+        node: NodeId,
+        slots: &SlotRanges,
+        (held, left): (&[Option<Position>], &[Option<Left>]),
+    ) {
+        let (mut lost, mut of_slots) = (0, 0);
+        for (slot, (held, left)) in slots.slots().zip(held.iter().zip(left)) {
+            let stands = held.or(left.map(|left| left.position));
+            if let (Some(start), Some(stands)) = (self.starts.get_mut(&slot), stands)
+                && let Some(more) = start.lost(node, stands)
+            {
+                (lost, of_slots) = (lost + more, of_slots + 1);
+            }
+        }
+        if lost > 0 {
+            exports.compared().lost.fetch_add(lost, Ordering::Relaxed);
+            tracing::warn!(
+                %node,
+                lost,
+                slots = of_slots,
+                "writes of a node that was given up had not reached the copies that took its place, and are gone"
+            );
+        }
+    }
+
     /// Begins a stream: slots that the copy has as they are follow at once, of the others the entries are sent.
     fn begin(
         &mut self,
         exports: &mut Exports,
         number: u64,
         slots: &SlotRanges,
-        (held, left): (&[Option<Position>], &[Option<u64>]),
+        (held, left): (&[Option<Position>], &[Option<Left>]),
     ) -> Result<(), Broken> {
         self.streams.remove(&number);
         let held: BTreeMap<Slot, Position> =
             slots.slots().zip(held).filter_map(|(slot, held)| Some((slot, (*held)?))).collect();
         if self.parked.remove(&number).is_some() && exports.has(number) {
             let starts = &self.starts;
-            exports.unpark(number, |slot| held.contains_key(&slot) && held.get(&slot) == starts.get(&slot))?;
+            exports.unpark(number, |slot| {
+                held.contains_key(&slot) && held.get(&slot) == starts.get(&slot).map(|start| &start.position)
+            })?;
         } else {
             exports.begin_following(number);
         }
@@ -229,13 +267,13 @@ impl Feeds {
             if exports.has_slot(slot, number) {
                 continue;
             }
-            let start = self.starts.get(&slot).copied();
+            let start = self.starts.get(&slot).map(|start| start.position);
             let has_it = match held.get(&slot) {
                 Some(held) => exports.begin_at(slot, number, *held, start)?,
                 None => false,
             };
             if !has_it {
-                waiting.push_back((slot, *left));
+                waiting.push_back((slot, left.and_then(|left| left.digest)));
             }
         }
         tracing::debug!(number, slots = slots.len(), lacking = waiting.len(), "a copy begins to follow");

@@ -1,6 +1,6 @@
 //! A copy of this node: asks its primary for what it lacks, applies it, and says when it has everything. [`Following`] decides.
 
-use super::messages::{CopyAnswer, CopyRequest, encode, read_record};
+use super::messages::{CopyAnswer, CopyRequest, Left, encode, read_record};
 use super::table::Step;
 use crate::base::identity::{Incarnation, NodeId, Position};
 use crate::base::slot::Slot;
@@ -174,7 +174,7 @@ struct Follow {
     received: u64,
     /// The beginning of a record of which the rest comes in the next piece.
     partial: Vec<u8>,
-    left: Arc<Mutex<LeftDigests>>,
+    left: Arc<Mutex<LeftSlots>>,
     /// Where the log stood when the last piece had been applied, if that is to be on the disk before more is asked for.
     applied: Option<LogOffset>,
     tasks: JoinSet<Finished>,
@@ -364,8 +364,8 @@ pub(in crate::moves) async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// The digests of what a former life has left, as far as they are known: nothing changes it until it is sent anew.
-type LeftDigests = BTreeMap<Slot, Option<u64>>;
+/// What a former life has left, as far as it is known: nothing changes it until it is sent anew.
+type LeftSlots = BTreeMap<Slot, Left>;
 
 /// Asks for a stream that begins with what is here.
 async fn begin(
@@ -373,29 +373,34 @@ async fn begin(
     source: NodeId,
     (number, attempt, version): (u64, u64, u64),
     slots: SlotRanges,
-    digests: Arc<Mutex<LeftDigests>>,
+    known: Arc<Mutex<LeftSlots>>,
 ) -> Result<Vec<u8>, String> {
     let (reader, asked) = (Arc::clone(shared), slots.clone());
     // All keys are read for it: not on the thread of the links.
-    let read = tokio::task::spawn_blocking(move || what_is_here(&reader, number, &asked, &mut digests.lock())).await;
+    let read = tokio::task::spawn_blocking(move || what_is_here(&reader, number, &asked, &mut known.lock())).await;
     let (held, left) = read.map_err(|_| "the digests could not be read")?;
     ask(shared, source, &CopyRequest::Begin { number, attempt, slots, held, left, version }).await
 }
 
-/// Where each of the slots stands here, as far as it is complete; and the digest of what a former life has left of it.
+/// Where each of the slots stands here, as far as it is complete; and what a former life has left of it.
 fn what_is_here(
     shared: &Shared,
     number: u64,
     slots: &SlotRanges,
-    digests: &mut LeftDigests,
-) -> (Vec<Option<Position>>, Vec<Option<u64>>) {
+    known: &mut LeftSlots,
+) -> (Vec<Option<Position>>, Vec<Option<Left>>) {
     let one = |slot: Slot| {
         let (is_complete, is_left) = {
             let table = shared.copies.lock();
             (table.is_complete(slot, number), table.is_left(slot, number))
         };
-        let digest = |slot| *digests.entry(slot).or_insert_with(|| shared.engine.digest(slot).1);
-        (is_complete.then(|| shared.engine.position(slot)), Some(slot).filter(|_| is_left).and_then(digest))
+        let left = || {
+            *known.entry(slot).or_insert_with(|| {
+                let (position, digest) = shared.engine.digest(slot);
+                Left { position, digest }
+            })
+        };
+        (is_complete.then(|| shared.engine.position(slot)), is_left.then(left))
     };
     slots.slots().map(one).unzip()
 }

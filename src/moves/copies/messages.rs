@@ -16,14 +16,14 @@ const HEADER_BYTES: usize = 23;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CopyRequest {
     /// The copy of this number asks its primary for what it lacks. `held`: the position of each of the slots, where it has a
-    /// complete state of it. `left`: of the others the digest of what a former life has left here, if it has. A greater attempt
-    /// begins again, whatever was sent before.
+    /// complete state of it. `left`: of the others what a former life has left here, if it has. A greater attempt begins again,
+    /// whatever was sent before.
     Begin {
         number: u64,
         attempt: u64,
         slots: SlotRanges,
         held: Vec<Option<Position>>,
-        left: Vec<Option<u64>>,
+        left: Vec<Option<Left>>,
         version: u64,
     },
     /// What comes after this many bytes; it has those, and on its disk where `is_kept` says so.
@@ -31,6 +31,15 @@ pub enum CopyRequest {
     /// The raft leader asks what a member has of slots that are being elected in this epoch. It accepts nothing of an earlier
     /// epoch from now on.
     Fence { slots: SlotRanges, epoch: Epoch, version: u64 },
+}
+
+/// What a former life has left of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Where it stood when that life ended, in an epoch in which others may have gone on since.
+    pub position: Position,
+    /// `None`: there is too much.
+    pub digest: Option<u64>,
 }
 
 impl CopyRequest {

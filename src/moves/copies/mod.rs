@@ -15,6 +15,7 @@
 pub mod feeding;
 mod feeds;
 pub mod following;
+pub(super) mod lost;
 pub mod messages;
 mod pace;
 pub mod progress;
