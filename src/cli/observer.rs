@@ -29,6 +29,9 @@ pub(super) struct OwnReport {
     pub(super) is_ok: bool,
     /// It votes, and never has slots.
     pub(super) is_arbiter: bool,
+    /// Copies of slots in the whole cluster, as this node knows it: those that have everything, and those that are still asked for.
+    pub(super) copies_ready: u64,
+    pub(super) copies_missing: u64,
     /// The ids of the nodes that it hears over TCP and not over UDP.
     pub(super) without_udp: Vec<String>,
 }
@@ -73,6 +76,12 @@ impl ClusterReport {
 
     pub(super) fn keys(&self) -> u64 {
         self.nodes.iter().filter_map(|node| node.own.as_ref()).map(|own| own.keys).sum()
+    }
+
+    /// Copies of slots that have everything, and those that are asked for and are not there: by the first node that says so.
+    pub(super) fn copies(&self) -> (u64, u64) {
+        let own = self.nodes.iter().find_map(|node| node.own.as_ref());
+        own.map_or((0, 0), |own| (own.copies_ready, own.copies_missing))
     }
 
     pub(super) fn owner(&self, slot: Slot) -> Option<&NodeReport> {
@@ -177,10 +186,7 @@ fn own_report(address: SocketAddr, id: &str) -> io::Result<OwnReport> {
     let keys = connection.text(&["DBSIZE"])?.parse().unwrap_or(0);
     let info = connection.text(&["INFO", "server", "memory", "stats"])?;
     let cluster = connection.text(&["CLUSTER", "INFO"])?;
-    let number = |name: &str| {
-        let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
-    };
+    let number = |name: &str| number(&info, name);
     Ok(OwnReport {
         keys,
         operations_per_second: number("instantaneous_ops_per_sec"),
@@ -188,8 +194,16 @@ fn own_report(address: SocketAddr, id: &str) -> io::Result<OwnReport> {
         uptime_seconds: number("uptime_in_seconds"),
         is_ok: cluster.contains("cluster_state:ok"),
         is_arbiter: named(&cluster, "starling_arbiters:").iter().any(|arbiter| arbiter == id),
+        copies_ready: self::number(&cluster, "starling_copies_ready"),
+        copies_missing: self::number(&cluster, "starling_copies_missing"),
         without_udp: named(&cluster, "starling_nodes_without_udp:"),
     })
+}
+
+/// A field of INFO or CLUSTER INFO; 0: it has no such number.
+fn number(info: &str, name: &str) -> u64 {
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The ids that a line of CLUSTER INFO names.

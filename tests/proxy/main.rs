@@ -6,6 +6,7 @@ mod by_hand;
 mod client;
 mod cluster;
 mod copies;
+mod demo;
 mod joining;
 mod leaving;
 mod listener;

@@ -6,8 +6,10 @@
 //!        +-- kill, restart, add, drain: from the keyboard, or from a script in plain mode
 //! ```
 //!
-//! At the end everything that was acknowledged is read back, except what a killed node alone held.
+//! A kill is watched until copies serve every slot. At the end everything that was acknowledged is read back; of slots that a
+//! killed node served the last moment's writes may be lost.
 
+mod failover;
 mod nodes;
 mod plain;
 mod screen;
@@ -50,7 +52,7 @@ enum Step {
     Add,
     /// A node hands over its slots and ends.
     Drain,
-    /// A node is ended by SIGKILL; what it held is lost.
+    /// A node is ended by SIGKILL; what only it held is lost.
     Kill,
     /// The killed node starts again.
     Restart,

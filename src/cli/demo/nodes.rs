@@ -1,5 +1,6 @@
 //! The demo's nodes: processes of this executable, each with a port of its own, in a temporary directory.
 
+use super::failover::Failover;
 use crate::base::slot::SLOT_COUNT;
 use crate::base::slot_ranges::SlotRanges;
 use crate::cli::observer::ClusterReport;
@@ -37,8 +38,9 @@ pub(super) struct DemoNodes {
     executable: PathBuf,
     directory: PathBuf,
     nodes: Vec<DemoNode>,
-    /// What nodes held that were killed.
+    /// The slots of nodes that were killed.
     lost: SlotRanges,
+    failover: Failover,
     events: Vec<String>,
     began: Instant,
 }
@@ -54,6 +56,7 @@ impl DemoNodes {
             directory,
             nodes: Vec::new(),
             lost: SlotRanges::new(),
+            failover: Failover::default(),
             events: Vec::new(),
             began: Instant::now(),
         };
@@ -81,9 +84,14 @@ impl DemoNodes {
         self.nodes.iter().filter(|node| node.process.is_some())
     }
 
-    /// Slots of which acknowledged writes are lost, because the only node that had them was killed.
+    /// Slots of which acknowledged writes may be lost: a node was killed that may have been the only one that had them.
     pub(super) fn lost_slots(&self) -> SlotRanges {
         self.lost.clone()
+    }
+
+    /// What became of the slots of the node that was killed last.
+    pub(super) fn failover(&self) -> &Failover {
+        &self.failover
     }
 
     /// What happened, the latest last.
@@ -128,14 +136,19 @@ impl DemoNodes {
         Ok(())
     }
 
-    /// Ends a node at once. What it held is lost: nobody has a copy.
+    /// Ends a node at once. What it has not sent to a copy yet is lost.
     pub(super) fn kill(&mut self, port: u16) -> io::Result<()> {
         let held = ClusterReport::look(&self.addresses())?;
         let slots = held.nodes.iter().find(|node| node.address.port() == port).map(|node| node.slots.clone());
-        self.lost = self.lost.union(&slots.unwrap_or_default());
+        let slots = slots.unwrap_or_default();
+        self.lost = self.lost.union(&slots);
         if let Some(mut process) = self.node(port).and_then(|node| node.process.take()) {
+            let at = Instant::now();
             process.kill()?;
             process.wait()?;
+            if !slots.is_empty() {
+                self.failover.watch((Ipv4Addr::LOCALHOST, port).into(), at, self.addresses());
+            }
             self.note(format!("127.0.0.1:{port} was killed"));
         }
         Ok(())
@@ -296,6 +309,7 @@ mod tests {
             directory: std::env::temp_dir().join(format!("starling-demo-test-{}", std::process::id())),
             nodes: vec![node(1), node(2)],
             lost: SlotRanges::new(),
+            failover: Failover::default(),
             events: Vec::new(),
             began: Instant::now(),
         };

@@ -35,7 +35,7 @@ pub(super) fn run(options: &Options, nodes: &mut DemoNodes, traffic: &Traffic, s
         }
         shown = nodes.events().len();
         match ClusterReport::look(&nodes.addresses()) {
-            Ok(report) => operations = show(&report, traffic, operations),
+            Ok(report) => operations = show(&report, nodes, traffic, operations),
             Err(error) => println!("no node answers: {error}"),
         }
     }
@@ -59,7 +59,7 @@ fn perform(step: Step, nodes: &mut DemoNodes) -> io::Result<()> {
 }
 
 /// Prints the cluster; gives the operations so far.
-fn show(report: &ClusterReport, traffic: &Traffic, before: u64) -> u64 {
+fn show(report: &ClusterReport, nodes: &DemoNodes, traffic: &Traffic, before: u64) -> u64 {
     let counters = traffic.counters();
     let operations = counters.operations.load(Ordering::Relaxed);
     let [median, most, greatest] = traffic.take_latencies();
@@ -72,9 +72,16 @@ fn show(report: &ClusterReport, traffic: &Traffic, before: u64) -> u64 {
         counters.failures.load(Ordering::Relaxed),
         traffic.last_failure(),
     );
+    println!("  {}", copies(report, nodes));
     report.table().iter().for_each(|line| println!("  {line}"));
     println!("  {}", routes(report).join("  "));
     operations
+}
+
+/// The copies of slots, and what became of those of the node that was killed last.
+pub(super) fn copies(report: &ClusterReport, nodes: &DemoNodes) -> String {
+    let (ready, missing) = report.copies();
+    format!("copies: {ready} ready, {missing} missing; {}", nodes.failover())
 }
 
 /// The ways of a few keys: key, slot, node.

@@ -1,7 +1,7 @@
 //! The demo on a terminal.
 
 use super::nodes::DemoNodes;
-use super::plain::routes;
+use super::plain::{copies, routes};
 use super::traffic::Traffic;
 use crate::base::slot::SLOT_COUNT;
 use crate::cli::observer::ClusterReport;
@@ -121,7 +121,7 @@ impl Screen {
     fn draw(&self, frame: &mut Frame<'_>, nodes: &DemoNodes, traffic: &Traffic) {
         let rows = self.report.nodes.len() as u16 + 3;
         let [head, table, ways, events, foot] = Layout::vertical([
-            Constraint::Length(3),
+            Constraint::Length(4),
             Constraint::Length(rows),
             Constraint::Length(5),
             Constraint::Min(3),
@@ -132,6 +132,8 @@ impl Screen {
         let color = match word {
             "ok" => Color::Green,
             "degraded" => Color::Yellow,
+            // Its copies are about to serve.
+            _ if nodes.failover().is_under_way() => Color::Yellow,
             _ => Color::Red,
         };
         let [median, most, greatest] = self.latencies;
@@ -143,8 +145,9 @@ impl Screen {
             counters.failures.load(Ordering::Relaxed),
         );
         let block = Block::bordered().title(" Starling ").border_style(Style::new().fg(color));
+        let summary = vec![Line::from(summary), Line::from(format!(" {}", copies(&self.report, nodes)))];
         frame.render_widget(Paragraph::new(summary).block(block), head);
-        frame.render_widget(self.nodes_table(), table);
+        frame.render_widget(self.nodes_table(nodes.failover().is_under_way()), table);
         let routes: Vec<Line<'_>> = routes(&self.report).into_iter().map(Line::from).collect();
         frame.render_widget(Paragraph::new(routes).block(Block::bordered().title(" key -> slot -> node ")), ways);
         let room = usize::from(events.height.saturating_sub(2));
@@ -154,7 +157,7 @@ impl Screen {
         frame.render_widget(Paragraph::new(KEYS).style(Style::new().add_modifier(Modifier::DIM)), foot);
     }
 
-    fn nodes_table(&self) -> Table<'_> {
+    fn nodes_table(&self, is_failing_over: bool) -> Table<'_> {
         let rows = self.report.nodes.iter().enumerate().map(|(index, node)| {
             let own = node.own.clone().unwrap_or_default();
             let filled = (node.slots.len() * SHARE_CELLS).div_ceil(SLOT_COUNT);
@@ -162,6 +165,8 @@ impl Screen {
             let style = match (index == self.selected, node.state()) {
                 (true, _) => Style::new().add_modifier(Modifier::REVERSED),
                 (_, "ok") => Style::new(),
+                // Others serve what it served, or are about to.
+                _ if node.slots.is_empty() || is_failing_over => Style::new().fg(Color::Yellow),
                 _ => Style::new().fg(Color::Red),
             };
             let cells = [
@@ -177,7 +182,7 @@ impl Screen {
             Row::new(cells.map(Cell::from)).style(style)
         });
         let widths = [2, 16, 12, SHARE_CELLS as u16 + 9, 7, 9, 8, 9].map(Constraint::Length);
-        let head = Row::new(["", "node", "state", "share of the ring", "slots", "keys", "ops/s", "memory"]);
+        let head = Row::new(["", "node", "state", "share of the ring", "primary", "keys", "ops/s", "memory"]);
         Table::new(rows, widths)
             .header(head.style(Style::new().add_modifier(Modifier::BOLD)))
             .block(Block::bordered().title(" nodes "))
