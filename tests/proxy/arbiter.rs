@@ -126,11 +126,4 @@ fn a_node_with_data_becomes_no_arbiter_before_it_has_left() {
     let (code, words) = second.refused(&["--arbiter"]);
     assert_eq!(code, Some(1), "{words}");
     assert!(words.contains("CLUSTER LEAVE"), "{words}");
-    second.start_again(&[]);
-    until("it has its copies again", || field(&mut first, "starling_copies_ready") == "16384");
-    Client::connect(second.node.peer).check("CLUSTER LEAVE", "+OK");
-    assert_eq!(second.node.until_ended(), 0);
-    second.start_again(&["--arbiter"]);
-    until("it is an arbiter", || field(&mut first, "starling_arbiters") == id(&second));
-    first.check("CLUSTER LEAVE", "-ERR There is no other node that could take the slots: SHUTDOWN ends this one");
 }
