@@ -43,7 +43,7 @@ fuzz: ## files, payloads, compressed strings, patterns and numbers that nobody w
 sim-planted: ## plants mistakes in a copy of the sources; the simulation must find each
 	redis-compat-tests/planted/run.py
 
-compat-long: build test-tools ## the long forms: 1,000,000 compared commands, 100,000 malformed requests, 100,000 keys moved, processes that stand still or are cut off, 100,000 races
+compat-long: build test-tools ## the long forms: 1,000,000 compared commands, 100,000 malformed requests, 100,000 keys moved, processes that stand still, are cut off or die, 100,000 races
 	python3 redis-compat-tests/differential/run.py --commands 1000000
 	python3 redis-compat-tests/malformed/run.py --inputs 100000
 	python3 redis-compat-tests/moves/run.py --keys 100000
@@ -51,6 +51,9 @@ compat-long: build test-tools ## the long forms: 1,000,000 compared commands, 10
 	python3 redis-compat-tests/leases/run.py --rounds 50
 	python3 redis-compat-tests/failover/run.py --rounds 50
 	python3 redis-compat-tests/failover/run.py --rounds 20 --nodes 5
+	python3 redis-compat-tests/chaos/run.py --runs 100 --seconds 20
+	python3 redis-compat-tests/chaos/run.py --runs 20 --seconds 20 --acknowledge quorum+fsync
+	python3 redis-compat-tests/chaos/run.py --runs 20 --seconds 20 --nodes 5
 	python3 redis-compat-tests/restarts/run.py --rounds 10
 	python3 redis-compat-tests/restarts/run.py --rounds 3 --cases rolling
 	python3 redis-compat-tests/crashes/run.py --rounds 500

@@ -37,6 +37,7 @@ def suites(server):
         "failover": ["--server", binary, "--seed", "2000"],
         "restarts": ["--server", binary, "--seed", "2000"],
         "faults": ["--server", binary],
+        "chaos": ["--server", binary, "--seed", "2000"],
         # What a kill loses differs from run to run; the moments do not.
         "crashes": ["--server", binary, "--seed", "2000"],
     }

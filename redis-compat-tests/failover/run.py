@@ -145,13 +145,13 @@ class Reader(threading.Thread):
 class Cluster:
     """Nodes of which every slot is on `replicas` + 1. All are started with `extra(number)` too; `ports`: LOW, HIGH."""
 
-    def __init__(self, binary, count, replicas, acknowledge, extra=lambda _number: (), ports=(11000, 45000)):
+    def __init__(self, binary, count, replicas, acknowledge, extra=lambda _number: (), ports=(11000, 45000), has_namespaces=False):
         self.replicas, self.nodes = min(replicas, count - 1), []
         try:
             for number in range(1, count + 1):
                 how = ("--join", self.nodes[0].address) if self.nodes else (
                     "--cluster", "--replicas", str(replicas), "--acknowledge", acknowledge)
-                self.nodes.append(Node(binary, number, False, *how, *extra(number), port=free_port(10000, *ports)))
+                self.nodes.append(Node(binary, number, has_namespaces, *how, *extra(number), port=free_port(10000, *ports)))
             self.wait_whole()
         except BaseException:
             self.close()
@@ -159,7 +159,7 @@ class Cluster:
 
     def close(self):
         for node in self.nodes:
-            node.server.close()
+            node.close()
 
     def is_whole(self):
         """Whether all copies are ready, roles are shared evenly, and all see the same."""

@@ -60,7 +60,7 @@ class Node:
             self.server.wait_ready()
             self.id = self.call("CLUSTER", "MYID").decode()
         except BaseException:
-            self.server.close()
+            self.close()
             raise
 
     def make_namespace(self):
@@ -72,6 +72,13 @@ class Node:
         for device in ("lo", "eth0"):
             ip("-n", self.namespace, "link", "set", device, "up")
 
+    def close(self):
+        self.server.close()
+        if self.has_namespace:
+            # The link first: with its namespace it would go a moment later, and another node by this number could not be made.
+            ip("link", "delete", "wire%d" % self.number)
+            ip("netns", "delete", self.namespace)
+
     @property
     def port(self):
         return self.server.port
@@ -80,19 +87,19 @@ class Node:
     def address(self):
         return "%s:%d" % (self.host, self.port)
 
-    def connect(self):
-        return Connection(self.port, host=self.host)
+    def connect(self, timeout=30):
+        return Connection(self.port, timeout, host=self.host)
 
-    def call(self, *arguments):
-        connection = self.connect()
+    def call(self, *arguments, timeout=30):
+        connection = self.connect(timeout)
         try:
             return connection.call(*arguments)
         finally:
             connection.close()
 
-    def info(self):
+    def info(self, timeout=30):
         """The fields of CLUSTER INFO."""
-        text = self.call("CLUSTER", "INFO").decode()
+        text = self.call("CLUSTER", "INFO", timeout=timeout).decode()
         return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
     def flags(self):
@@ -134,7 +141,7 @@ class Nodes:
 
     def close(self):
         for node in self.nodes:
-            node.server.close()
+            node.close()
 
     def is_whole(self, among=None):
         """Whether each of them (or of those) sees just them as members, and all slots served by them. Slots may be moving."""
