@@ -15,7 +15,7 @@ import time
 from collections import Counter, namedtuple
 
 from harness.wire import Closed
-from leases.nodes import SLOTS
+from leases.nodes import SLOTS, wait_for
 
 # begin: seconds from the start of the run. nodes: places in the list of nodes. how: "both", or one way: "out", "in".
 Fault = namedtuple("Fault", "begin length kind nodes how")
@@ -25,7 +25,7 @@ AT_ONCE_MAX = 3
 FIRST_SECONDS, BETWEEN_SECONDS = 0.7, (0.1, 1.5)
 # (share, shortest, longest in seconds).
 KINDS = {
-    "kill": (3, 0.05, 3), "all": (1, 0.05, 1), "stop": (3, 0.2, 5), "cut": (3, 0.1, 4), "pair": (2, 0.1, 4), "flicker": (1, 0.5, 4),
+    "kill": (5, 0.05, 3), "all": (1, 0.05, 1), "stop": (3, 0.2, 5), "cut": (3, 0.1, 4), "pair": (2, 0.1, 4), "flicker": (1, 0.5, 4),
     "slow": (2, 0.5, 4),
 }
 PROCESS_KINDS, LINK_KINDS = ("kill", "all", "stop"), ("cut", "pair", "flicker", "slow")
@@ -35,7 +35,7 @@ NETEM = ("netem", "delay", "40ms", "30ms", "loss", "5%")
 RATE = ("tbf", "rate", "400kbit", "burst", "4kb", "latency", "300ms")
 # A cluster is whole when it says so for as long: what a node says that has just started may be what was.
 WHOLE_SECONDS, LOOK_SECONDS = 1, 0.3
-ANSWER_SECONDS = 0.5
+ANSWER_SECONDS, READY_SECONDS = 0.5, 60
 TICK_SECONDS = 0.01
 
 
@@ -111,8 +111,7 @@ class Chaos:
         finally:
             for fault in list(self.under_way):
                 self.end(fault)
-        for node in self.nodes:
-            node.server.wait_ready()
+        wait_for(lambda: all(map(self.answer, self.nodes)), "all nodes to answer", self.nodes, READY_SECONDS)
 
     def may_begin(self, fault):
         return not (fault.kind == "kill" and self.spares_memory) or self.is_memory_whole

@@ -12,7 +12,7 @@ from leases.nodes import wait_for
 WHOLE_SECONDS, READ_SECONDS, ALIKE_SECONDS = 60, 30, 20
 # With asynchronous acknowledgement copies have by then what was acknowledged.
 SETTLED_SECONDS = 2
-SHOWN_BEFORE, SHOWN_AFTER = 25, 10
+SHOWN_BEFORE, SHOWN_AFTER, ELEMENTS_SHOWN = 25, 10, 8
 READING = {"register": "GET", "counter": "GET", "set": "SMEMBERS", "list": "LRANGE"}
 
 
@@ -24,7 +24,7 @@ class Run:
         self.keys, self.history, self.problems = keys_over_all_slots("%d.%d" % (self.seed, number)), History(), []
         drawn = faults.draw(self.seed, suite.options.seconds, len(self.cluster.nodes), suite.kinds)
         self.chaos = faults.Chaos(self.cluster, drawn, self.seed, suite.options.acknowledge != "quorum+fsync")
-        self.whole = self.silent = self.told = None
+        self.whole, self.silent, self.told, self.is_read = None, 0, 0, False
         self.began, self.verdicts, self.lost = time.monotonic(), Counter(), 0
 
     def run(self):
@@ -60,6 +60,7 @@ class Run:
                 elif time.monotonic() > until:
                     raise GaveUp("%s cannot be read: %s" % (key, reply))
         router.close()
+        self.is_read = True
         for node in self.cluster.nodes:
             self.compare(node, values)
 
@@ -76,11 +77,11 @@ class Run:
             operations = sorted(self.history.operations[key], key=lambda one: one.sent)
             verdict = check(kind_of(key), operations)
             self.verdicts[verdict.kind] += 1
-            self.lost += lost(operations, kind_of(key))
+            self.lost += lost(operations, kind_of(key)) if self.is_read else 0
             if self.expects_all and verdict.kind != GOOD:
                 self.problems.append("%s: %s at %s" % (key, verdict.kind, shown(verdict.operation)))
                 self.problems += around(operations, verdict.operation)
-            elif kind_of(key) == "list":
+            elif kind_of(key) == "list" and self.is_read:
                 self.problems += ["%s has not %s, settled before" % (key, one.argument.decode())
                                   for one in missing(operations) if self.is_settled(one)]
 
@@ -94,10 +95,10 @@ class Run:
         history, kinds = self.history, Counter(fault.kind for fault in self.chaos.done)
         parts = [", ".join("%s %d" % pair for pair in sorted(kinds.items())) or "no faults"]
         parts += ["%d operations, %d acknowledged, %d unknown" % (history.count(), history.count(ACKNOWLEDGED), history.count(UNKNOWN))]
-        parts += ["no acknowledged write for %.2f s" % (self.silent or 0), "whole %s" % (
+        parts += ["no acknowledged write for %.2f s" % self.silent, "whole %s" % (
             "never" if self.whole is None else "after %.1f s" % self.whole)]
-        if not self.expects_all or self.lost or self.told:
-            parts += ["%d writes found to be lost, %s told, %d keys contradict" % (self.lost, self.told, self.verdicts[WRONG])]
+        if self.is_read and (self.lost or not self.expects_all):
+            parts += ["%d writes found to be lost, %d told, %d keys contradict" % (self.lost, self.told, self.verdicts[WRONG])]
         return "seed %d: %s: %s" % (self.seed, "; ".join(parts), self.verdict())
 
     def verdict(self):
@@ -140,7 +141,10 @@ def comparable(key, reply):
 
 def shown(one):
     """An operation in a line."""
-    reply = one.reply if not isinstance(one.reply, list) else [element.decode() for element in one.reply]
+    reply = one.reply
+    if isinstance(reply, list):
+        last = [element.decode() for element in reply[-ELEMENTS_SHOWN:]]
+        reply = "%d elements, %s%s" % (len(reply), "... " * (len(last) < len(reply)), " ".join(last))
     argument = one.argument.decode() if one.argument else ""
     return "%.4f to %.4f, client %d at %s: %s %s -> %s" % (one.sent, one.received, one.client, one.node, one.name, argument, reply)
 

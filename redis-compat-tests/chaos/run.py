@@ -72,7 +72,7 @@ class Suite:
         one.check()
         self.operations += one.history.count()
         self.unknown += one.history.count(UNKNOWN)
-        self.silent = max(self.silent, one.silent or 0)
+        self.silent = max(self.silent, one.silent)
         print("%3d: %s" % (number + 1, one.line()), flush=True)
         if one.problems:
             self.failed += 1
