@@ -85,6 +85,7 @@ const ACTING: &[(&str, &str, &str)] = &[
     ("notify-keyspace-events", "src/commands/control/config.rs", "config.notify_keyspace_events"),
     ("port", "src/commands/control/config.rs", "config.port != before.port"),
     ("protected-mode", "src/server/listener.rs", "config.protected_mode"),
+    ("probation", "src/commands/control/config/agreed.rs", "PROBATION"),
     ("proto-max-bulk-len", "src/server/connection.rs", "config.proto_max_bulk_len"),
     ("rdb-key-save-delay", "src/services/snapshots.rs", "config.rdb_key_save_delay"),
     ("rdb-save-incremental-fsync", "src/services/snapshots.rs", "config.rdb_save_incremental_fsync"),

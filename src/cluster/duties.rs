@@ -138,7 +138,11 @@ pub fn plan_input(topology: &Topology) -> PlanInput {
         id: node.id,
         weight: node.weight,
         zone: node.zone.clone(),
-        state: if node.takes_slots() { planner::NodeState::Live } else { planner::NodeState::Draining },
+        state: match node.takes_slots() {
+            false => planner::NodeState::Draining,
+            true if node.probation.is_on => planner::NodeState::Following,
+            true => planner::NodeState::Live,
+        },
     };
     // A slot that is on its way counts as being there: a plan must not send it again.
     let holders = |record: &SlotRecord| {

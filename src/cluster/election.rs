@@ -159,13 +159,13 @@ mod tests {
             &mut topology,
             TopologyChange::CopyInSync { slots: slots.clone(), node: copy, incarnation: life, number },
         );
-        let fence = topology.fence_of(primary).expect("a member");
+        let fence = topology.fence_of(primary, 0).expect("a member");
         agree(&mut topology, fence);
         let begin = TopologyChange::BeginElection { slots: slots.clone(), node: primary, incarnation: Incarnation(1) };
         agree(&mut topology, begin);
         let [one] = &electorates(&topology)[..] else { panic!("one election") };
         assert_eq!((&one.slots, &one.lives[..]), (&slots, &[(copy, life)][..]));
-        let fence = topology.fence_of(copy).expect("a member");
+        let fence = topology.fence_of(copy, 0).expect("a member");
         agree(&mut topology, fence);
         assert_eq!(electorates(&topology), []);
     }

@@ -33,8 +33,8 @@ impl Fencing {
         }
     }
 
-    /// Whom a majority of the voters has given up.
-    pub fn fences(&self, topology: &Topology) -> Vec<TopologyChange> {
+    /// Whom a majority of the voters has given up. `now_ms`: since 1970.
+    pub fn fences(&self, topology: &Topology, now_ms: u64) -> Vec<TopologyChange> {
         let active = topology.nodes.values().filter(|node| node.state == NodeState::Active);
         let given_up = active.filter(|node| {
             let has_withdrawn = |voter: &NodeId| {
@@ -45,7 +45,7 @@ impl Fencing {
             };
             topology.lease_voters.has_majority(has_withdrawn)
         });
-        given_up.filter_map(|node| topology.fence_of(node.id)).collect()
+        given_up.filter_map(|node| topology.fence_of(node.id, now_ms)).collect()
     }
 
     /// The next step towards a list of the voters of the raft group.
@@ -159,12 +159,12 @@ mod tests {
         let support = topology.nodes[&NodeId(3)].support;
         let report = |support| LeaseReport { config: 0, withdrawn: vec![(NodeId(3), support)] };
         fencing.heard(NodeId(1), report(support));
-        assert_eq!(fencing.fences(&topology), []);
+        assert_eq!(fencing.fences(&topology, 7), []);
         fencing.heard(NodeId(2), report(support - 1));
-        assert_eq!(fencing.fences(&topology), [], "it has raised that one");
+        assert_eq!(fencing.fences(&topology, 7), [], "it has raised that one");
         fencing.heard(NodeId(2), report(support));
-        assert_eq!(fencing.fences(&topology), [topology.fence_of(NodeId(3)).expect("a member")]);
-        topology.apply(topology.version + 1, &topology.fence_of(NodeId(3)).expect("a member"));
-        assert_eq!(fencing.fences(&topology), []);
+        assert_eq!(fencing.fences(&topology, 7), [topology.fence_of(NodeId(3), 7).expect("a member")]);
+        topology.apply(topology.version + 1, &topology.fence_of(NodeId(3), 7).expect("a member"));
+        assert_eq!(fencing.fences(&topology, 7), []);
     }
 }

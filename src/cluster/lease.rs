@@ -222,7 +222,7 @@ mod tests {
         check(OTHERS[1], 1_500, 2_000 + LEASE_US);
         assert_eq!(lease.until_us(&topology, None), 0, "it has not registered");
         let mut fenced = topology.clone();
-        fenced.apply(100, &fenced.fence_of(OWN).expect("a member"));
+        fenced.apply(100, &fenced.fence_of(OWN, 0).expect("a member"));
         assert_eq!(lease.until_us(&fenced, life), 0);
     }
 
@@ -241,7 +241,7 @@ mod tests {
         agree(TopologyChange::Revive { slots: SlotRanges::all(), to: OTHERS[1] });
         check(&newest, &shown, life, 1_000 + LEASE_US);
         // Fenced and raised: somebody may have been given what it owned.
-        for change in [newest.fence_of(OWN), newest.raise_of(OWN)] {
+        for change in [newest.fence_of(OWN, 0), newest.raise_of(OWN)] {
             let change = change.expect("a member");
             newest.apply(newest.version + 1, &change);
         }

@@ -24,6 +24,8 @@ pub type Owners = SmallVec<[NodeId; 3]>;
 pub enum NodeState {
     /// Holds its share.
     Live,
+    /// Holds its share, and leads no slot that somebody else can lead: it is gone too often.
+    Following,
     /// Still serves what it holds, and gives it up as soon as somebody else can hold it.
     Draining,
     /// Gone, with everything it held.
@@ -150,7 +152,13 @@ impl<'a> Draft<'a> {
     /// The weight that counts: none for a node that is to hold nothing.
     fn weight(&self, node: usize) -> u64 {
         let node = self.nodes[node];
-        if node.state == NodeState::Live { u64::from(node.weight) } else { 0 }
+        if matches!(node.state, NodeState::Live | NodeState::Following) { u64::from(node.weight) } else { 0 }
+    }
+
+    /// The weight that counts where primaries are shared. Where everybody is gone too often, somebody has to lead.
+    fn weight_as_primary(&self, node: usize) -> u64 {
+        let leads = |node: usize| self.nodes[node].state == NodeState::Live && self.weight(node) > 0;
+        if leads(node) || !(0..self.nodes.len()).any(leads) { self.weight(node) } else { 0 }
     }
 
     fn settle(&mut self, copies: usize) {

@@ -149,7 +149,7 @@ mod tests {
         assert!(same_address.on(Event::Look, &topology, 0), "there is one process at one address");
         let mut only_voter = Registration::new(at(20_000, node(1, 20)));
         assert!(only_voter.on(Event::Look, &topology, 0), "nobody else could fence it");
-        let fence = topology.fence_of(NodeId(2)).expect("a member");
+        let fence = topology.fence_of(NodeId(2), 0).expect("a member");
         topology.apply(4, &fence);
         assert!(registration.on(Event::Look, &topology, 1));
     }
@@ -166,7 +166,10 @@ mod tests {
         assert!(!registration.on(Event::Look, &topology, 10_000_000));
         let support = topology.nodes[&NodeId(1)].support;
         let config = topology.lease_voters.config;
-        topology.apply(3, &TopologyChange::FenceNode { node: NodeId(1), incarnation: Incarnation(1), support, config });
+        topology.apply(
+            3,
+            &TopologyChange::FenceNode { node: NodeId(1), incarnation: Incarnation(1), support, config, at_ms: 0 },
+        );
         topology.apply(
             4,
             &TopologyChange::ForgetNode { node: NodeId(1), incarnation: Incarnation(1), decided_by: u64::MAX },

@@ -14,6 +14,9 @@ const GATHERING_PAUSE_US: u64 = 400_000;
 const GATHERING_LIMIT_US: u64 = 4_000_000;
 /// A member that is down for so long has its copies made elsewhere.
 const REBUILD_DELAY_US: u64 = 60_000_000;
+/// Where more of the members with slots are down than one of so many, nobody is given up: what goes together mostly comes back
+/// together, and those who are left have enough to do. Slots that only their primary has are copied all the same.
+const STORM_SHARE: usize = 3;
 
 /// What a leader has seen since it leads.
 #[derive(Debug, Default)]
@@ -62,12 +65,16 @@ impl Watching {
         self.gathering.is_some_and(|gathering| now_us < gathering.since_us + GATHERING_LIMIT_US)
     }
 
-    /// Members that are down for so long that others take their place as copies.
+    /// Members that are down for so long that others take their place as copies. None in a storm.
     pub fn given_up(&mut self, topology: &Topology, now_us: u64) -> BTreeSet<NodeId> {
         let is_down = |id: &NodeId| topology.nodes.get(id).is_some_and(|node| node.state == NodeState::Down);
         self.down.retain(|id, _| is_down(id));
         for id in topology.nodes.keys().filter(|id| is_down(id)) {
             self.down.entry(*id).or_insert(now_us);
+        }
+        let members = topology.nodes.values().filter(|node| !node.arbiter);
+        if members.clone().filter(|node| node.state == NodeState::Down).count() * STORM_SHARE > members.count() {
+            return BTreeSet::new();
         }
         let late = self.down.iter().filter(|(_, since_us)| now_us - **since_us >= REBUILD_DELAY_US);
         late.map(|(id, _)| *id).collect()
@@ -171,6 +178,30 @@ mod tests {
         let begun = pair.hand_off(&slots);
         assert_eq!(pair.watching.overdue(&pair.topology, HAND_OFF_LIMIT_US + 3), []);
         assert_eq!(pair.watching.overdue(&pair.topology, 2 * HAND_OFF_LIMIT_US + 4), [abort(begun)]);
+    }
+
+    #[test]
+    fn members_that_are_down_for_long_are_given_up_but_not_in_a_storm() {
+        let mut pair = Pair::new();
+        for id in 3..=6 {
+            pair.agree(TopologyChange::RegisterNode { node: node(NodeId(id)) });
+        }
+        let kill = |pair: &mut Pair, id| {
+            let fence = pair.topology.fence_of(NodeId(id), 0).expect("a member");
+            pair.agree(fence);
+        };
+        let ids = |ids: &[u128]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+        kill(&mut pair, 2);
+        assert_eq!(pair.watching.given_up(&pair.topology, 0), ids(&[]));
+        kill(&mut pair, 3);
+        assert_eq!(pair.watching.given_up(&pair.topology, 1), ids(&[]));
+        assert_eq!(pair.watching.given_up(&pair.topology, REBUILD_DELAY_US), ids(&[2]));
+        assert_eq!(pair.watching.given_up(&pair.topology, REBUILD_DELAY_US + 1), ids(&[2, 3]));
+        kill(&mut pair, 4);
+        assert_eq!(pair.watching.given_up(&pair.topology, REBUILD_DELAY_US + 2), ids(&[]), "half of them are down");
+        let back = pair.topology.raise_of(NodeId(2)).expect("a member");
+        pair.agree(back);
+        assert_eq!(pair.watching.given_up(&pair.topology, REBUILD_DELAY_US + 3), ids(&[3]));
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub struct ClusterConfig {
     pub replicas: usize,
     /// What an acknowledgement means there.
     pub acknowledge: Acknowledge,
+    /// Seconds within which three fences make a probation there, and that it lasts; 0: none.
+    pub probation: u64,
     /// Seconds that a node may take to hand over its slots when it is told to end.
     pub shutdown_timeout: u64,
 }
@@ -342,6 +344,7 @@ impl Config {
                 arbiter: yes("arbiter"),
                 replicas: size("replicas"),
                 acknowledge: Acknowledge::of_name(text("acknowledge").as_bytes()).unwrap_or_default(),
+                probation: number("probation"),
                 shutdown_timeout: number("shutdown-timeout"),
             },
             proxy_port: number("proxy-port") as u16,

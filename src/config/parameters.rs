@@ -281,6 +281,7 @@ pub const PARAMETERS: &[Parameter] = &[
     missing(OOM_SCORE, "oom-score-adj-values", Kind::Words, "0 200 800", Change::Anytime),
     acts("pidfile", Kind::Text, "", Change::Never),
     acts("port", Kind::Integer { least: 0, greatest: 65535 }, "6379", Change::Anytime),
+    own("probation", Kind::Integer { least: 0, greatest: 86400 }, "300", Change::Anytime),
     missing(TITLE, "proc-title-template", Kind::Text, "{title} {listen-addr} {server-mode}", Change::Anytime),
     missing(
         REPLICATION,

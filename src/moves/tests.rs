@@ -290,7 +290,7 @@ async fn after_an_abort_the_source_serves_and_a_late_hand_off_does_nothing() {
     pair.settle().await;
     assert_eq!((count(&pair.source), count(&pair.target)), (KEYS, 0));
     // Slots that begin anew have the epoch that the hand-off would have made.
-    let change = pair.agreement.topology.borrow().fence_of(SOURCE).expect("a member");
+    let change = pair.agreement.topology.borrow().fence_of(SOURCE, 0).expect("a member");
     pair.agreement.commit(&change);
     pair.agreement.commit(&TopologyChange::ForgetNode {
         node: SOURCE,

@@ -26,9 +26,10 @@ use crate::cluster::identity_store::{IdentityStore, StoredIdentity};
 use crate::cluster::membership::socket::{MembershipHandle, SocketOptions};
 use crate::cluster::membership::{Life, MemberIdentity, MemberMetadata, MembershipEvent, MembershipOptions};
 use crate::cluster::topology::control_thread::ControlThread;
+use crate::cluster::topology::probation::PROBATION_SECONDS;
 use crate::cluster::topology::raft::{Consensus, ProposeError, RaftLog, RaftOptions, RaftTopology};
 use crate::cluster::topology::state::{Event, EventKind};
-use crate::cluster::topology::{Topology, TopologyChange};
+use crate::cluster::topology::{PROBATION, Topology, TopologyChange};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::moves::{Moves, MovesOptions};
@@ -172,9 +173,10 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
         let replicas = (own.replicas > 0).then(|| (REPLICAS, own.replicas.to_string()));
         let asked = Some(own.acknowledge).filter(|asked| *asked != Acknowledge::Async);
         let quorum = asked.map(|asked| (ACKNOWLEDGE, asked.name().to_owned()));
+        let probation = (own.probation != PROBATION_SECONDS).then(|| (PROBATION, own.probation.to_string()));
         let create = async move {
             creator.create(cluster, hash_key).await?;
-            for (name, value) in [replicas, quorum].into_iter().flatten() {
+            for (name, value) in [replicas, quorum, probation].into_iter().flatten() {
                 set_agreed(&creator, name, value).await;
             }
             Ok::<(), ProposeError>(())
@@ -569,7 +571,7 @@ fn log_events(topology: &Topology, after: u64) {
         let Event { id, kind, node, slots } = event.as_ref();
         let node = node.map(|node| node.to_string()).unwrap_or_default();
         match kind {
-            EventKind::SlotsDead | EventKind::SlotsGivenUp | EventKind::NodeDown => {
+            EventKind::SlotsDead | EventKind::SlotsGivenUp | EventKind::NodeDown | EventKind::ProbationBegun => {
                 tracing::warn!(id, ?kind, node, slots = %slots, "cluster");
             }
             EventKind::MoveBegun | EventKind::MoveDone => tracing::debug!(id, ?kind, node, slots = %slots, "cluster"),

@@ -1,7 +1,7 @@
 //! What a node says of itself to the others.
 
 use crate::base::identity::{Incarnation, NodeId};
-use crate::cluster::topology::{Node, NodeState};
+use crate::cluster::topology::{Node, NodeState, Probation};
 use crate::config::Config;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
@@ -44,5 +44,6 @@ pub(super) fn describe(config: &Config, id: NodeId, address: SocketAddr, start_m
         support: 0,
         state: NodeState::Active,
         leaving: false,
+        probation: Probation::default(),
     }
 }

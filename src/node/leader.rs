@@ -35,10 +35,12 @@ pub(super) async fn lead(node: NodeId, consensus: Arc<dyn Consensus>, membership
             }
             let now_us = began.elapsed().as_micros() as u64;
             consensus.lease_reports().into_iter().for_each(|(voter, report)| fencing.heard(voter, report));
-            let mut changes = fencing.fences(&topology);
+            let now_ms = SystemClock.unix_ms();
+            let mut changes = fencing.fences(&topology, now_ms);
             let raft_voters = consensus.group().voters.iter().map(|voter| voter.node).collect();
             changes.extend(fencing.next_voters(&topology, &raft_voters, now_us));
             changes.extend(watching.overdue(&topology, now_us));
+            changes.extend(topology.probations_over(now_ms));
             let gathering = watching.is_gathering(&topology, now_us) || duties::is_paused(&topology);
             // The plan is the same for the same topology.
             let given_up = watching.given_up(&topology, now_us);

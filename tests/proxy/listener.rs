@@ -120,7 +120,13 @@ impl Trio {
             let (to, incarnation) = (NodeId(owner as u128 + 1), Incarnation(owner as u64 + 1));
             apply(TopologyChange::Revive { slots: slots.clone(), to });
             if down == Some(owner) {
-                apply(TopologyChange::FenceNode { node: to, incarnation, support: owner as u64 + 2, config: 2 });
+                apply(TopologyChange::FenceNode {
+                    node: to,
+                    incarnation,
+                    support: owner as u64 + 2,
+                    config: 2,
+                    at_ms: 0,
+                });
                 apply(TopologyChange::MarkDead { slots, node: to, incarnation });
             }
         }
@@ -149,6 +155,7 @@ fn node(number: usize, peer: Peer) -> topology::Node {
         support: 0,
         state: NodeState::Active,
         leaving: false,
+        probation: topology::Probation::default(),
     }
 }
 

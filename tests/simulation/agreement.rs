@@ -284,9 +284,11 @@ impl World {
         if topology.cluster.is_none() {
             changes.push(TopologyChange::InitCluster { cluster: CLUSTER, hash_key: 7 });
         }
-        changes.extend(fencing.fences(topology));
+        let now_ms = now_us / 1000;
+        changes.extend(fencing.fences(topology, now_ms));
         changes.extend(fencing.next_voters(topology, self.consensus.voters(), boot_us));
         changes.extend(watching.overdue(topology, now_us));
+        changes.extend(topology.probations_over(now_ms));
         let gathering = watching.is_gathering(topology, now_us);
         if self.replicas > 0 && topology.cluster.is_some() && duties::replicas(topology) != self.replicas {
             let (name, value) = (duties::REPLICAS.to_owned(), self.replicas.to_string());

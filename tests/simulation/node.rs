@@ -202,5 +202,6 @@ pub(crate) fn description(id: NodeId, address: SocketAddr, start_ms: u64) -> top
         support: 0,
         state: NodeState::Active,
         leaving: false,
+        probation: topology::Probation::default(),
     }
 }

@@ -147,7 +147,7 @@ impl Pair {
         let incarnation = incarnation(SOURCE);
         self.agree(TopologyChange::AbortHandoff { slots: moving(), to, begun });
         self.agree(TopologyChange::CopyLeave { slots: moving(), node: to, number });
-        let fence = self.topology().fence_of(node).expect("a member");
+        let fence = self.topology().fence_of(node, 0).expect("a member");
         self.agree(fence);
         self.agree(TopologyChange::MarkDead { slots: Slot::all().collect(), node, incarnation });
         self.agree(TopologyChange::ForgetNode { node, incarnation, decided_by: u64::MAX });
@@ -253,8 +253,8 @@ fn a_member_that_leaves_and_is_believed_dead_for_a_while_gives_its_slots_away() 
         topology.apply(index, change);
     }
     // It is fenced for a while, and says nothing any more.
-    for change in [Topology::fence_of, Topology::raise_of] {
-        let change = change(&topology, node).expect("a member");
+    for is_back in [false, true] {
+        let change = if is_back { topology.raise_of(node) } else { topology.fence_of(node, 0) }.expect("a member");
         assert_eq!(topology.apply(topology.version + 1, &change), Applied::Done);
     }
     let mut moved = false;

@@ -43,7 +43,7 @@ impl Cluster {
     }
 
     fn goes_down(&mut self, number: u16) {
-        self.agree(self.topology.fence_of(NodeId(number.into())).expect("a member"));
+        self.agree(self.topology.fence_of(NodeId(number.into()), 0).expect("a member"));
     }
 
     fn look(&mut self) -> Next {

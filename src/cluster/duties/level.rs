@@ -82,8 +82,11 @@ fn holds_its_share(topology: &Topology, held: &BTreeMap<NodeId, Held>, wanted: u
 }
 
 fn leads_its_share(topology: &Topology, held: &BTreeMap<NodeId, Held>) -> bool {
+    // Where everybody is gone too often, somebody has to lead.
+    let some_lead = topology.nodes.values().any(Node::leads_slots);
+    let leads = |id: &NodeId| !some_lead || topology.nodes.get(id).is_some_and(Node::leads_slots);
     let claim = |(id, held): (&NodeId, &Held)| Claim {
-        weight: weight(topology, *id),
+        weight: if leads(id) { weight(topology, *id) } else { 0 },
         least: 0,
         most: held.slots,
         held: held.as_primary,

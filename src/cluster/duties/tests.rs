@@ -7,6 +7,9 @@ use crate::base::slot::SLOT_COUNT;
 use crate::cluster::topology::{Applied, sample};
 use std::collections::BTreeSet;
 
+/// When members are killed, all of them, ms since 1970.
+const FENCED_MS: u64 = 1_000_000;
+
 /// A topology, and everything that the raft leader and the ends of moves do about it.
 #[derive(Clone)]
 struct Cluster {
@@ -53,7 +56,7 @@ impl Cluster {
     fn kill(&mut self, number: u8) {
         let id = NodeId(u128::from(number));
         self.gone.insert(id);
-        assert_eq!(self.apply(&self.topology.fence_of(id).expect("a member")), Applied::Done);
+        assert_eq!(self.apply(&self.topology.fence_of(id, FENCED_MS).expect("a member")), Applied::Done);
     }
 
     /// It was alive all the time.

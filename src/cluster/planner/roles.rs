@@ -23,7 +23,12 @@ impl Draft<'_> {
             }
         }
         let claims: Vec<Claim> = (0..count)
-            .map(|node| Claim { weight: self.weight(node), least: 0, most: self.held[node], held: primaries[node] })
+            .map(|node| Claim {
+                weight: self.weight_as_primary(node),
+                least: 0,
+                most: self.held[node],
+                held: primaries[node],
+            })
             .collect();
         let goal = quota::divide(self.owners.iter().filter(|holders| !holders.is_empty()).count(), &claims);
         // By primary and copy: how many slots have this pair.

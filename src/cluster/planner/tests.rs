@@ -10,7 +10,8 @@ fn node(id: u128, weight: u32, zone: &str) -> PlanNode {
 }
 
 fn able(input: &PlanInput) -> Vec<&PlanNode> {
-    input.nodes.iter().filter(|node| node.state == NodeState::Live && node.weight > 0).collect()
+    let is_able = |node: &&PlanNode| matches!(node.state, NodeState::Live | NodeState::Following) && node.weight > 0;
+    input.nodes.iter().filter(is_able).collect()
 }
 
 fn count(table: &[Owners], counts: impl Fn(&Owners) -> bool) -> usize {
@@ -168,6 +169,28 @@ fn a_draining_node_gives_up_everything_unless_it_is_the_last() {
         node.state = NodeState::Draining;
     }
     assert_eq!(check(&input), before);
+}
+
+#[test]
+fn one_that_follows_has_its_share_of_copies_and_leads_nothing() {
+    let mut grown = Grown::new(2);
+    for _ in 0..4 {
+        grown.join();
+    }
+    let mut input = grown.input().clone();
+    input.nodes[1].state = NodeState::Following;
+    let following = input.nodes[1].id;
+    let table = check(&input);
+    let shipped =
+        input.table.iter().zip(&table).filter(|(old, new)| new.iter().any(|node| !old.contains(node))).count();
+    assert_eq!(shipped, 0, "roles are swapped, nothing is sent");
+    assert_eq!(count(&table, |owners| owners[0] == following), 0);
+    assert_eq!(count(&table, |owners| owners.contains(&following)), SLOT_COUNT / 2);
+    let mut all = input.clone();
+    all.nodes.iter_mut().for_each(|node| node.state = NodeState::Following);
+    assert_eq!(check(&all), input.table, "somebody has to lead");
+    let alone = PlanInput { copies: 1, table: Vec::new(), ..input };
+    assert!(count(&check(&alone), |owners| owners[0] == following) > 0, "without copies everybody leads");
 }
 
 #[test]

@@ -28,8 +28,9 @@ pub enum TopologyChange {
     /// slots, or has copies, is refused.
     RegisterNode { node: Node },
     /// A member is gone: a majority of the lease voters of this list has withdrawn this support. Proposed only then, and
-    /// refused where either is another by now.
-    FenceNode { node: NodeId, incarnation: Incarnation, support: u64, config: u64 },
+    /// refused where either is another by now. `at_ms`: when that was, by the raft leader's clock, ms since 1970; it decides
+    /// nothing but whether the member is on probation.
+    FenceNode { node: NodeId, incarnation: Incarnation, support: u64, config: u64, at_ms: u64 },
     /// The copy that these slots were handed over to has everything and is their primary, in a new epoch; the former primary
     /// is a copy.
     Handoff { slots: SlotRanges, to: NodeId, incarnation: Incarnation, begun: u64 },
@@ -84,6 +85,8 @@ pub enum TopologyChange {
     /// anew. Members that come back have no part in them. Only while they are as they were in the version that it was decided
     /// by, and still nobody can be elected for any of them.
     GiveUpSlots { slots: SlotRanges, decided_by: u64 },
+    /// A member has not been fenced for long: it may be the primary of slots again. Only while its latest fence was then.
+    EndProbation { node: NodeId, fenced_ms: u64 },
 }
 
 /// Why a change was not made. Nothing was changed.

@@ -47,11 +47,12 @@ impl LeaseVoters {
 }
 
 impl Topology {
-    /// What fences a member as it is now; to be proposed only when a majority of the lease voters has given it up.
-    pub fn fence_of(&self, id: NodeId) -> Option<TopologyChange> {
+    /// What fences a member as it is now; to be proposed only when a majority of the lease voters has given it up. `at_ms`: now,
+    /// ms since 1970.
+    pub fn fence_of(&self, id: NodeId, at_ms: u64) -> Option<TopologyChange> {
         let node = self.nodes.get(&id)?;
         let (incarnation, support, config) = (node.incarnation, node.support, self.lease_voters.config);
-        Some(TopologyChange::FenceNode { node: id, incarnation, support, config })
+        Some(TopologyChange::FenceNode { node: id, incarnation, support, config, at_ms })
     }
 
     /// What asks for the next support of a member as it is now.
@@ -64,8 +65,8 @@ impl Topology {
         &mut self,
         id: NodeId,
         incarnation: Incarnation,
-        support: u64,
-        config: u64,
+        (support, config): (u64, u64),
+        at_ms: u64,
     ) -> Result<(), Refused> {
         self.current(id, incarnation)?;
         if config != self.lease_voters.config {
@@ -79,6 +80,7 @@ impl Topology {
             return Err(Refused::NoChange);
         }
         self.record(EventKind::NodeDown, Some(id), SlotRanges::default());
+        self.begin_probation(id, at_ms);
         Ok(())
     }
 

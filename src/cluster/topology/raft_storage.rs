@@ -26,7 +26,7 @@ use std::sync::Arc;
 type Result<T> = std::result::Result<T, StorageError<NodeId>>;
 
 /// What entries, records and the topology in snapshots are written in. Raised with every change of their shape.
-const FORMAT: u16 = 6;
+const FORMAT: u16 = 7;
 
 /// The raft log of a node as it is on the disk, opened. Nothing votes with it yet.
 pub struct RaftLog {

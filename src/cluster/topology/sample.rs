@@ -1,6 +1,6 @@
 //! A node as tests need one: what a test is not about stands here once.
 
-use super::{Node, NodeState};
+use super::{Node, NodeState, Probation};
 use crate::base::identity::{Incarnation, NodeId};
 
 /// A node on this machine that asks to be registered; its ports follow from its id. A test that cares for one of the fields
@@ -21,5 +21,6 @@ pub(crate) fn node(id: NodeId) -> Node {
         support: 0,
         state: NodeState::Active,
         leaving: false,
+        probation: Probation::default(),
     }
 }

@@ -21,6 +21,7 @@
 use super::change::{Applied, Refused, TopologyChange};
 use super::copies::Copies;
 use super::leases::LeaseVoters;
+use super::probation::Probation;
 use super::slot_records::SlotRecords;
 use crate::base::identity::{ClusterId, Epoch, Incarnation, NodeId};
 use crate::base::slot::Slot;
@@ -73,12 +74,19 @@ pub struct Node {
     /// It gives its slots away and will leave. Apart from the state, because a member that is believed to be down and comes
     /// back still wants to go. Its next life does not: that registers without it.
     pub leaving: bool,
+    /// Given by the topology, and kept over its lives: whether it may lead slots.
+    pub probation: Probation,
 }
 
 impl Node {
     /// Whether slots may be given to it.
     pub fn takes_slots(&self) -> bool {
         self.state == NodeState::Active && !self.leaving && !self.arbiter
+    }
+
+    /// Whether it may be made the primary of slots by the plan.
+    pub fn leads_slots(&self) -> bool {
+        self.takes_slots() && !self.probation.is_on
     }
 }
 
@@ -181,6 +189,9 @@ pub enum EventKind {
     Promoted,
     /// A person waits no more for members that are down: these slots are nobody's.
     SlotsGivenUp,
+    /// A member was fenced too often: it has copies only from now on.
+    ProbationBegun,
+    ProbationOver,
 }
 
 /// Everything the cluster has agreed on.
@@ -267,8 +278,8 @@ impl Topology {
             TopologyChange::InitCluster { cluster, hash_key } => self.init(*cluster, *hash_key)?,
             TopologyChange::RegisterNode { node } => return self.register(node, false),
             TopologyChange::ReturnNode { node } => return self.register(node, true),
-            TopologyChange::FenceNode { node, incarnation, support, config } => {
-                self.fence(*node, *incarnation, *support, *config)?;
+            TopologyChange::FenceNode { node, incarnation, support, config, at_ms } => {
+                self.fence(*node, *incarnation, (*support, *config), *at_ms)?;
             }
             TopologyChange::RaiseSupport { node, incarnation, support } => {
                 self.raise_support(*node, *incarnation, *support)?;
@@ -307,6 +318,7 @@ impl Topology {
             TopologyChange::CopyKeep { slots, node, number } => self.copy_keep(slots, *node, *number)?,
             TopologyChange::HandOver { slots, node, incarnation } => self.hand_over(slots, *node, *incarnation)?,
             TopologyChange::GiveUpSlots { slots, decided_by } => self.give_up_slots(slots, *decided_by)?,
+            TopologyChange::EndProbation { node, fenced_ms } => self.end_probation(*node, *fenced_ms)?,
         }
         Ok(Applied::Done)
     }
@@ -343,8 +355,9 @@ impl Topology {
         }
         self.last_incarnation += 1;
         let incarnation = Incarnation(self.last_incarnation);
-        let given =
-            Node { incarnation, support: self.version, state: NodeState::Active, leaving: false, ..node.clone() };
+        let probation = self.nodes.get(&node.id).map(|known| known.probation.clone()).unwrap_or_default();
+        let (support, state, leaving) = (self.version, NodeState::Active, false);
+        let given = Node { incarnation, support, state, leaving, probation, ..node.clone() };
         let known = self.nodes.insert(node.id, given);
         self.lease_voters.begin(node.id, self.version);
         // Hand-overs to it are off: what it had is gone.

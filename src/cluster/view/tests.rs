@@ -31,7 +31,7 @@ impl Cluster {
     }
 
     fn fence(&mut self, id: u128) {
-        let fence = self.0.fence_of(NodeId(id)).expect("a member");
+        let fence = self.0.fence_of(NodeId(id), 0).expect("a member");
         assert_eq!(self.agree(&fence), Applied::Done);
     }
 

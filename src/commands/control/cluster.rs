@@ -328,6 +328,9 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     field("starling_lease_voters", &names(&topology.lease_voters.votes));
     let arbiters: Vec<NodeId> = topology.nodes.values().filter(|node| node.arbiter).map(|node| node.id).collect();
     field("starling_arbiters", &names(&arbiters));
+    let on_probation: Vec<NodeId> =
+        topology.nodes.values().filter(|node| node.probation.is_on).map(|node| node.id).collect();
+    field("starling_on_probation", &names(&on_probation));
     field("starling_raft_write_failures", &cluster.consensus().write_failures());
     field("starling_nodes_without_udp", &without_udp(&cluster, topology, &members));
     field("starling_links_refused", &cluster.transport().refusals());

@@ -43,7 +43,7 @@ impl Pair {
     }
 
     fn fence(&self, node: NodeId) {
-        let fence = self.agreement.topology.borrow().fence_of(node).expect("a member");
+        let fence = self.agreement.topology.borrow().fence_of(node, 0).expect("a member");
         self.agreement.commit(&fence);
         let incarnation = Incarnation(node.0 as u64);
         self.agreement.commit(&TopologyChange::BeginElection { slots: moving(), node, incarnation });

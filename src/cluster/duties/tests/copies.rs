@@ -107,6 +107,26 @@ fn a_node_that_is_killed_is_replaced_by_its_copies_and_has_its_share_when_it_is_
 }
 
 #[test]
+fn a_member_on_probation_has_copies_and_leads_nothing_until_that_is_over() {
+    let mut cluster = Cluster::with_copies(3, 2);
+    for _ in 0..3 {
+        cluster.check_shares(3);
+        cluster.kill(2);
+        cluster.settle();
+        cluster.start(2);
+        cluster.settle();
+    }
+    assert_eq!((cluster.owned()[1], cluster.holders()), (0, (3, 3)));
+    cluster.check_shares(2);
+    assert_eq!(cluster.topology.probations_over(FENCED_MS), []);
+    for over in cluster.topology.probations_over(2 * FENCED_MS) {
+        assert_eq!(cluster.apply(&over), Applied::Done);
+    }
+    cluster.settle();
+    cluster.check_shares(3);
+}
+
+#[test]
 fn an_arbiter_has_nothing_whoever_dies_or_leaves() {
     let arbiter = |node: Node| Node { arbiter: true, zone: "c".into(), ..node };
     let mut cluster = Cluster::with_copies(2, 1);

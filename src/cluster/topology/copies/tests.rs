@@ -49,7 +49,7 @@ impl Three {
     }
 
     fn fence(&mut self, id: NodeId) {
-        let fence = self.topology.fence_of(id).expect("a member");
+        let fence = self.topology.fence_of(id, 0).expect("a member");
         assert_eq!(self.agree(fence), Applied::Done);
     }
 

@@ -215,7 +215,7 @@ async fn four_nodes_go_on_without_their_raft_leader() {
     // A voter that is down is replaced, and may leave its place to the other for good.
     let down = nodes[leader].id;
     let current = nodes[leader].raft.published().current();
-    let change = current.fence_of(down).expect("a member");
+    let change = current.fence_of(down, 0).expect("a member");
     assert_eq!(nodes[(leader + 1) % 4].propose(change).await.applied, Applied::Done);
     let expected: Vec<u128> = [1, 2, 3, 4].into_iter().filter(|other| *other != down.0).collect();
     voters_are(&nodes, &expected).await;

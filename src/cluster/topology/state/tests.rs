@@ -51,7 +51,7 @@ impl Log {
     }
 
     fn fence(&mut self, node: NodeId) -> Applied {
-        self.apply(self.topology.fence_of(node).expect("a member"))
+        self.apply(self.topology.fence_of(node, 0).expect("a member"))
     }
 
     fn raise(&mut self, node: NodeId) -> Applied {
@@ -137,7 +137,7 @@ fn a_restarted_node_begins_its_slots_anew_and_stale_messages_do_nothing() {
     log.register(1);
     assert!(log.topology.slot(Slot::default()).epoch > epoch, "its keys are gone");
     let (support, config) = (log.topology.nodes[&from].support, log.topology.lease_voters.config);
-    let stale = TopologyChange::FenceNode { node: from, incarnation: first, support, config };
+    let stale = TopologyChange::FenceNode { node: from, incarnation: first, support, config, at_ms: 0 };
     assert_eq!(log.apply(stale), Applied::Refused(Refused::StaleIncarnation));
 }
 
@@ -357,7 +357,9 @@ fn any_change() -> impl Strategy<Value = TopologyChange> {
             8 => TopologyChange::Settled { slots, from, begun },
             9 => TopologyChange::MarkDead { slots, node: from, incarnation },
             10 => TopologyChange::Revive { slots, to },
-            11 if begun % 2 == 0 => TopologyChange::FenceNode { node: from, incarnation, support: begun, config: 2 },
+            11 if begun % 2 == 0 => {
+                TopologyChange::FenceNode { node: from, incarnation, support: begun, config: 2, at_ms: begun }
+            }
             11 => TopologyChange::RaiseSupport { node: from, incarnation, support: begun },
             12 => TopologyChange::Leaving { node: from, incarnation },
             13 => TopologyChange::ForgetNode { node: from, incarnation, decided_by: begun },
@@ -411,8 +413,8 @@ fn fences_and_supports_name_what_they_are_about() {
     let (mut log, _, _) = Log::of_two();
     let (node, other) = (NodeId(1), NodeId(2));
     let (fence, raise) =
-        (log.topology.fence_of(node).expect("a member"), log.topology.raise_of(node).expect("a member"));
-    let of_other = log.topology.fence_of(other).expect("a member");
+        (log.topology.fence_of(node, 0).expect("a member"), log.topology.raise_of(node).expect("a member"));
+    let of_other = log.topology.fence_of(other, 0).expect("a member");
     assert_eq!(log.topology.lease_voters.votes, [node, node], "the first of a cluster decides alone");
     assert_eq!(log.raise(node), Applied::Done, "a support is raised before anybody fences");
     assert_eq!(log.apply(fence), Applied::Refused(Refused::OtherNumber));

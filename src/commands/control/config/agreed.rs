@@ -1,4 +1,4 @@
-//! `replicas` and `acknowledge`: no node's own parameters, all nodes of a cluster agree on one value.
+//! `replicas`, `acknowledge` and `probation`: no node's own parameters, all nodes of a cluster agree on one value.
 //!
 //! What a node was started with counts only where it creates the cluster. CONFIG SET proposes to the raft group, and is
 //! answered when the change is agreed and this node knows it; CONFIG GET shows what is agreed.
@@ -6,7 +6,7 @@
 use super::refused;
 use crate::base::acknowledge::Acknowledge;
 use crate::cluster::duties::{ACKNOWLEDGE, REPLICAS, acknowledge, replicas};
-use crate::cluster::topology::{Applied, Refused, Topology, TopologyChange};
+use crate::cluster::topology::{Applied, PROBATION, Refused, Topology, TopologyChange};
 use crate::commands::context::{Control, LaterReply};
 use crate::commands::error::CommandError;
 use crate::commands::parse::is;
@@ -25,6 +25,7 @@ fn agreed(topology: &Topology, name: &str) -> Option<String> {
     match name {
         REPLICAS => Some(replicas(topology).to_string()),
         ACKNOWLEDGE => Some(acknowledge(topology).name().to_owned()),
+        PROBATION => Some(topology.probation_seconds().to_string()),
         _ => None,
     }
 }
@@ -45,7 +46,7 @@ pub(super) fn shown<'a>(services: &Services, found: Vec<(&'a str, &'a str)>) -> 
 /// This server is in no cluster, or the command changes more: an agreement is not taken back where the rest fails.
 pub(super) fn agreement(control: &Control<'_>, changes: &[(&[u8], &[u8])]) -> Result<Option<LaterReply>, CommandError> {
     let named = |name: &&str| changes.iter().any(|(changed, _)| is(changed, name));
-    let mut names = [REPLICAS, ACKNOWLEDGE].into_iter().filter(named).peekable();
+    let mut names = [REPLICAS, ACKNOWLEDGE, PROBATION].into_iter().filter(named).peekable();
     if names.peek().is_none() {
         return Ok(None);
     }
