@@ -139,7 +139,7 @@ class Cluster:
         for number in range(3):
             proxy = free_port(*ports)
             extra = ["--cluster-enabled", "yes", "--proxy-port", str(proxy), "--appendonly", "yes", "--appendfsync", "always"]
-            extra += ["--join", "127.0.0.1:%d" % self.nodes[0][0].port] if number else ["--cluster"]
+            extra += ["--join", "127.0.0.1:%d" % self.nodes[0][0].port] if number else ["--cluster", "--probation", "0"]
             self.nodes.append((Server(binary, extra, port=free_port(*ports)), proxy))
         self.port = self.nodes[0][1]
 

@@ -143,14 +143,14 @@ class Reader(threading.Thread):
 
 
 class Cluster:
-    """Nodes of which every slot is on `replicas` + 1. All are started with `extra(number)` too; `ports`: LOW, HIGH."""
+    """Nodes of which every slot is on `replicas` + 1, and that may be killed as often as one likes. All are started with `extra(number)` too; `ports`: LOW, HIGH."""
 
     def __init__(self, binary, count, replicas, acknowledge, extra=lambda _number: (), ports=(11000, 45000), has_namespaces=False):
         self.replicas, self.nodes = min(replicas, count - 1), []
         try:
             for number in range(1, count + 1):
                 how = ("--join", self.nodes[0].address) if self.nodes else (
-                    "--cluster", "--replicas", str(replicas), "--acknowledge", acknowledge)
+                    "--cluster", "--replicas", str(replicas), "--acknowledge", acknowledge, "--probation", "0")
                 self.nodes.append(Node(binary, number, has_namespaces, *how, *extra(number), port=free_port(10000, *ports)))
             self.wait_whole()
         except BaseException:
