@@ -143,10 +143,12 @@ class Reader(threading.Thread):
 
 
 class Cluster:
-    """Nodes of which every slot is on `replicas` + 1, and that may be killed as often as one likes. All are started with `extra(number)` too; `ports`: LOW, HIGH."""
+    """Nodes of which every slot is on `replicas` + 1, and that may be killed as often as one likes. All are started with `extra(number)` too, which makes
+    so many of them arbiters; `ports`: LOW, HIGH."""
 
-    def __init__(self, binary, count, replicas, acknowledge, extra=lambda _number: (), ports=(11000, 45000), has_namespaces=False):
-        self.replicas, self.nodes = min(replicas, count - 1), []
+    def __init__(self, binary, count, replicas, acknowledge, extra=lambda _number: (), ports=(11000, 45000), has_namespaces=False, arbiters=0):
+        self.arbiters, self.nodes = arbiters, []
+        self.replicas = min(replicas, count - arbiters - 1)
         try:
             for number in range(1, count + 1):
                 how = ("--join", self.nodes[0].address) if self.nodes else (
@@ -163,13 +165,14 @@ class Cluster:
 
     def is_whole(self):
         """Whether all copies are ready, roles are shared evenly, and all see the same."""
-        each = SLOTS / len(self.nodes)
+        count = len(self.nodes) - self.arbiters
+        each = SLOTS / count
         for node in self.nodes:
             info = node.info()
             if int(info["starling_copies_ready"]) != SLOTS * self.replicas or info["cluster_slots_ok"] != str(SLOTS):
                 return False
             owned = shares(primaries(node))
-            if len(owned) != len(self.nodes) or any(abs(slots - each) > 0.01 * each for slots in owned.values()):
+            if len(owned) != count or any(abs(slots - each) > 0.01 * each for slots in owned.values()):
                 return False
             if len(node.flags()) != len(self.nodes) or any("fail" in marks for marks in node.flags().values()):
                 return False
