@@ -51,6 +51,8 @@ compat-long: build test-tools ## the long forms: 1,000,000 compared commands, 10
 	python3 redis-compat-tests/leases/run.py --rounds 50
 	python3 redis-compat-tests/failover/run.py --rounds 50
 	python3 redis-compat-tests/failover/run.py --rounds 20 --nodes 5
+	python3 redis-compat-tests/zones/run.py --rounds 5
+	python3 redis-compat-tests/hundred/run.py
 	python3 redis-compat-tests/chaos/run.py --runs 100 --seconds 20
 	python3 redis-compat-tests/chaos/run.py --runs 20 --seconds 20 --acknowledge quorum+fsync
 	python3 redis-compat-tests/chaos/run.py --runs 20 --seconds 20 --nodes 5
@@ -65,6 +67,9 @@ bench: build test-tools ## throughput and server CPU per request beside redis-se
 
 bench-log: build ## SET without a log, with one synced each second, and before each reply, beside redis-server
 	python3 benches/log.py
+
+bench-copies: build test-tools ## SET with copies and with acknowledgement by quorum, beside redis-server with a replica and WAIT
+	python3 benches/copies.py
 
 bench-saving: build ## BGSAVE of 5,000,000 keys under load and loading them, beside redis-server
 	python3 benches/saving.py
@@ -106,4 +111,4 @@ clean: ## remove what was built
 crashes-long: ## the log on a disk that crashes and fails: 10,000 lives, from STARLING_SEED on
 	$(CARGO) test --locked --release --lib what_was_kept_comes_back_many_times -- --ignored --nocapture
 
-.PHONY: help build run demo check test-tools unit compat compat-long test fuzz sim sim-long sim-planted crashes-long bench bench-log bench-saving bench-memory bench-eviction bench-arguments bench-instructions fmt fix lint docs verify memcheck clean
+.PHONY: help build run demo check test-tools unit compat compat-long test fuzz sim sim-long sim-planted crashes-long bench bench-log bench-copies bench-saving bench-memory bench-eviction bench-arguments bench-instructions fmt fix lint docs verify memcheck clean

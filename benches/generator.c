@@ -2,7 +2,7 @@
 // cc -O2 -o generator generator.c -lpthread
 // generator -p PORT [-h 127.0.0.1] [-c conns] [-P pipeline] [-n max_requests] [-t max_seconds]
 //      [-r keyspace] [-d value_bytes] [-m resp|mc] [-T threads] [-R rate req/s, open loop] [-s seed]
-//      -q "WEIGHT:COMMAND words with {r} {s} {d}"   (repeat for a mix)
+//      -q "WEIGHT:COMMAND words with {r} {s} {d}"   (repeat for a mix) [-l "1:COMMAND" the last request of each pipeline]
 // {r}: 10-digit uniform random < keyspace; {s}: 10-digit sequence number; {d}: value bytes.
 // Like redis-benchmark a connection writes P requests at once, then waits for P replies.
 // Prints one JSON line. Latency: from the write (closed loop) or from the intended send time
@@ -39,6 +39,7 @@ typedef struct {
 } Tmpl;
 static Tmpl T[16];
 static int nT, wsum;
+static int last = -1; // which of them ends each pipeline, and is not in the mix
 static int conns = 50, P = 1, mc = 0, nthr = 1, port;
 static const char *host = "127.0.0.1";
 static long maxn = 1L << 62, keyspace = 1000000, dsz = 64;
@@ -193,7 +194,9 @@ static void build(Thr *t, Conn *c, int k) {
     char *o = c->out;
     for (int i = 0; i < k; i++) {
         int j = 0;
-        if (nT > 1) {
+        if (last >= 0 && i == k - 1) {
+            j = last;
+        } else if (nT > 1) {
             int w = rnd(&t->rng) % wsum;
             while (w >= T[j].w)
                 w -= T[j++].w;
@@ -430,9 +433,9 @@ static void *worker(void *a) {
 }
 int main(int argc, char **argv) {
     int o;
-    char *qs[16];
+    char *qs[16], *ql = NULL;
     int nq = 0;
-    while ((o = getopt(argc, argv, "h:p:c:P:n:t:r:d:m:T:R:s:q:")) != -1)
+    while ((o = getopt(argc, argv, "h:p:c:P:n:t:r:d:m:T:R:s:q:l:")) != -1)
         switch (o) {
         case 'h':
             host = optarg;
@@ -473,11 +476,20 @@ int main(int argc, char **argv) {
         case 'q':
             qs[nq++] = optarg;
             break;
+        case 'l':
+            ql = optarg;
+            break;
         default:
             return 2;
         }
     for (int i = 0; i < nq; i++)
         add_tmpl(qs[i]);
+    if (ql) {
+        int mix = wsum;
+        last = nT;
+        add_tmpl(ql);
+        wsum = mix;
+    }
     if (!nT || !port) {
         fprintf(stderr, "need -p and -q\n");
         return 2;

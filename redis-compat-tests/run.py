@@ -36,6 +36,7 @@ def suites(server):
         # The seed decides who is killed; what is lost then differs from run to run.
         "failover": ["--server", binary, "--seed", "2000"],
         "restarts": ["--server", binary, "--seed", "2000"],
+        "zones": ["--server", binary],
         "faults": ["--server", binary],
         "chaos": ["--server", binary, "--seed", "2000"],
         # What a kill loses differs from run to run; the moments do not.

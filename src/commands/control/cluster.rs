@@ -305,6 +305,8 @@ fn info(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWriter<'_>
     field("cluster_my_epoch", &view.epoch_of(cluster.node()));
     field("cluster_stats_messages_sent", &counted(&counters.datagrams_out));
     field("cluster_stats_messages_received", &counted(&counters.datagrams_in));
+    field("starling_gossip_bytes_sent", &counted(&counters.bytes_out));
+    field("starling_gossip_bytes_received", &counted(&counters.bytes_in));
     field("total_cluster_links_buffer_limit_exceeded", &0);
     field("starling_topology_version", &topology.version);
     field("starling_rebalance", &rebalance::stated(topology));
