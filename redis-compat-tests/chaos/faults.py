@@ -111,6 +111,9 @@ class Chaos:
         finally:
             for fault in list(self.under_way):
                 self.end(fault)
+        cut = {node.number: node.blocked() for node in self.nodes if node.has_namespace}
+        if any(cut.values()):
+            raise RuntimeError("the suite has left links cut: %s" % cut)
         wait_for(lambda: all(map(self.answer, self.nodes)), "all nodes to answer", self.nodes, READY_SECONDS)
 
     def may_begin(self, fault):

@@ -33,6 +33,9 @@ class Run:
         try:
             self.chaos.run()
             self.whole = wait_for(self.cluster.is_whole, "the cluster to be whole", self.cluster.nodes, WHOLE_SECONDS)
+        except RuntimeError as error:
+            # What is there says more than that.
+            self.problems.append(str(error))
         finally:
             self.silent = self.history.longest_silence(self.began, time.monotonic())
             self.problems += load.stop()
@@ -102,9 +105,10 @@ class Run:
         return "seed %d: %s: %s" % (self.seed, "; ".join(parts), self.verdict())
 
     def verdict(self):
-        if not self.problems:
-            return GOOD
-        return UNDECIDED if self.verdicts[UNDECIDED] and not self.verdicts[WRONG] else WRONG
+        """WRONG and UNDECIDED are about what was answered, FAIL is all else."""
+        if not self.problems or not self.expects_all:
+            return "FAIL" if self.problems else GOOD
+        return WRONG if self.verdicts[WRONG] else UNDECIDED if self.verdicts[UNDECIDED] else "FAIL"
 
 
 def differing(node, values):

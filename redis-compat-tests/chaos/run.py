@@ -43,7 +43,8 @@ from leases.nodes import enter_network  # noqa: E402
 LEVELS = ("quorum", "quorum+fsync", "async")
 REPLICAS = 2
 LOGS = ("--appendonly", "yes", "--appendfsync", "everysec")
-LOG_BYTES = 6000
+# Of a run that failed: lines of what is wrong with it, and bytes of each log.
+PROBLEMS_SHOWN, LOG_BYTES = 100, 6000
 
 
 class Suite:
@@ -81,7 +82,8 @@ class Suite:
 
     def tell(self, one):
         """Prints what is known of a run that failed, and keeps it where that is asked for."""
-        lines = ["FAIL %s" % problem for problem in one.problems]
+        lines = ["FAIL %s" % problem for problem in one.problems[:PROBLEMS_SHOWN]]
+        lines += ["FAIL ... and %d more" % (len(one.problems) - PROBLEMS_SHOWN)] * (len(one.problems) > PROBLEMS_SHOWN)
         lines += ["fault from %.3f s for %.3f s: %s of %s, %s" % (
             one.began + fault.begin, fault.length, fault.kind, ", ".join(str(self.cluster.nodes[at].port) for at in fault.nodes), fault.how)
             for fault in one.chaos.done]
@@ -96,7 +98,7 @@ class Suite:
         directory = os.path.join(self.options.save, "seed-%d" % one.seed)
         os.makedirs(directory, exist_ok=True)
         with open(os.path.join(directory, "found"), "w") as file:
-            file.write("\n".join([one.line()] + lines + [""]))
+            file.write("\n".join([one.line()] + one.problems + lines + [""]))
         with open(os.path.join(directory, "history"), "w") as file:
             file.writelines("%s %r\n" % (key, operation) for key in one.keys for operation in one.history.operations[key])
         for node in self.cluster.nodes:

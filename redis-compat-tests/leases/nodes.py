@@ -118,6 +118,12 @@ class Node:
         """Whether packets to another node are dropped."""
         ip("-n", self.namespace, "route", "add" if is_blocked else "delete", "blackhole", other.host + "/32")
 
+    def blocked(self):
+        """The addresses to which packets are dropped."""
+        words = ["ip", "-n", self.namespace, "route", "show", "type", "blackhole"]
+        told = subprocess.run(words, check=True, timeout=10, capture_output=True, text=True).stdout
+        return [line.split()[1] for line in told.splitlines()]
+
 
 class Nodes:
     """The cluster. Slots have no copies: what a node has that is given up begins anew."""
