@@ -7,7 +7,7 @@
   run.py --nodes 5                   another cluster
   run.py --acknowledge quorum+fsync  nodes have logs, and all of them may be killed
   run.py --acknowledge async         what is lost behind a kill is counted, beside what the nodes tell of it
-  run.py --acknowledge async --expect quorum   checks the suite: it must find that writes are lost
+  run.py --acknowledge async --expect quorum --runs 3 --seconds 20 --faults kill,cut   checks the suite: it must find lost writes
 
 Each run: clients set, count, append, add and remove on keys that are new, over all slots; faults come and go (faults.py). Then
 all that was done to the nodes ends, the cluster must be whole within a minute, every key is read, and
