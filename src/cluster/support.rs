@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 /// A look that comes later than this after the one before shows that the voter itself stood still: what was sent to it meanwhile
 /// may lie unread.
 const STOOD_STILL_US: u64 = 200_000;
+/// How long members may take to follow into a generation that begins: they are there, and cannot ask before they have.
+pub const FOLLOWED_US: u64 = 10_000_000;
 
 /// What a voter stands by, whatever becomes of its process.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -32,6 +34,8 @@ pub struct Support {
     /// When it began to hear, or to hear again.
     hearing_us: u64,
     looked_us: u64,
+    /// Of the cluster, as of the last look; `None`: there was none.
+    generation: Option<u32>,
     /// By node: the support that was asked for or seen last, and when.
     heard: BTreeMap<NodeId, (u64, u64)>,
     promises: Promises,
@@ -42,7 +46,8 @@ pub struct Support {
 impl Support {
     /// A voter that starts now, with what its disk says that it has promised.
     pub fn new(own: NodeId, kept: Promises, now_us: u64) -> Support {
-        Support { own, hearing_us: now_us, looked_us: now_us, heard: BTreeMap::new(), promises: kept.clone(), kept }
+        let (heard, promises) = (BTreeMap::new(), kept.clone());
+        Support { own, hearing_us: now_us, looked_us: now_us, generation: None, heard, promises, kept }
     }
 
     /// A node asks for support, and this is the newest topology here.
@@ -63,7 +68,10 @@ impl Support {
     /// several times in [`STOOD_STILL_US`].
     pub fn look(&mut self, topology: &Topology, now_us: u64) -> Option<Promises> {
         if now_us.saturating_sub(std::mem::replace(&mut self.looked_us, now_us)) > STOOD_STILL_US {
-            self.hearing_us = now_us;
+            self.hearing_us = self.hearing_us.max(now_us);
+        }
+        if self.generation.replace(topology.generation).is_some_and(|former| former != topology.generation) {
+            self.hearing_us = now_us + FOLLOWED_US;
         }
         self.heard.retain(|node, _| topology.nodes.contains_key(node));
         if !topology.lease_voters.votes.contains(&self.own) {
@@ -183,6 +191,18 @@ mod tests {
         assert!(is_silent(look(&mut support, &topology, 5_000_000, 5_000_000 + WITHDRAW_US - 1)));
         assert!(is_silent(look(&mut support, &topology, 9_000_000, 9_000_000 + WITHDRAW_US - 1)), "it stood still");
         assert!(!is_silent(look(&mut support, &topology, 9_000_000 + WITHDRAW_US, 9_000_000 + WITHDRAW_US)));
+    }
+
+    #[test]
+    fn where_a_generation_begins_members_have_the_time_to_follow() {
+        let mut topology = topology();
+        let mut support = Support::new(OWN, Promises::default(), 1_000_000);
+        let is_silent = |due: Option<Promises>| due.is_none_or(|due| due.withdrawn.is_empty());
+        look(&mut support, &topology, 1_000_000, 1_200_000);
+        topology.generation += 1;
+        let end_us = 1_200_000 + FOLLOWED_US + WITHDRAW_US;
+        assert!(is_silent(look(&mut support, &topology, 1_200_000, end_us - 1)));
+        assert!(!is_silent(look(&mut support, &topology, end_us, end_us)));
     }
 
     #[test]

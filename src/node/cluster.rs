@@ -10,6 +10,8 @@ use super::Ending;
 use super::described::{announced_ip, client_port, describe};
 use super::drain;
 use super::election::Elections;
+use super::events::{hear, log_events};
+use super::generation;
 use super::handler::NodeHandler;
 use super::leader;
 use super::lease::Leases;
@@ -28,7 +30,6 @@ use crate::cluster::membership::{Life, MemberIdentity, MemberMetadata, Membershi
 use crate::cluster::topology::control_thread::ControlThread;
 use crate::cluster::topology::probation::PROBATION_SECONDS;
 use crate::cluster::topology::raft::{Consensus, ProposeError, RaftLog, RaftOptions, RaftTopology};
-use crate::cluster::topology::state::{Event, EventKind};
 use crate::cluster::topology::{PROBATION, Topology, TopologyChange};
 use crate::config::Config;
 use crate::engine::Engine;
@@ -38,12 +39,12 @@ use crate::services::append_log::{AppendLog, Returned};
 use crate::services::clients::Clients;
 use crate::services::cluster::{Cluster, ClusterParts, view_options};
 use crate::transport::handshake::LocalIdentity;
-use crate::transport::messages::Whereabouts;
 use crate::transport::tcp::{TcpOptions, TcpTransport, system_nonces};
 use crate::transport::{LinkSecret, Peer};
+use parking_lot::Mutex;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -87,7 +88,8 @@ pub(super) struct ClusterSide {
     control: ControlThread,
     /// Its thread ends with it.
     _slots: ControlThread,
-    _store: IdentityStore,
+    directory: PathBuf,
+    _store: Arc<Mutex<IdentityStore>>,
 }
 
 /// Finds or creates the cluster. Ends when the node knows its topology.
@@ -107,6 +109,8 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
         }
     };
     let log = RaftLog::open(store.directory(), stored.node, stored.has_raft_log)?;
+    // Where a start was cut off between the two, the raft log knows of the later one.
+    let generation = stored.generation.max(log.generation()?);
     // On the disk before this node can vote: with the mark and without the log it does not start.
     if !stored.has_raft_log {
         store.save(StoredIdentity { has_raft_log: true, ..stored }).map_err(io::Error::other)?;
@@ -117,12 +121,8 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
     }
     let control = ControlThread::start("control")?;
     let slots = ControlThread::start("slots")?;
-    let mut identity = LocalIdentity {
-        node: stored.node,
-        cluster: stored.cluster,
-        generation: stored.generation,
-        incarnation: Incarnation(0),
-    };
+    let mut identity =
+        LocalIdentity { node: stored.node, cluster: stored.cluster, generation, incarnation: Incarnation(0) };
     let transport = Arc::new(TcpTransport::new(TcpOptions {
         identity,
         secret,
@@ -164,6 +164,7 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
         address,
         start_ms,
         log,
+        generation: identity.generation,
         transport: Arc::clone(&transport) as Arc<_>,
         seeds: peers,
     };
@@ -189,7 +190,10 @@ pub(super) async fn join(config: &Config, addresses: &[IpAddr]) -> io::Result<Jo
     }
     handler.topology.set(raft.clone()).map_err(|_| ended())?;
     control.handle().spawn(resolve_again(named, raft.clone(), address));
-    until_known(&raft).await;
+    tokio::select! {
+        () = until_known(&raft) => {}
+        error = generation::until_given_up(&raft, store.directory()) => return Err(error),
+    }
     Ok(Joined {
         config: config.clone(),
         store,
@@ -222,8 +226,11 @@ impl Joined {
 
     /// Starts gossip, moves and registration. `has_log`: the engine has what a former life has left.
     pub(super) fn serve(self, engine: &Arc<Engine>, has_log: bool) -> io::Result<ClusterSide> {
-        let Joined { config, store, control, slots, transport, handler, raft, identity, address, seeds, start_ms } =
+        let Joined { config, store, control, slots, transport, handler, raft, mut identity, address, seeds, start_ms } =
             self;
+        identity.generation = *raft.generation().borrow();
+        let directory = store.directory().to_owned();
+        let store = Arc::new(Mutex::new(store));
         let consensus: Arc<dyn Consensus> = Arc::new(raft.clone());
         let (membership, events) = start_membership(&config, &raft, &identity, address, &seeds, start_ms)?;
         let membership = Arc::new(membership);
@@ -255,7 +262,7 @@ impl Joined {
                 incarnation,
                 held: if has_log { held(engine) } else { vec![None; SLOT_COUNT] },
                 nudge: nudge(&raft),
-                show: shower(&cluster, &membership, &transport, identity),
+                show: shower(&cluster, &membership, &transport),
             },
             slots.handle().clone(),
         );
@@ -282,6 +289,7 @@ impl Joined {
         };
         spawn.spawn(elections.hold());
         spawn.spawn(hear(events, raft.clone()));
+        spawn.spawn(generation::keep(raft.clone(), Arc::clone(&store), Arc::clone(&membership)));
         let node = identity.node;
         Ok(ClusterSide {
             cluster,
@@ -294,14 +302,23 @@ impl Joined {
             unwanted,
             control,
             _slots: slots,
+            directory,
             _store: store,
         })
     }
 }
 
 impl ClusterSide {
-    /// Until it is known that this node must not be what its configuration says: why not.
+    /// Until it is known that this node must not run, or not be what its configuration says: why not.
     pub(super) async fn until_unwanted(&self) -> io::Error {
+        let given_up = generation::until_given_up(&self.raft, &self.directory);
+        tokio::select! {
+            error = self.until_no_arbiter() => error,
+            error = given_up => error,
+        }
+    }
+
+    async fn until_no_arbiter(&self) -> io::Error {
         let mut unwanted = self.unwanted.clone();
         if unwanted.wait_for(|unwanted| *unwanted).await.is_err() {
             // The control thread has ended, and whoever waits for that does so elsewhere.
@@ -532,7 +549,6 @@ fn shower(
     cluster: &Arc<Cluster>,
     membership: &Arc<MembershipHandle>,
     transport: &Arc<TcpTransport>,
-    identity: LocalIdentity,
 ) -> crate::moves::Show {
     let (cluster, membership, transport) = (Arc::clone(cluster), Arc::clone(membership), Arc::clone(transport));
     let shown = parking_lot::Mutex::new(0u64);
@@ -542,7 +558,7 @@ fn shower(
         if let Some(incarnation) = incarnation
             && transport.identity().incarnation != incarnation
         {
-            transport.set_identity(LocalIdentity { incarnation, ..identity });
+            transport.set_incarnation(incarnation);
         }
         let mut shown = shown.lock();
         // What happened before this node came is history.
@@ -561,42 +577,6 @@ fn forget_removed(topology: &Topology, membership: &MembershipHandle) {
         let node = member.identity.node;
         if member.health == crate::cluster::membership::MemberHealth::Down && !topology.nodes.contains_key(&node) {
             let _ = membership.forget(node);
-        }
-    }
-}
-
-fn log_events(topology: &Topology, after: u64) {
-    let newer = topology.events.partition_point(|event| event.id <= after);
-    for event in topology.events.range(newer..) {
-        let Event { id, kind, node, slots } = event.as_ref();
-        let node = node.map(|node| node.to_string()).unwrap_or_default();
-        match kind {
-            EventKind::SlotsDead | EventKind::SlotsGivenUp | EventKind::NodeDown | EventKind::ProbationBegun => {
-                tracing::warn!(id, ?kind, node, slots = %slots, "cluster");
-            }
-            EventKind::MoveBegun | EventKind::MoveDone => tracing::debug!(id, ?kind, node, slots = %slots, "cluster"),
-            _ => tracing::info!(id, ?kind, node, slots = %slots, "cluster"),
-        }
-    }
-}
-
-/// Listens to gossip: a newer topology is fetched at once, the rest is for the log.
-async fn hear(mut events: mpsc::Receiver<MembershipEvent>, raft: RaftTopology) {
-    while let Some(event) = events.recv().await {
-        // Before the topology knows, gossip does.
-        if let MembershipEvent::MemberUp(member) | MembershipEvent::MemberRestarted { member, .. } = &event {
-            let MemberIdentity { node, address, life, .. } = *member;
-            raft.learn_place(Whereabouts { node, start_ms: life.start_ms, address });
-        }
-        match event {
-            MembershipEvent::TopologyVersionSeen { version, .. } => raft.hint(version),
-            MembershipEvent::Rejected { reason, from, count } => {
-                tracing::warn!(peer = %from, %reason, times = count, "gossip was dropped");
-            }
-            MembershipEvent::MemberUp(member) => tracing::info!(node = %member.node, at = %member.address, "heard of"),
-            MembershipEvent::MemberDown(member) => tracing::warn!(node = %member.node, "does not answer any more"),
-            MembershipEvent::MemberSuspected(member) => tracing::info!(node = %member.node, "does not answer"),
-            other => tracing::debug!(?other, "gossip"),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::base::identity::{ClusterId, Incarnation, NodeId, Position};
 use crate::cluster::election::{Answers, Electorate, PATIENCE_US, electorates, promotions};
+use crate::cluster::support::FOLLOWED_US;
 use crate::cluster::topology::Topology;
 use crate::cluster::topology::raft::Consensus;
 use crate::moves::Moves;
@@ -19,6 +20,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// Between questions to a member that has not followed into the generation yet.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
 /// What elections are held with.
 #[derive(Clone)]
 pub(super) struct Elections {
@@ -33,8 +37,10 @@ impl Elections {
     pub(super) async fn hold(self) {
         let mut topologies = self.consensus.subscribe();
         let mut pause = RETRY_PAUSE_MIN;
+        let mut patience = Patience::new(&topologies.borrow());
         loop {
             let topology = Arc::clone(&topologies.borrow_and_update());
+            patience.look(&topology);
             let leads = self.consensus.group().leader == Some(self.node);
             let open = if leads { electorates(&topology) } else { Vec::new() };
             if open.is_empty() {
@@ -47,7 +53,7 @@ impl Elections {
             let mut held = JoinSet::new();
             for one in open {
                 let (elections, topology) = (self.clone(), Arc::clone(&topology));
-                held.spawn(async move { elections.elect(&topology, &one).await });
+                held.spawn(async move { elections.elect(&topology, &one, patience).await });
             }
             if held.join_all().await.into_iter().all(|has_ended| has_ended) {
                 pause = RETRY_PAUSE_MIN;
@@ -59,9 +65,9 @@ impl Elections {
     }
 
     /// Whether all of these slots have a primary now, as far as is known.
-    async fn elect(&self, topology: &Topology, one: &Electorate) -> bool {
+    async fn elect(&self, topology: &Topology, one: &Electorate, patience: Patience) -> bool {
         let began = Instant::now();
-        let answers = self.ask(topology, one).await;
+        let answers = self.ask(topology, one, began + patience.left()).await;
         let mut elected = 0;
         let mut proposed = JoinSet::new();
         for change in promotions(one, &answers) {
@@ -93,8 +99,8 @@ impl Elections {
         elected == one.slots.len()
     }
 
-    /// Asks all copies at once, and waits for those that answer.
-    async fn ask(&self, topology: &Topology, one: &Electorate) -> Answers {
+    /// Asks all copies at once, and waits for those that answer. Of one that has no link before it is asked again.
+    async fn ask(&self, topology: &Topology, one: &Electorate, asked_until: Instant) -> Answers {
         let patience = Duration::from_micros(PATIENCE_US);
         let mut asked = JoinSet::new();
         for (node, _) in one.lives.iter().copied() {
@@ -106,21 +112,49 @@ impl Elections {
                 let request = Blob(encode(&request));
                 let response = match (own, address) {
                     (Some(own), _) => moves.answer(&own, &request).await,
-                    (None, Some(address)) => {
-                        let peer = Peer { node: Some(node), address };
-                        transport.request(peer, Purpose::Copies, Request::Copy(request), patience).await.ok()?
-                    }
+                    (None, Some(address)) => loop {
+                        let (peer, request) = (Peer { node: Some(node), address }, Request::Copy(request.clone()));
+                        match transport.request(peer, Purpose::Copies, request, patience).await {
+                            Ok(response) => break response,
+                            Err(_) if Instant::now() + ASK_AGAIN < asked_until => tokio::time::sleep(ASK_AGAIN).await,
+                            Err(_) => return None,
+                        }
+                    },
                     (None, None) => return None,
                 };
                 positions(&response).map(|positions| (node, positions))
             });
         }
         let mut answers = Answers::new();
-        let until = Instant::now() + patience;
+        let until = asked_until.max(Instant::now() + patience);
         while let Ok(Some(answered)) = tokio::time::timeout_at(until, asked.join_next()).await {
             answers.extend(answered.ok().flatten());
         }
         answers
+    }
+}
+
+/// How long members without a link are asked again: where another generation has just begun they follow in a moment, and may know the
+/// most.
+#[derive(Clone, Copy)]
+struct Patience {
+    generation: u32,
+    until: Option<Instant>,
+}
+
+impl Patience {
+    fn new(topology: &Topology) -> Patience {
+        Patience { generation: topology.generation, until: None }
+    }
+
+    fn look(&mut self, topology: &Topology) {
+        if std::mem::replace(&mut self.generation, topology.generation) != topology.generation {
+            self.until = Some(Instant::now() + Duration::from_micros(FOLLOWED_US));
+        }
+    }
+
+    fn left(self) -> Duration {
+        self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 }
 

@@ -212,11 +212,12 @@ pub fn check_opener(
     check(secret, Side::Opener, hello, welcome, &proof.0)
 }
 
-/// Joining links connect any two nodes that are not of two different clusters; others need the same cluster and
-/// generation.
+/// Joining links connect any two nodes that are not of two different clusters; others need the same cluster and generation,
+/// those about recoveries the same cluster.
 fn check_cluster(own: &LocalIdentity, other: &LocalIdentity, purpose: Purpose) -> Result<(), Refusal> {
     match (own.cluster, other.cluster) {
         (Some(ours), Some(theirs)) if ours == theirs && own.generation == other.generation => Ok(()),
+        (Some(ours), Some(theirs)) if ours == theirs && purpose == Purpose::Recovery => Ok(()),
         (Some(ours), Some(theirs)) if ours == theirs => Err(Refusal::OtherGeneration),
         (Some(_), Some(_)) => Err(Refusal::OtherCluster),
         _ if purpose == Purpose::Join => Ok(()),
@@ -287,6 +288,9 @@ mod tests {
             (node(1, None), node(2, None), Purpose::Join, ("s", "s"), Ok(())),
             (a, node(1, Some(9)), Purpose::Raft, ("s", "s"), Err(Refusal::StaleIncarnation)),
             (a, LocalIdentity { generation: 1, ..b }, Purpose::Raft, ("s", "s"), Err(Refusal::OtherGeneration)),
+            (a, LocalIdentity { generation: 1, ..b }, Purpose::Recovery, ("s", "s"), Ok(())),
+            (a, LocalIdentity { generation: 1, ..b }, Purpose::Recovery, ("s", "t"), Err(Refusal::BadProof)),
+            (a, node(2, Some(8)), Purpose::Recovery, ("s", "s"), Err(Refusal::OtherCluster)),
         ];
         for (opener, acceptor, purpose, secrets, expected) in cases {
             assert_eq!(greet(&opener, &acceptor, purpose, secrets), expected, "{opener:?} {acceptor:?} {purpose:?}");

@@ -46,10 +46,12 @@ pub(super) async fn accept(shared: Arc<Shared>, socket: TcpListener, handler: Ar
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let number = numbers.fetch_add(1, Ordering::Relaxed);
         let (shared, handler) = (Arc::clone(&shared), Arc::clone(&handler));
+        let other_generation = shared.until_other_generation();
         tokio::spawn(async move {
             let ended = tokio::select! {
                 ended = connection(&shared, number, stream, address, handler) => ended,
                 () = shared.until_stopped() => Ok(()),
+                () = other_generation => Ok(()),
             };
             shared.incoming.lock().remove(&number);
             if let Err(error) = ended {

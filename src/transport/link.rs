@@ -61,6 +61,7 @@ pub(super) async fn drive(shared: Arc<Shared>, state: Arc<LinkState>, peer: Peer
             refuse(&state, first, error.clone());
             continue;
         }
+        let other_generation = shared.until_other_generation();
         let connected = timeout(CONNECT_TIMEOUT, connect(&shared, &state, peer)).await;
         match connected.unwrap_or_else(|_| Err(TransportError::Unreachable("no connection in time".into()))) {
             Ok((reader, writer)) => {
@@ -69,6 +70,7 @@ pub(super) async fn drive(shared: Arc<Shared>, state: Arc<LinkState>, peer: Peer
                 tokio::select! {
                     () = converse(&state, reader, writer, first, &mut queue) => {}
                     () = shared.until_stopped() => {}
+                    () = other_generation => {}
                 }
                 state.on_disconnected();
             }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 /// The version of this protocol. Nodes of different versions have no links.
-pub const VERSION: u16 = 10;
+pub const VERSION: u16 = 11;
 
 /// What a link is for. Purposes do not share a connection, so that a heartbeat never waits behind a slot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub enum Purpose {
     Raft,
     /// Copies of slots.
     Copies,
+    /// Where another node stands, whichever generation of the cluster it is of. Nothing else.
+    Recovery,
 }
 
 impl Purpose {
@@ -35,6 +37,8 @@ impl Purpose {
             (_, Request::RaftAppend(_) | Request::RaftVote(_) | Request::RaftSnapshot(_)) => false,
             (Purpose::Copies, Request::Copy(_)) => true,
             (Purpose::Copies, _) | (_, Request::Copy(_)) => false,
+            (Purpose::Recovery, Request::Standing) => true,
+            (Purpose::Recovery, _) | (_, Request::Standing) => false,
             (Purpose::Control, _) => true,
             (Purpose::Raft, _) => false,
         }
@@ -88,6 +92,8 @@ pub enum Request {
     Beat(Blob),
     /// A message about copies of slots.
     Copy(Blob),
+    /// A node that finds no raft leader asks what another knows.
+    Standing,
 }
 
 /// What a node answers.
@@ -108,6 +114,24 @@ pub enum Response {
     /// A lease voter's answer.
     Beat(Blob),
     Copy(Blob),
+    Standing(Box<Standing>),
+}
+
+/// Where a node stands, whatever the generation of the one that asks.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Standing {
+    /// Forced recoveries of its cluster.
+    pub generation: u32,
+    /// When its process started, ms since 1970.
+    pub start_ms: u64,
+    /// The latest change that it knows of, agreed or only in its raft log.
+    pub version: u64,
+    /// Its raft log can be written: it may vote.
+    pub can_write: bool,
+    /// It takes the one that asks for a member.
+    pub has_member: bool,
+    /// The raft group as it knows it; a leader only where it finds one.
+    pub group: GroupView,
 }
 
 /// What pings and their answers carry.
@@ -234,6 +258,8 @@ mod tests {
         assert!(!Purpose::Raft.allows(&Request::Propose(Blob::default())));
         assert!(Purpose::Copies.allows(&Request::Copy(Blob::default())));
         assert!(!Purpose::Copies.allows(&Request::Ping(Heartbeat::default())));
+        assert!(Purpose::Recovery.allows(&Request::Standing) && !Purpose::Control.allows(&Request::Standing));
+        assert!(!Purpose::Recovery.allows(&Request::Ping(Heartbeat::default())));
     }
 
     #[test]

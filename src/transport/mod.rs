@@ -93,6 +93,9 @@ pub trait Transport: Send + Sync + 'static {
         timeout: Duration,
     ) -> Result<Response, TransportError>;
 
+    /// This node is of that generation from now on: all its links end, and those that follow are of the same one.
+    fn begin_generation(&self, _generation: u32) {}
+
     /// Every link there is (CLUSTER LINKS).
     fn links(&self) -> Vec<LinkReport>;
 

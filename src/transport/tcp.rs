@@ -13,7 +13,7 @@ use super::{
     incoming, link,
 };
 use crate::base::clock::Clock;
-use crate::base::identity::NodeId;
+use crate::base::identity::{Incarnation, NodeId};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::BytesMut;
@@ -75,6 +75,8 @@ pub(super) struct Shared {
     pub(super) nonces: NonceSource,
     pub(super) incoming: Mutex<HashMap<u64, Arc<LinkState>>>,
     pub(super) stopped: watch::Receiver<bool>,
+    /// That of `identity`, for links to end when it changes.
+    generation: watch::Sender<u32>,
     pub(super) refusals: Refusals,
     runtime: tokio::runtime::Handle,
     slots: tokio::runtime::Handle,
@@ -105,6 +107,15 @@ impl Shared {
         }
     }
 
+    /// Ends when this node is of another generation than at this moment.
+    pub(super) fn until_other_generation(&self) -> impl Future<Output = ()> + use<> {
+        let mut generations = self.generation.subscribe();
+        async move {
+            // An error means that the transport is gone, which ends links too.
+            let _ = generations.changed().await;
+        }
+    }
+
     /// Ends when the transport is closed.
     pub(super) async fn until_stopped(&self) {
         let mut stopped = self.stopped.clone();
@@ -117,6 +128,7 @@ impl TcpTransport {
     pub fn new(options: TcpOptions) -> TcpTransport {
         let (stop, stopped) = watch::channel(false);
         let shared = Shared {
+            generation: watch::Sender::new(options.identity.generation),
             identity: ArcSwap::from_pointee(options.identity),
             secret: options.secret,
             clock: options.clock,
@@ -130,10 +142,20 @@ impl TcpTransport {
         TcpTransport { shared: Arc::new(shared), links: Mutex::default(), stop }
     }
 
-    /// What this node says of itself from now on: after it has joined, or registered. Links on which it is asked which life asks
-    /// begin anew; what is under way on them is still answered.
+    /// What this node says of itself from now on: after it has joined.
     pub fn set_identity(&self, identity: LocalIdentity) {
         self.shared.identity.store(Arc::new(identity));
+        self.begin_links_about_slots_anew();
+    }
+
+    /// The life of this node from now on: after it has registered. Links on which it is asked which life asks begin anew; what is under
+    /// way on them is still answered.
+    pub fn set_incarnation(&self, incarnation: Incarnation) {
+        self.shared.identity.rcu(|identity| LocalIdentity { incarnation, ..**identity });
+        self.begin_links_about_slots_anew();
+    }
+
+    fn begin_links_about_slots_anew(&self) {
         // A raft leader asks copies, in an election, before its own life is registered; to a link that has begun so its life
         // would be unknown for as long as it stands.
         self.links.lock().retain(|(_, purpose), _| !purpose.is_about_slots());
@@ -234,6 +256,13 @@ impl Transport for TcpTransport {
 
     fn refusals(&self) -> u64 {
         self.shared.refusals.total()
+    }
+
+    fn begin_generation(&self, generation: u32) {
+        self.shared.identity.rcu(|identity| LocalIdentity { generation, ..**identity });
+        self.shared.generation.send_replace(generation);
+        // Behind that: a link that is made from here on greets with the new one.
+        self.links.lock().clear();
     }
 }
 

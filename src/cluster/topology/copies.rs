@@ -97,12 +97,12 @@ impl Copies {
 
 /// Makes the same list of the same list only once, so that neighbours share it.
 #[derive(Default)]
-struct Shared {
+pub(super) struct Shared {
     last: Option<(Copies, Copies)>,
 }
 
 impl Shared {
-    fn change(&mut self, before: &Copies, change: impl FnOnce(&Copies) -> Copies) -> Copies {
+    pub(super) fn change(&mut self, before: &Copies, change: impl FnOnce(&Copies) -> Copies) -> Copies {
         match &self.last {
             Some((of, made)) if of == before => made.clone(),
             _ => {
@@ -411,7 +411,7 @@ impl Topology {
 }
 
 /// The record of a slot whose primary is gone, in an epoch of its own.
-fn electing(record: &SlotRecord, copies: Copies) -> SlotRecord {
+pub(super) fn electing(record: &SlotRecord, copies: Copies) -> SlotRecord {
     let epoch = Epoch(record.epoch.0.saturating_add(1));
     SlotRecord { primary: None, epoch, phase: Phase::Electing, moved: None, changed: 0, copies }
 }

@@ -5,7 +5,7 @@ use super::raft::Shared;
 use super::voters::{VoterCandidate, desired_voters};
 use super::{Node, Topology};
 use crate::base::identity::NodeId;
-use crate::transport::{Blob, Peer, Purpose, Request, Response};
+use crate::transport::{Blob, Peer, Purpose, Refusal, Request, Response, TransportError};
 use openraft::{BasicNode, ChangeMembers};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -88,9 +88,10 @@ pub(super) async fn follow(shared: Arc<Shared>) {
 
 async fn ping(shared: &Shared, peer: Peer) {
     let ping = Request::Ping(shared.heartbeat());
-    let Ok(Response::Pong(heartbeat)) = shared.transport.request(peer, Purpose::Control, ping, PING_TIMEOUT).await
-    else {
-        return;
+    let heartbeat = match shared.transport.request(peer, Purpose::Control, ping, PING_TIMEOUT).await {
+        Ok(Response::Pong(heartbeat)) => heartbeat,
+        Err(TransportError::Refused(Refusal::OtherGeneration)) => return shared.on_other_generation(peer).await,
+        _ => return,
     };
     shared.on_answered(&heartbeat);
     shared.on_heard(heartbeat.group);
@@ -133,7 +134,7 @@ pub(super) async fn lead(shared: Arc<Shared>) {
 
 async fn step(shared: &Shared, avoided: &mut BTreeMap<NodeId, Instant>) {
     let topology = shared.published.current();
-    let membership = shared.raft.metrics().borrow().membership_config.membership().clone();
+    let membership = shared.raft().metrics().borrow().membership_config.membership().clone();
     let voters: BTreeSet<NodeId> = membership.voter_ids().map(NodeId).collect();
     let learners: BTreeSet<NodeId> = membership.learner_ids().map(NodeId).collect();
     let members = candidates(&topology, |node| shared.can_write(node), |node| avoided.contains_key(&node));
@@ -141,7 +142,8 @@ async fn step(shared: &Shared, avoided: &mut BTreeMap<NodeId, Instant>) {
     if desired != voters || membership.get_joint_config().len() > 1 {
         for id in desired.difference(&voters).filter(|id| !learners.contains(id)) {
             let Some(address) = shared.published.address(*id) else { return };
-            let added = shared.raft.add_learner(id.0, BasicNode::new(address), true);
+            let raft = shared.raft();
+            let added = raft.add_learner(id.0, BasicNode::new(address), true);
             match timeout(CATCH_UP_TIMEOUT, added).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return tracing::info!(node = ?id, %error, "a node could not become a learner"),
@@ -181,7 +183,7 @@ fn candidates(
 
 async fn change(shared: &Shared, members: ChangeMembers<u128, BasicNode>) {
     tracing::info!(?members, "the raft group changes");
-    match timeout(CATCH_UP_TIMEOUT, shared.raft.change_membership(members, false)).await {
+    match timeout(CATCH_UP_TIMEOUT, shared.raft().change_membership(members, false)).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::info!(%error, "the raft group did not change"),
         Err(_) => tracing::info!("the raft group did not change in time"),

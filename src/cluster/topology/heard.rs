@@ -8,13 +8,14 @@ use crate::cluster::hints::{HeardByLink, LinksHeard};
 use crate::transport::messages::{GroupView, Heartbeat, LeaseReport, Voter, Whereabouts};
 use crate::transport::{Peer, Purpose};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Voters in a view that is believed: five, and as many again while the group changes, with room.
 const VOTERS_MAX: usize = 16;
 /// After so long without a word of the raft leader others are asked for it: longer than a quick election.
-const LOST_AFTER: Duration = Duration::from_secs(1);
+pub(super) const LOST_AFTER: Duration = Duration::from_secs(1);
 /// Nodes whose last word is remembered; when there are more, those that are silent for so long are not.
 const HEARD_OF_MAX: usize = 1024;
 const HEARD_OF_KEPT: Duration = Duration::from_secs(60);
@@ -89,7 +90,7 @@ impl Shared {
     }
 
     pub(super) fn is_lost(&self) -> bool {
-        !self.is_led_within(LOST_AFTER) && !self.is_leader()
+        !self.is_led_within(LOST_AFTER) && !self.leads()
     }
 
     /// Whom to ask besides the voters. Where no raft leader is found: seeds, and wherever a member is known to be. The raft
@@ -135,7 +136,12 @@ impl Shared {
         let own_index = self.own_view().voters_index;
         let heard = self.heard.lock();
         let lost = heard.voters_index > own_index && heard.voters.iter().all(|voter| voter.node != self.own.node);
-        self.raft.runtime_config().elect(!lost);
+        self.raft().runtime_config().elect(!lost && self.votes_now());
+    }
+
+    /// Whether it may vote: it has asked, and was not given up.
+    pub(super) fn votes_now(&self) -> bool {
+        self.may_vote.load(Ordering::Acquire) && self.given_up.borrow().is_none()
     }
 
     /// Whom to ask: the raft leader first, then every voter, or the seeds while no voter is known.

@@ -20,8 +20,13 @@ impl LeaseVoters {
     /// The first member of a cluster supports its own lease. Two votes: one more or less does not change who decides.
     pub(super) fn begin(&mut self, first: NodeId, index: u64) {
         if self.votes.is_empty() {
-            *self = LeaseVoters { config: index, votes: vec![first, first] };
+            *self = LeaseVoters::alone(first, index);
         }
+    }
+
+    /// One member that supports leases, by the list of that number.
+    pub(super) fn alone(voter: NodeId, index: u64) -> LeaseVoters {
+        LeaseVoters { config: index, votes: vec![voter, voter] }
     }
 
     /// Whether those of whom this holds have most of the votes.

@@ -3,9 +3,11 @@
 //! `state` is a deterministic state machine: the same changes in the same order give the same topology everywhere.
 
 pub mod change;
+mod consensus;
 pub mod control_thread;
 pub mod copies;
 mod following;
+mod generations;
 mod given_up;
 mod heard;
 pub mod leases;
@@ -16,6 +18,7 @@ pub mod raft;
 mod raft_disk;
 mod raft_network;
 mod raft_storage;
+pub mod recovery;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod slot_records;

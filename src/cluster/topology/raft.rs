@@ -11,31 +11,32 @@
 //! learner for longer than it takes to become a voter. Raft is never on the path of a read or a write.
 
 use super::change::{Applied, TopologyChange};
-use super::heard::Said;
+use super::heard::{LOST_AFTER, Said};
 use super::published::{Published, TopologyUpdate};
 use super::raft_disk::{RaftDisk, Record, Write};
 use super::raft_network::{self, RaftLinks};
-use super::raft_storage::StateStore;
+use super::raft_storage::{LogStore, StateStore};
+use super::recovery::{GivenUp, Recovery, RecoveryError};
 use super::state::Topology;
 use crate::base::identity;
 use crate::cluster::hints::LinksHeard;
 use crate::cluster::support::Promises;
 use crate::transport::messages::{GroupView, Heartbeat, LeaseReport, Voter, Whereabouts};
 use crate::transport::{Blob, Handler, Peer, Purpose, Request, Response, Sender, Transport};
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use openraft::error::{ClientWriteError, InitializeError, RaftError};
 use openraft::{BasicNode, Raft, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{self, Cursor};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
+pub use super::consensus::{Consensus, Proposal, ProposeError};
 pub use super::raft_storage::RaftLog;
 
 openraft::declare_raft_types!(
@@ -66,66 +67,6 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(8);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// A proposal that was committed: what it came to, which may be a refusal.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Proposal {
-    /// Its index in the raft log; the topology of this version has it.
-    pub index: u64,
-    pub applied: Applied,
-}
-
-/// Why a proposal has no outcome.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ProposeError {
-    /// No raft leader was found in time: it was not proposed, as far as this node knows.
-    NoLeader,
-    /// It was proposed and no answer came in time: it may have been committed, or still be. Look at the topology.
-    Unknown,
-    /// This node's raft instance has stopped before it could begin: its disk failed.
-    Stopped(String),
-}
-
-impl fmt::Display for ProposeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ProposeError::NoLeader => f.write_str("no raft leader was found in time"),
-            ProposeError::Unknown => f.write_str("the raft leader did not answer in time: it may have been committed"),
-            ProposeError::Stopped(why) => write!(f, "raft has stopped on this node: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for ProposeError {}
-
-/// Agreement on topology changes, whatever brings it about.
-#[async_trait]
-pub trait Consensus: Send + Sync {
-    /// Proposes a change and waits until it is committed and applied on the raft leader. It is tried again after a
-    /// failure, so it may be applied twice: changes are idempotent, and a repeated one is refused by its check.
-    async fn propose(&self, change: TopologyChange) -> Result<Proposal, ProposeError>;
-
-    /// The newest topology this node knows, always.
-    fn subscribe(&self) -> watch::Receiver<Arc<Topology>>;
-
-    /// What this node knows of the group.
-    fn group(&self) -> GroupView;
-
-    /// Which nodes this one hears over links.
-    fn links_heard(&self) -> LinksHeard {
-        LinksHeard::new()
-    }
-
-    /// What nodes have said that they promised as lease voters, this one among them.
-    fn lease_reports(&self) -> BTreeMap<identity::NodeId, LeaseReport> {
-        BTreeMap::new()
-    }
-
-    /// Writes of this node's raft log that failed.
-    fn write_failures(&self) -> u64 {
-        0
-    }
-}
-
 /// What the part is made of.
 pub struct RaftOptions {
     pub node: identity::NodeId,
@@ -135,6 +76,8 @@ pub struct RaftOptions {
     pub start_ms: u64,
     /// What the node has on its disk; opened for the same node.
     pub log: RaftLog,
+    /// Forced recoveries of its cluster, as far as it knows.
+    pub generation: u32,
     pub transport: Arc<dyn Transport>,
     /// Whom to ask where no raft leader is found: who let this node in, or whom an operator named.
     pub seeds: Vec<Peer>,
@@ -148,12 +91,22 @@ pub struct RaftTopology {
 
 pub(super) struct Shared {
     pub(super) own: Voter,
-    pub(super) raft: Raft<TypeConfig>,
+    /// Replaced where another generation begins.
+    instance: ArcSwap<Instance>,
     pub(super) published: Arc<Published>,
     pub(super) transport: Arc<dyn Transport>,
-    state: StateStore,
     pub(super) disk: RaftDisk,
-    start_ms: u64,
+    pub(super) start_ms: u64,
+    /// Forced recoveries of the cluster.
+    pub(super) generation: watch::Sender<u32>,
+    /// A later generation, in which this node is no member.
+    pub(super) given_up: watch::Sender<Option<GivenUp>>,
+    /// It has asked whether it still may, see `recovery`.
+    pub(super) may_vote: AtomicBool,
+    /// Held while this node passes into another generation.
+    pub(super) changing: tokio::sync::Mutex<()>,
+    /// Where raft's tasks run.
+    runtime: tokio::runtime::Handle,
     pub(super) seeds: Mutex<Vec<Peer>>,
     /// What this node has promised as a lease voter.
     pub(super) report: Mutex<LeaseReport>,
@@ -172,6 +125,22 @@ pub(super) struct Shared {
     stop: watch::Sender<bool>,
 }
 
+/// A raft instance, and what it keeps.
+pub(super) struct Instance {
+    pub(super) raft: Raft<TypeConfig>,
+    pub(super) log: LogStore,
+    pub(super) state: StateStore,
+}
+
+impl Instance {
+    /// On the current runtime.
+    pub(super) async fn start(own: NodeId, links: RaftLinks, log: LogStore, state: StateStore) -> io::Result<Instance> {
+        let config = Arc::new(config()?);
+        let raft = Raft::new(own, config, links, log.clone(), state.clone()).await.map_err(io::Error::other)?;
+        Ok(Instance { raft, log, state })
+    }
+}
+
 impl RaftTopology {
     /// Takes part from now on, on the current runtime. That should be one that nothing else keeps busy: see
     /// `ControlThread`.
@@ -184,16 +153,19 @@ impl RaftTopology {
             transport: Arc::clone(&options.transport),
             published: Arc::clone(&published),
         };
-        let config = Arc::new(config()?);
-        let raft = Raft::new(options.node.0, config, links, log, state.clone()).await.map_err(io::Error::other)?;
+        let instance = Instance::start(options.node.0, links, log, state).await?;
         let shared = Arc::new(Shared {
             own: Voter { node: options.node, address: options.address },
-            raft,
+            instance: ArcSwap::from_pointee(instance),
             published,
             transport: options.transport,
-            state,
             disk,
             start_ms: options.start_ms,
+            generation: watch::Sender::new(options.generation),
+            given_up: watch::Sender::new(None),
+            may_vote: AtomicBool::new(false),
+            changing: tokio::sync::Mutex::default(),
+            runtime: tokio::runtime::Handle::current(),
             seeds: Mutex::new(options.seeds),
             report: Mutex::default(),
             promises,
@@ -205,7 +177,13 @@ impl RaftTopology {
             wanted: AtomicU64::new(0),
             stop: watch::Sender::new(false),
         });
-        shared.elect_at_once_if_alone().await;
+        shared.refresh_right_to_elect();
+        if shared.published.current().nodes.keys().all(|node| *node == options.node) {
+            shared.ask_before_voting().await;
+        } else {
+            let asking = Arc::clone(&shared);
+            tokio::spawn(async move { asking.ask_before_voting().await });
+        }
         tokio::spawn(super::following::follow(Arc::clone(&shared)));
         tokio::spawn(super::following::lead(Arc::clone(&shared)));
         Ok(RaftTopology { shared })
@@ -214,7 +192,7 @@ impl RaftTopology {
     /// Creates a cluster of one: this node votes alone. Does nothing where it has a raft log already.
     pub async fn create(&self, cluster: identity::ClusterId, hash_key: u128) -> Result<Proposal, ProposeError> {
         let node = BasicNode::new(self.shared.own.address);
-        match self.shared.raft.initialize(BTreeMap::from([(self.shared.own.node.0, node)])).await {
+        match self.shared.raft().initialize(BTreeMap::from([(self.shared.own.node.0, node)])).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
             Err(error) => return Err(ProposeError::Stopped(error.to_string())),
         }
@@ -239,6 +217,16 @@ impl RaftTopology {
     /// Whether this node finds no raft leader.
     pub fn is_lost(&self) -> bool {
         self.shared.is_lost()
+    }
+
+    /// The generation of this node. Whoever listens keeps it on the disk, where the raft log has it already.
+    pub fn generation(&self) -> watch::Receiver<u32> {
+        self.shared.generation.subscribe()
+    }
+
+    /// In which generation of the cluster this node is no member, once it is known that there is one.
+    pub fn given_up(&self) -> watch::Receiver<Option<GivenUp>> {
+        self.shared.given_up.subscribe()
     }
 
     /// Whom to ask from now on where no raft leader is found.
@@ -296,18 +284,23 @@ impl RaftTopology {
             Request::PullTopology { since } => {
                 Ok(Response::Topology(Blob(shared.published.update_since(since).encode())))
             }
+            Request::Standing => Ok(Response::Standing(Box::new(shared.standing(sender.node)))),
+            // Not only votes: whoever led when it ended goes on to, and would be followed.
+            Request::RaftAppend(_) | Request::RaftVote(_) | Request::RaftSnapshot(_) if !shared.votes_now() => {
+                Ok(Response::Failed("this node does not know yet whether it takes part".into()))
+            }
             // Raft would answer each with the same error, and log it.
             Request::RaftAppend(_) | Request::RaftVote(_) | Request::RaftSnapshot(_) if !shared.is_running() => {
                 Ok(Response::Failed("this node's raft log cannot be written".into()))
             }
-            other => raft_network::answer(&shared.raft, other).await,
+            other => raft_network::answer(&shared.raft(), other).await,
         }
     }
 
     /// Stops taking part. The raft log is closed when the last handle is gone.
     pub async fn shutdown(&self) {
         self.shared.stop.send_replace(true);
-        if let Err(error) = self.shared.raft.shutdown().await {
+        if let Err(error) = self.shared.raft().shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
     }
@@ -373,6 +366,17 @@ impl Consensus for RaftTopology {
     fn write_failures(&self) -> u64 {
         self.shared.disk.write_failures()
     }
+
+    async fn survey(&self) -> Result<Recovery, RecoveryError> {
+        self.shared.survey().await
+    }
+
+    async fn recover(&self) -> Result<Recovery, RecoveryError> {
+        let shared = Arc::clone(&self.shared);
+        // Elsewhere than on the caller's runtime: raft's tasks are to outlive it.
+        let recovered = self.shared.runtime.spawn(async move { shared.recover().await });
+        recovered.await.unwrap_or_else(|error| Err(RecoveryError::Failed(error.to_string())))
+    }
 }
 
 /// For nodes whose links serve nothing but agreement, as in tests.
@@ -384,11 +388,38 @@ impl Handler for RaftTopology {
 }
 
 impl Shared {
+    pub(super) fn instance(&self) -> Arc<Instance> {
+        self.instance.load_full()
+    }
+
+    /// The raft instance of this moment.
+    pub(super) fn raft(&self) -> Raft<TypeConfig> {
+        self.instance.load().raft.clone()
+    }
+
+    /// Another instance takes the place of the one that was, which has been shut down.
+    pub(super) fn replace(&self, instance: Instance) {
+        self.instance.store(Arc::new(instance));
+    }
+
+    pub(super) fn links(&self) -> RaftLinks {
+        RaftLinks {
+            own: self.own.node.0,
+            transport: Arc::clone(&self.transport),
+            published: Arc::clone(&self.published),
+        }
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        *self.generation.borrow()
+    }
+
     /// A group of one need not wait for an election timeout after a restart.
-    async fn elect_at_once_if_alone(&self) {
-        let metrics = self.raft.metrics().borrow().clone();
+    pub(super) async fn elect_at_once_if_alone(&self) {
+        let raft = self.raft();
+        let metrics = raft.metrics().borrow().clone();
         if metrics.membership_config.voter_ids().eq([self.own.node.0])
-            && let Err(error) = self.raft.trigger().elect().await
+            && let Err(error) = raft.trigger().elect().await
         {
             tracing::warn!(%error, "raft could not begin an election");
         }
@@ -410,8 +441,11 @@ impl Shared {
     }
 
     pub(super) fn own_view(&self) -> GroupView {
-        let membership = self.state.membership();
-        let metrics = self.raft.metrics().borrow().clone();
+        let instance = self.instance();
+        let membership = instance.state.membership();
+        let metrics = instance.raft.metrics().borrow().clone();
+        // A leader that has lost the others is not told, and decides nothing.
+        let is_there = |leader: &NodeId| self.is_running() && (*leader != self.own.node.0 || self.leads());
         let voter = |id| {
             let first_address = membership.membership().get_node(&id)?.addr.parse().ok()?;
             let node = identity::NodeId(id);
@@ -420,7 +454,7 @@ impl Shared {
         GroupView {
             term: metrics.current_term,
             voters_index: membership.log_id().map_or(0, |id| id.index),
-            leader: metrics.current_leader.filter(|_| self.is_running()).map(identity::NodeId),
+            leader: metrics.current_leader.filter(is_there).map(identity::NodeId),
             voters: membership.voter_ids().filter_map(voter).collect(),
         }
     }
@@ -439,7 +473,7 @@ impl Shared {
 
     /// Whether this node takes part in agreement: raft stops for good when the disk fails.
     pub(super) fn is_running(&self) -> bool {
-        self.disk.write_failures() == 0 && self.raft.metrics().borrow().running_state.is_ok()
+        self.disk.write_failures() == 0 && self.raft().metrics().borrow().running_state.is_ok()
     }
 
     /// Whether a node may vote, as far as it has said.
@@ -451,7 +485,13 @@ impl Shared {
     }
 
     pub(super) fn is_leader(&self) -> bool {
-        self.is_running() && self.raft.metrics().borrow().state == ServerState::Leader
+        self.is_running() && self.raft().metrics().borrow().state == ServerState::Leader
+    }
+
+    /// Whether it is the raft leader, and a majority has heard so lately.
+    pub(super) fn leads(&self) -> bool {
+        let silent_ms = self.raft().metrics().borrow().millis_since_quorum_ack;
+        self.is_leader() && silent_ms.is_some_and(|silent_ms| silent_ms < LOST_AFTER.as_millis() as u64)
     }
 
     async fn propose_once(&self, change: &TopologyChange) -> Result<Proposal, ProposeError> {
@@ -483,10 +523,11 @@ impl Shared {
         if !self.is_running() {
             return None;
         }
+        let raft = self.raft();
         let written = tokio::select! {
             biased;
-            written = timeout(ATTEMPT_TIMEOUT, self.raft.client_write(change)) => written,
-            () = self.leads_no_more() => return Some(Err(ProposeError::Unknown)),
+            written = timeout(ATTEMPT_TIMEOUT, raft.client_write(change)) => written,
+            () = leads_no_more(&raft) => return Some(Err(ProposeError::Unknown)),
         };
         match written {
             Ok(Ok(written)) => Some(Ok(Proposal { index: written.log_id.index, applied: written.data })),
@@ -497,12 +538,6 @@ impl Shared {
             // The disk has failed meanwhile; others may have the entry, and lead.
             Ok(Err(RaftError::Fatal(_))) => Some(Err(ProposeError::Unknown)),
         }
-    }
-
-    /// Ends a moment after this node leads no more: its proposals may yet be agreed, and who votes no more is not told.
-    async fn leads_no_more(&self) {
-        let _ = self.raft.metrics().wait_for(|metrics| metrics.state != ServerState::Leader).await;
-        tokio::time::sleep(RETRY_PAUSE).await;
     }
 
     async fn on_proposed(&self, change: TopologyChange) -> Response {
@@ -522,6 +557,12 @@ impl Shared {
             tracing::warn!(?error, "an update of the topology was not taken");
         }
     }
+}
+
+/// Ends a moment after this node leads no more: its proposals may yet be agreed, and who votes no more is not told.
+async fn leads_no_more(raft: &Raft<TypeConfig>) {
+    let _ = raft.metrics().wait_for(|metrics| metrics.state != ServerState::Leader).await;
+    tokio::time::sleep(RETRY_PAUSE).await;
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -31,7 +31,12 @@ pub(super) enum Record {
     Format,
     /// What this node stands by as a lease voter.
     Promises,
+    /// The generation of the cluster that log and records are of; absent: the first, or the one that the node's identity says.
+    Generation,
 }
+
+/// What a raft log of another generation has anew: who voted for whom, and what was agreed, was a matter of the one before.
+const OF_A_GENERATION: [Record; 5] = [Record::Vote, Record::Committed, Record::Purged, Record::Snapshot, Record::Group];
 
 impl Record {
     fn name(self) -> &'static str {
@@ -43,6 +48,7 @@ impl Record {
             Record::Group => "group",
             Record::Format => "format",
             Record::Promises => "promises",
+            Record::Generation => "generation",
         }
     }
 }
@@ -55,6 +61,8 @@ pub(super) enum Write {
     Truncate(u64),
     /// Entries up to this index go; the record says up to which log id.
     Purge(u64, Vec<u8>),
+    /// All entries go, and what the records of a generation say; these records are there instead.
+    Renew(Vec<(Record, Vec<u8>)>),
 }
 
 impl Write {
@@ -69,6 +77,7 @@ type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 struct Job {
     write: Write,
     done: Done,
+    is_over: Arc<AtomicBool>,
 }
 
 /// Where writes go. The thread ends, and the file is closed, when the last clone is gone.
@@ -76,6 +85,8 @@ struct Job {
 pub(super) struct RaftDisk {
     jobs: SyncSender<Job>,
     failures: Arc<Failures>,
+    /// Another handle has taken the place of this one and its clones: what they write is refused.
+    is_over: Arc<AtomicBool>,
 }
 
 /// Writes that failed.
@@ -84,7 +95,7 @@ struct Failures {
     count: AtomicU64,
     /// What a test makes of the disk.
     #[cfg(test)]
-    is_broken: std::sync::atomic::AtomicBool,
+    is_broken: AtomicBool,
 }
 
 impl fmt::Debug for RaftDisk {
@@ -101,6 +112,12 @@ pub(super) struct Stored {
 }
 
 impl Stored {
+    /// What a file holds that was renewed with these.
+    pub(super) fn renewed(records: &[(Record, Vec<u8>)]) -> Stored {
+        let records = records.iter().map(|(record, bytes)| (record.name().to_owned(), bytes.clone())).collect();
+        Stored { log: Vec::new(), records }
+    }
+
     pub(super) fn record(&self, record: Record) -> Option<&[u8]> {
         self.records.iter().find(|(name, _)| name == record.name()).map(|(_, bytes)| bytes.as_slice())
     }
@@ -127,7 +144,17 @@ impl RaftDisk {
         let failures = Arc::<Failures>::default();
         let counted = Arc::clone(&failures);
         std::thread::Builder::new().name("raft-disk".into()).spawn(move || run(&database, &waiting, &counted))?;
-        Ok((RaftDisk { jobs, failures }, stored))
+        Ok((RaftDisk { jobs, failures, is_over: Arc::default() }, stored))
+    }
+
+    /// A handle of its own: ended without this one, or going on when this one has ended.
+    pub(super) fn another(&self) -> RaftDisk {
+        RaftDisk { is_over: Arc::default(), ..self.clone() }
+    }
+
+    /// What is written by this handle or its clones from now on is refused.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Release);
     }
 
     /// How many writes have failed. From the first on nothing more is written.
@@ -143,7 +170,7 @@ impl RaftDisk {
 
     /// Hands a write over; `done` is called by the disk's thread.
     pub(super) fn write(&self, write: Write, done: impl FnOnce(io::Result<()>) + Send + 'static) {
-        let job = Job { write, done: Box::new(done) };
+        let job = Job { write, done: Box::new(done), is_over: Arc::clone(&self.is_over) };
         if let Err(error) = self.jobs.try_send(job) {
             let (job, why) = match error {
                 TrySendError::Full(job) => (job, "too many writes wait for the raft log"),
@@ -206,7 +233,13 @@ fn run(database: &Database, waiting: &Receiver<Job>, failures: &Failures) {
         {
             jobs.push(job);
         }
+        // Looked at behind the queue: whoever ends a handle has its successor's first write behind all that counts.
+        let (late, jobs): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.is_over.load(Ordering::Acquire));
+        for job in late {
+            (job.done)(Err(io::Error::other("this raft log is of a generation that is over")));
+        }
         if failed.is_none()
+            && !jobs.is_empty()
             && let Err(error) = commit(database, &jobs, failures)
         {
             tracing::error!(%error, "the raft log cannot be written: this node has no vote until it is started again");
@@ -248,6 +281,15 @@ fn commit(database: &Database, jobs: &[Job], _failures: &Failures) -> Result<(),
                 Write::Purge(upto, id) => {
                     log.retain_in(..=*upto, |_, _| false)?;
                     records.insert(Record::Purged.name(), id.as_slice())?;
+                }
+                Write::Renew(anew) => {
+                    log.retain(|_, _| false)?;
+                    for record in OF_A_GENERATION {
+                        records.remove(record.name())?;
+                    }
+                    for (record, bytes) in anew {
+                        records.insert(record.name(), bytes.as_slice())?;
+                    }
                 }
             }
         }

@@ -12,13 +12,15 @@ use crate::base::identity;
 use crate::transport::Blob;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage, RaftStateMachine};
 use openraft::{
-    AnyError, EntryPayload, OptionalSend, RaftLogReader, RaftSnapshotBuilder, Snapshot, StorageError, StorageIOError,
+    AnyError, BasicNode, CommittedLeaderId, EntryPayload, OptionalSend, RaftLogReader, RaftSnapshotBuilder, Snapshot,
+    StorageError, StorageIOError,
 };
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::io::{self, Cursor};
+use std::net::SocketAddr;
 use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::Arc;
@@ -58,12 +60,95 @@ impl RaftLog {
         let open = || {
             let published = Arc::new(Published::default());
             let (disk, stored) = RaftDisk::open(&path, format)?;
-            let log = LogStore { disk: disk.clone(), mirror: Arc::new(Mutex::new(Mirror::load(&stored)?)) };
-            let state = StateStore::load(disk.clone(), &stored, Arc::clone(&published))?;
+            let (log, state) = stores(disk.another(), &stored, &published)?;
             Ok(RaftLog { log, state, disk, stored, published })
         };
         open().map_err(named)
     }
+
+    /// The generation of the cluster that it is of; 0: the first, or it was begun by joining a later one.
+    pub fn generation(&self) -> io::Result<u32> {
+        self.stored.record(Record::Generation).map_or(Ok(0), |bytes| decode(bytes, "generation record"))
+    }
+}
+
+fn stores(disk: RaftDisk, stored: &Stored, published: &Arc<Published>) -> io::Result<(LogStore, StateStore)> {
+    let log = LogStore { disk: disk.clone(), mirror: Arc::new(Mutex::new(Mirror::load(stored)?)) };
+    let state = StateStore::load(disk, stored, Arc::clone(published))?;
+    Ok((log, state))
+}
+
+/// The newest state that can be made of a raft log: all its entries are applied, agreed or not, for nobody knows which of them the
+/// others have agreed on.
+pub(super) struct Newest {
+    pub(super) topology: Topology,
+    /// The greatest term that this node has voted in, or has an entry of.
+    pub(super) term: u64,
+    /// The index of the last entry.
+    last: u64,
+}
+
+impl Newest {
+    /// The latest change that is in it, and index that is taken.
+    pub(super) fn version(&self) -> u64 {
+        self.topology.version.max(self.last)
+    }
+}
+
+pub(super) fn newest(log: &LogStore, state: &StateStore) -> Newest {
+    let (applied, mut topology) = {
+        let machine = state.machine.lock();
+        (machine.applied, machine.topology.clone())
+    };
+    let mirror = log.mirror.lock();
+    for (index, entry) in mirror.log.range(applied.map_or(0, |id| id.index + 1)..) {
+        if let EntryPayload::Normal(change) = &entry.payload {
+            topology.apply(*index, change);
+        }
+    }
+    let last = mirror.log.values().next_back().map(|entry| entry.log_id).max(mirror.purged).max(applied);
+    let voted = mirror.vote.map_or(0, |vote| vote.leader_id().term);
+    let term = voted.max(last.map_or(0, |id| id.leader_id.term));
+    Newest { topology, term, last: last.map_or(0, |id| id.index) }
+}
+
+/// The records of a raft log that begins with this state, and whose only voter is this node. `term`: greater than any before.
+pub(super) fn records_of_one(
+    topology: &Topology,
+    own: NodeId,
+    address: SocketAddr,
+    term: u64,
+) -> Vec<(Record, Vec<u8>)> {
+    let id = LogId::new(CommittedLeaderId::new(term, own), topology.version);
+    let voters = BTreeMap::from([(own, BasicNode::new(address))]);
+    let membership = Membership::new(Some(id), openraft::Membership::new(vec![BTreeSet::from([own])], voters));
+    let meta = SnapshotMeta {
+        last_log_id: Some(id),
+        last_membership: membership,
+        snapshot_id: format!("{term}-{}", id.index),
+    };
+    vec![
+        (Record::Vote, encode(&Vote::new(term, own))),
+        (Record::Committed, encode(&Some(id))),
+        (Record::Purged, encode(&id)),
+        (Record::Snapshot, encode(&(meta, Blob(encode(topology))))),
+    ]
+}
+
+/// Takes the place of a raft log that was: these records and no entry, of that generation. When this returns it is on the disk. The
+/// instance that wrote the former one has been shut down; what it still writes is refused.
+pub(super) async fn renewed(
+    former: &LogStore,
+    generation: u32,
+    mut records: Vec<(Record, Vec<u8>)>,
+    published: &Arc<Published>,
+) -> io::Result<(LogStore, StateStore)> {
+    records.push((Record::Generation, encode(&generation)));
+    let stored = Stored::renewed(&records);
+    let disk = former.disk.another();
+    former.disk.end();
+    disk.write_and_wait(Write::Renew(records)).await?;
+    stores(disk, &stored, published)
 }
 
 /// The record of a file that this node may go on with.

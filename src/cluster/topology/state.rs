@@ -192,6 +192,8 @@ pub enum EventKind {
     /// A member was fenced too often: it has copies only from now on.
     ProbationBegun,
     ProbationOver,
+    /// A majority of the voters is lost for good, and this member has begun another generation with those that are left.
+    GenerationBegun,
 }
 
 /// Everything the cluster has agreed on.
@@ -537,6 +539,11 @@ impl Topology {
     /// Whether a slot is still what somebody saw in that version.
     pub(super) fn is_unchanged(&self, slot: Slot, decided_by: u64) -> bool {
         self.slot(slot).changed <= decided_by
+    }
+
+    /// Incarnations that are given from now on are greater by this much: others may have been given unheard.
+    pub(super) fn skip_incarnations(&mut self, count: u64) {
+        self.last_incarnation = self.last_incarnation.saturating_add(count);
     }
 
     /// Whom a slot is being handed over to.

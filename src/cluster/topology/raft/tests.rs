@@ -26,33 +26,38 @@ struct TestNode {
 
 impl TestNode {
     async fn start(id: u128, address: Option<SocketAddr>, directory: &TempDir, seeds: Vec<Peer>) -> TestNode {
+        TestNode::start_in(0, id, address, directory, seeds).await
+    }
+
+    /// In a generation, or in a later one that its raft log is of.
+    async fn start_in(
+        joined: u32,
+        id: u128,
+        address: Option<SocketAddr>,
+        directory: &TempDir,
+        seeds: Vec<Peer>,
+    ) -> TestNode {
         let control = ControlThread::start("control").expect("a thread");
         let id = identity::NodeId(id);
         let bind = address.unwrap_or(([127, 0, 0, 1], 0).into());
         let socket = eventually("the port is free", || TcpListener::bind(bind).ok()).await;
         let address = socket.local_addr().expect("an address");
+        let path = directory.path().join(format!("node-{:x}", id.0));
+        std::fs::create_dir_all(&path).expect("a directory");
+        // The file is closed a moment after its last user has gone.
+        let log = eventually("the file is closed", || RaftLog::open(&path, id, false).ok()).await;
+        let generation = log.generation().expect("it is read").max(joined);
         let transport = Arc::new(TcpTransport::new(TcpOptions {
-            identity: LocalIdentity { node: id, cluster: Some(CLUSTER), generation: 0, incarnation: Incarnation(0) },
+            identity: LocalIdentity { node: id, cluster: Some(CLUSTER), generation, incarnation: Incarnation(0) },
             secret: LinkSecret::new(b"secret"),
             clock: Arc::new(SystemClock),
             nonces: system_nonces(),
             runtime: control.handle().clone(),
             slots: control.handle().clone(),
         }));
-        let path = directory.path().join(format!("node-{:x}", id.0));
-        std::fs::create_dir_all(&path).expect("a directory");
-        // The file is closed a moment after its last user has gone.
-        let deadline = Instant::now() + LIMIT;
-        let log = loop {
-            match RaftLog::open(&path, id, false) {
-                Ok(log) => break log,
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
         let transport_too = Arc::clone(&transport) as Arc<dyn Transport>;
         let start_ms = crate::base::clock::unix_us();
-        let options = RaftOptions { node: id, address, start_ms, log, transport: transport_too, seeds };
+        let options = RaftOptions { node: id, address, start_ms, log, generation, transport: transport_too, seeds };
         let raft = control.run(RaftTopology::start(options)).await.expect("not stopped").expect("started");
         let (handler, listening) = (Arc::new(raft.clone()), Arc::clone(&transport));
         control.run(async move { listening.listen(socket, handler).expect("listening") }).await.expect("not stopped");
@@ -85,6 +90,22 @@ impl TestNode {
     async fn set(&self, value: &str) -> u64 {
         let name = format!("from-{:?}", self.id);
         self.propose(TopologyChange::SetConfig { name, value: value.into() }).await.index
+    }
+
+    /// Begins the next generation, as soon as nobody can prevent it.
+    async fn recover(&self) -> Recovery {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            match self.raft.recover().await {
+                Ok(recovery) => return recovery,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn generation(&self) -> u32 {
+        self.raft.shared.generation()
     }
 
     fn voters(&self) -> BTreeSet<u128> {
@@ -290,4 +311,87 @@ async fn voters_whose_disk_fails_are_replaced_the_raft_leader_too() {
         let index = nodes[broken].set("without a vote").await;
         all_equal(&nodes, index).await;
     }
+}
+
+#[tokio::test]
+async fn one_of_three_goes_on_alone_when_two_are_lost_and_forgets_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut nodes = start_cluster(&directory, 3).await;
+    voters_are(&nodes, &[1, 2, 3]).await;
+    let index = nodes[0].set("before").await;
+    all_equal(&nodes, index).await;
+    let led = nodes[1].raft.recover().await.expect_err("there is a raft leader");
+    assert!(matches!(led, RecoveryError::Led(_)), "{led}");
+    let leader = eventually("there is a raft leader", || nodes.iter().position(TestNode::leads)).await;
+    let left = nodes.remove(leader);
+    nodes.drain(..).for_each(TestNode::kill);
+    // Written by the raft leader, and heard by nobody: the others may have agreed, for all that is known.
+    let (name, value) = ("unheard".to_owned(), "kept".to_owned());
+    let raft = left.raft.shared.raft();
+    let change = TopologyChange::SetConfig { name: name.clone(), value: value.clone() };
+    left.control.handle().spawn(async move { raft.client_write(change).await });
+    let is_written = || left.raft.shared.raft().metrics().borrow().last_log_index > Some(index);
+    eventually("it is in the log", || is_written().then_some(())).await;
+    let recovery = left.recover().await;
+    assert!(recovery.after.nodes.keys().eq([&left.id]), "{:?}", recovery.after.nodes);
+    assert_eq!(recovery.before.nodes.len(), 3);
+    let id = left.id.0;
+    let mut nodes = vec![left];
+    for round in 1..=2 {
+        assert_eq!(nodes[0].generation(), 1);
+        nodes[0].set(&format!("alone {round}")).await;
+        voters_are(&nodes, &[id]).await;
+        let current = nodes[0].raft.published().current();
+        assert_eq!((current.generation, current.nodes.len()), (1, 1));
+        assert_eq!(current.config.get(&name), Some(&value));
+        assert_eq!(current.lease_voters.votes, [identity::NodeId(id); 2]);
+        restart(&mut nodes, &directory, 0).await;
+    }
+}
+
+#[tokio::test]
+async fn who_lives_follows_into_the_next_generation_and_who_was_given_up_does_not() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut nodes = start_cluster(&directory, 5).await;
+    voters_are(&nodes, &[1, 2, 3, 4, 5]).await;
+    let index = nodes[0].set("before").await;
+    all_equal(&nodes, index).await;
+    let lost: Vec<(u128, SocketAddr)> = nodes[..3].iter().map(|node| (node.id.0, node.address)).collect();
+    nodes.drain(..3).for_each(TestNode::kill);
+    eventually("no raft leader is found", || nodes.iter().all(|node| node.raft.is_lost()).then_some(())).await;
+    let first = nodes[1].raft.recover().await.expect_err("the other knows as much");
+    assert_eq!(first, RecoveryError::OtherIsFirst(nodes[0].id));
+    nodes[0].recover().await;
+    eventually("the other follows", || (nodes[1].generation() == 1).then_some(())).await;
+    voters_are(&nodes, &[4]).await;
+    let mut index = 0;
+    for node in &nodes {
+        index = node.set("two of five").await;
+    }
+    all_equal(&nodes, index).await;
+    // All of them are a majority of the generation before, and decide nothing.
+    let mut back = Vec::new();
+    for (id, address) in lost {
+        back.push(TestNode::start(id, Some(address), &directory, vec![]).await);
+    }
+    for node in &back {
+        eventually("it is told", || {
+            node.raft.given_up().borrow().is_some_and(|it| it.generation == 1 && !it.was_led).then_some(())
+        })
+        .await;
+    }
+    assert!(back.iter().all(|node| node.generation() == 0));
+    back.into_iter().for_each(TestNode::kill);
+    // New ones join, and vote with those that went on, which start again as ever.
+    for id in 6..=7 {
+        let seeds = vec![nodes[0].peer()];
+        let node = TestNode::start_in(1, id, None, &directory, seeds).await;
+        node.register().await;
+        nodes.push(node);
+    }
+    voters_are(&nodes, &[4, 5, 6]).await;
+    restart(&mut nodes, &directory, 0).await;
+    restart(&mut nodes, &directory, 1).await;
+    let index = nodes[0].set("and on").await;
+    all_equal(&nodes, index).await;
 }
