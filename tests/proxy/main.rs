@@ -13,6 +13,7 @@ mod listener;
 mod lost;
 mod nodes;
 mod order;
+mod recovering;
 mod returning;
 mod roles;
 mod sorting;

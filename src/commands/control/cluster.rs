@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod rebalance;
+mod recover;
 mod revive;
 
 use crate::base::clock;
@@ -52,6 +53,7 @@ const CLUSTER: &[CommandSpec] = &[
     control("myid", Exactly(2), BASIC, 0, my_id),
     control("nodes", Exactly(2), BASIC, 0, nodes).tips(VARIES),
     control("rebalance", AtLeast(2), BASIC | ADMIN | HIDDEN, 0, rebalance::rebalance),
+    control("recover", AtLeast(2), BASIC | ADMIN | HIDDEN, 0, recover::recover),
     control("replicas", Exactly(3), BASIC | ADMIN, 0, replicas).tips(VARIES),
     control("replicate", Exactly(3), BASIC | ADMIN | NO_ASYNC_LOADING, 0, by_hand::refuse),
     control("reset", AtLeast(2), BASIC | ADMIN | NOSCRIPT, 0, by_hand::refuse),
@@ -449,6 +451,8 @@ fn cluster_help(control: &mut Control<'_>, _: Arguments<'_>, reply: &mut ReplyWr
             "    Return cluster configuration seen by node.",
             "REBALANCE [DRYRUN|PAUSE|RESUME]",
             "    Whether slots are moved by the plan; what it would move; for all nodes: no more, or again, and roles too.",
+            "RECOVER [FORCE] [CONFIRM]",
+            "    Which nodes would go on where most voters are lost for good. CONFIRM: they do, without the others.",
             "REPLICAS <node-id>",
             "    Return the nodes that have copies of the slots of <node-id>.",
             "REVIVE <slot>|ALL [CONFIRM]",
