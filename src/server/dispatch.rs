@@ -142,7 +142,7 @@ pub fn dispatch(
         Some(Elsewhere::Redirect(error)) => return redirect(batch, session, command, error, reply),
         Some(Elsewhere::Copy(route)) => return read_copy(batch, session, command, arguments, &keys, route, reply),
     }
-    let has_keys = !keys.slots.is_empty() || command.spec.has(spec::ENDS_TRANSACTION);
+    let has_keys = !keys.slots.is_empty() || routing::executed(session, command).is_some();
     if batch.support.is_none() && has_keys {
         return wait_for_slot(batch, session, command, reply);
     }

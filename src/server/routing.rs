@@ -70,8 +70,9 @@ pub(super) fn answer(route: Route, view: &View) -> Option<Elsewhere> {
     }
 }
 
-/// The transaction that the command executes.
-fn executed<'s>(session: &'s Session, command: &Command) -> Option<&'s Transaction> {
+/// The transaction that the command executes. One that is spoilt is answered by anybody: nothing of it is looked at.
+#[inline]
+pub(super) fn executed<'s>(session: &'s Session, command: &Command) -> Option<&'s Transaction> {
     let ends = command.spec.has(spec::ENDS_TRANSACTION);
     session.transaction.as_ref().filter(|transaction| ends && !transaction.aborted)
 }
