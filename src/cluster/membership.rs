@@ -32,7 +32,7 @@ pub use view::{MemberHealth, MemberView, MembersView, MembershipEvent};
 use crate::base::identity::{ClusterId, NodeId};
 use crate::cluster::datagram::{self, ClusterSecret, Envelope, Expected, Reject};
 use broadcasts::{Backlog, BroadcastFilter};
-use foca::{AccumulatingRuntime, Foca, Member, OwnedNotification, Timer};
+use foca::{AccumulatingRuntime, Foca, Member, OwnedNotification, State, Timer};
 use identity::{IdentityCodec, LifeAddressed};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::IteratorRandom;
@@ -47,6 +47,8 @@ use view::KnownMembers;
 const CHECK_US: u64 = 1_000_000;
 /// Alone, it announces itself this often.
 const ANNOUNCE_ALONE_US: u64 = 2_000_000;
+/// A suspicion that lasts for so many times as long as it may has no end of its own.
+const SUSPICIONS: u32 = 3;
 /// Among others, it announces itself this often to some that are down, and to a seed that is not among them. It bounds
 /// how long a healed partition goes unnoticed.
 const ANNOUNCE_ABSENT_US: u64 = 5_000_000;
@@ -358,6 +360,25 @@ impl Membership {
             let chosen = self.known.live().map(|member| member.identity).choose(&mut self.random);
             chosen.into_iter().for_each(|member| self.announce(member));
         }
+        self.end_suspicions(now_us);
+    }
+
+    /// Only who has probed a member in vain measures how long it is suspected, and forgets to do so where it is believed to be
+    /// down itself meanwhile; and a member that was cut off while it was told of has not heard that it is to object. So it is
+    /// said to be down: if it is alive it hears that with its next message, and comes back.
+    fn end_suspicions(&mut self, now_us: u64) {
+        let limit = settings::config(self.configured_for).suspect_to_down_after * SUSPICIONS;
+        let is_over = |member: &MemberView| {
+            let lasts_us = now_us.saturating_sub(member.since_us);
+            member.health == MemberHealth::Suspected && lasts_us >= limit.as_micros() as u64
+        };
+        let over = |member: &&Member<MemberIdentity>| {
+            member.state() == State::Suspect && self.known.get(member.id().node).is_some_and(is_over)
+        };
+        let ended = self.foca.iter_membership_state().filter(over);
+        let down: Vec<_> = ended.map(|member| Member::new(*member.id(), member.incarnation(), State::Down)).collect();
+        let applied = self.foca.apply_many(down.into_iter(), true, &mut self.runtime);
+        log_failure("the end of suspicions", applied);
     }
 
     fn on_learn(&mut self, members: &[MemberIdentity]) {

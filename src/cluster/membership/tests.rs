@@ -284,6 +284,31 @@ fn learned_members_need_no_seed() {
     assert_eq!((nodes.live(0), nodes.live(2)), (vec![2, 3], vec![1, 2]));
 }
 
+/// Somebody was told of it while the member was cut off, and nobody measures how long it lasts.
+#[test]
+fn a_suspicion_that_nobody_ends_is_over_all_the_same() {
+    let mut nodes = Nodes::new(3);
+    nodes.run_secs(5);
+    let suspected = options(2, 100).identity;
+    for number in [0, 1] {
+        let node = nodes.nodes[number].as_mut().expect("runs");
+        let state = node.foca.iter_membership_state().find(|member| *member.id() == suspected).expect("known");
+        let suspect = Member::new(suspected, state.incarnation(), State::Suspect);
+        node.foca.apply_many([suspect].into_iter(), false, &mut node.runtime).expect("applied");
+        let mut outputs = Outputs::default();
+        node.settle(nodes.now_us, &mut outputs);
+        nodes.perform(number, outputs);
+    }
+    let health = |nodes: &Nodes, number: usize| {
+        let view = nodes.nodes[number].as_ref().expect("runs").view();
+        view.member(NodeId(3)).map(|member| member.health)
+    };
+    assert_eq!(health(&nodes, 0), Some(MemberHealth::Suspected));
+    nodes.run_secs(20);
+    assert_eq!((health(&nodes, 0), health(&nodes, 1)), (Some(MemberHealth::Alive), Some(MemberHealth::Alive)));
+    assert_eq!((nodes.live(0), nodes.live(1), nodes.live(2)), (vec![2, 3], vec![1, 3], vec![1, 2]));
+}
+
 proptest::proptest! {
     #[test]
     fn any_payload_under_a_right_envelope_is_survived(payload in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
