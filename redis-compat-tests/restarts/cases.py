@@ -9,6 +9,8 @@ from restarts.nodes import PROBES, kill, pause
 # Load before anything happens: longer than what may be lost. And after all is well again.
 BEFORE_SECONDS, AFTER_SECONDS = 3, 0.3
 EVERYTHING = float("inf")
+# How long nodes run between two kills of all.
+GAP_SECONDS = (0.6, 1)
 
 
 def begin(cluster):
@@ -92,6 +94,19 @@ def everyone(cluster, _random, problems):
     # Whoever writes meanwhile would hide what is not there.
     problems += load.stop(at_once=True)
     return back(cluster, load, settled_until, problems)
+
+
+def twice(cluster, random, problems):
+    """The same, and all are killed again while what follows from it is under way: elections mostly, after about 0.8 s."""
+    load = begin(cluster)
+    settled_until = kill(cluster, cluster.nodes)
+    problems += load.stop(at_once=True)
+    gap = random.uniform(*GAP_SECONDS)
+    for node in cluster.nodes:
+        node.server.start()
+    time.sleep(gap)
+    kill(cluster, cluster.nodes)
+    return "killed again %.2f s after the start, " % gap + back(cluster, load, settled_until, problems)
 
 
 def moved(number):

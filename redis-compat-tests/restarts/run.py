@@ -26,6 +26,7 @@ With logs (`appendfsync everysec`):
 With logs, and `acknowledge quorum+fsync`:
 
   all-fsync   kill -9 of all: everything is back that was acknowledged, to the last moment
+  twice       the same, and all are killed again while elections are under way
 
 With five nodes, and only where it is asked for:
 
@@ -59,7 +60,7 @@ CASES = {
     "no": {"one": cases.one, "wiped": cases.wiped, "cloned": cloned, "all": cases.everyone},
     "yes": {"all-log": cases.everyone, "moved": cases.moved(signal.SIGTERM), "moved-kill": cases.moved(signal.SIGKILL),
             "cloned-log": cloned, "away": cases.away(30)},
-    "fsync": {"all-fsync": cases.everyone},
+    "fsync": {"all-fsync": cases.everyone, "twice": cases.twice},
 }
 # Only where they are asked for.
 CASES["yes"].update({"away-60": cases.away(60), "still-5": cases.away(5, stops=True), "still-60": cases.away(60, stops=True)})

@@ -147,7 +147,7 @@ pub fn plan_input(topology: &Topology) -> PlanInput {
     // A slot that is on its way counts as being there: a plan must not send it again.
     let holders = |record: &SlotRecord| {
         let primary = record.phase.target().or(record.primary);
-        if primary.is_none() && topology.survivors(record).next().is_none() {
+        if primary.is_none() && topology.candidates(record).next().is_none() {
             // Whoever is to have a copy has nothing: it begins anew.
             return planner::Owners::default();
         }
@@ -165,7 +165,7 @@ pub fn plan_input(topology: &Topology) -> PlanInput {
 fn revivals(topology: &Topology, planned: &[planner::Move]) -> Vec<TopologyChange> {
     let is_nobodys = |slot: &Slot| {
         let record = topology.slot(*slot);
-        record.primary.is_none() && topology.survivors(record).next().is_none()
+        record.primary.is_none() && topology.candidates(record).next().is_none()
     };
     let to_none = planned.iter().filter(|one| one.from.is_none() && one.kind != planner::MoveKind::Copy);
     let revive = |one: &planner::Move| {

@@ -5,6 +5,8 @@
 //!  answers        --> all have answered, or PATIENCE is over: Promote the greatest (epoch, sequence number)
 //! ```
 //!
+//! Who is asked has it in memory, or from the log that it came back with (`topology/copies`).
+//!
 //! Where acknowledged means that a quorum has it, so many must have answered that one of any quorum is among them: an election
 //! that lacks answers goes on, until a copy is back, has started again without its memory, or is given up by a person.
 //!
@@ -42,7 +44,7 @@ fn needed(topology: &Topology, record: &SlotRecord) -> usize {
     }
     // Also those that have lost their memory since: what was acknowledged may have been there.
     let members = record.copies.iter().filter(|copy| copy.counts).count();
-    let survivors = topology.survivors(record).count();
+    let survivors = topology.candidates(record).count();
     (members + 1).saturating_sub(QUORUM).min(survivors).max(1)
 }
 
@@ -51,18 +53,18 @@ pub fn electorates(topology: &Topology) -> Vec<Electorate> {
     let mut found = BTreeMap::new();
     let electing = Slot::all().zip(topology.slots().iter()).filter(|(_, record)| record.phase == Phase::Electing);
     for (slot, record) in electing {
-        let is_up = |copy: &&SlotCopy| {
+        let is_up = |copy: &SlotCopy| {
             let state = topology.nodes.get(&copy.node).map(|node| node.state);
             state == Some(super::topology::NodeState::Active)
         };
-        let copies = topology.survivors(record).filter(is_up);
+        let copies = topology.candidates(record).filter(is_up);
         let mut lives: Vec<(NodeId, Incarnation)> = copies.map(|copy| (copy.node, copy.incarnation)).collect();
         lives.sort_unstable();
         if lives.is_empty() {
             // Nobody can be asked before the topology is another.
             continue;
         }
-        let (needed, survivors) = (needed(topology, record), topology.survivors(record).count());
+        let (needed, survivors) = (needed(topology, record), topology.candidates(record).count());
         let key = (record.epoch, lives.clone(), needed, survivors);
         let one = || Electorate { epoch: record.epoch, slots: SlotRanges::default(), lives, needed, survivors };
         found.entry(key).or_insert_with(one).slots.extend([slot]);

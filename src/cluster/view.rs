@@ -83,7 +83,7 @@ pub fn routing_view(
 /// Who is shown as the owner of a slot that nobody serves: its primary that is down; of one that is being elected, a copy that
 /// may be the next, for clients that want every slot to have an owner.
 fn last_owner(topology: &Topology, record: &SlotRecord) -> Option<NodeId> {
-    record.primary.or_else(|| topology.survivors(record).map(|copy| copy.node).next())
+    record.primary.or_else(|| topology.candidates(record).map(|copy| copy.node).next())
 }
 
 /// What clients are shown of the copies of slots, one slot after the other.

@@ -196,13 +196,17 @@ impl Keyspace<'_> {
         }
     }
 
-    /// Drops the keys of a slot, which is no longer here: they have not changed. Returns how many there were.
+    /// Drops the keys of a slot, which is no longer here: they have not changed. It stands at no position any more. Returns how many
+    /// there were.
     fn clear(&mut self, slot: Slot) -> usize {
         let placement = self.engine.placement();
         let (shard, slot_in_shard) = (self.locks.shard(placement.shard(slot)), placement.slot_in_shard(slot));
         let (taken, position) = (shard.take_slot(0, slot_in_shard), shard.meta(slot_in_shard).position);
         self.hide(slot);
-        let Some(table) = taken else { return 0 };
+        let Some(table) = taken else {
+            self.go_on_after(slot, Position::default());
+            return 0;
+        };
         let shard = self.locks.shard(placement.shard(slot));
         shard.watches.raise_where(|_, key, _| Slot::of_key(key) == slot);
         let count = table.entries.len();
@@ -211,6 +215,7 @@ impl Keyspace<'_> {
         if self.engine.log.is_read() {
             self.record(Some((slot, position)), encode::clear_slot);
         }
+        self.go_on_after(slot, Position::default());
         count
     }
 

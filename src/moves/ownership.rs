@@ -9,7 +9,7 @@ use crate::cluster::topology::slot_records::Slots;
 use crate::cluster::topology::{Phase, SlotRecord, Topology};
 use crate::cluster::view::is_current;
 use crate::engine::shard::SlotState;
-use crate::moves::copies::{CopyTable, own_number};
+use crate::moves::copies::{CopyTable, is_kept, own_number};
 use std::sync::Arc;
 
 /// What is to be done about a slot.
@@ -81,14 +81,19 @@ impl Ownership {
                 self.take(slot, record, copies, &mut followed.actions);
             } else if current {
                 let number = own_number(record, self.node, incarnation);
+                let own = record.copies.on(self.node);
+                let is_kept = own.is_some_and(|copy| is_kept(copy, incarnation));
                 let held = self.held[slot.index()].take();
+                let has_all = held.is_some_and(|epoch| epoch.0 > 0) || is_kept && copies.has_left_of(slot);
                 // What a log has of a slot that begins to be copied may be a part of it.
-                let is_ready = number.is_some() && record.copies.on(self.node).is_some_and(|copy| copy.ready);
+                let is_ready = number.is_some() && own.is_some_and(|copy| copy.ready);
                 if held.is_some() && !is_ready {
                     copies.leave(slot);
                 }
                 match number {
-                    Some(number) => keep_copy(slot, number, held.filter(|_| is_ready), copies),
+                    Some(number) => keep_copy(slot, number, has_all && is_ready, copies),
+                    // It will join anew, and mostly has what is sent then.
+                    None if is_kept && copies.leave_again(slot) => {}
                     None if copies.end_copy(slot) => followed.dropped.push(slot),
                     None => {}
                 }
@@ -128,9 +133,9 @@ impl Ownership {
     }
 }
 
-/// What is here of a slot belongs to its copy of this number. `held`: it was the primary's until now, and so is complete.
-fn keep_copy(slot: Slot, number: u64, held: Option<Epoch>, copies: &mut CopyTable) {
-    if held.is_some() {
+/// What is here of a slot belongs to its copy of this number. `has_all`: it was the primary's until now, or a log has all of it.
+fn keep_copy(slot: Slot, number: u64, has_all: bool, copies: &mut CopyTable) {
+    if has_all {
         copies.keep(slot, number, true);
     } else if copies.number(slot) != Some(number) {
         // Another copy of the same life had it: nothing has been dropped since.
@@ -170,7 +175,8 @@ mod tests {
         let mut ownership = Ownership::new(own, held);
         let before = ownership.follow(&Arc::new(topology.clone()), None, &mut CopyTable::default());
         assert!(before.actions.is_empty() && before.dropped.is_empty(), "{before:?}");
-        let again = TopologyChange::ReturnNode { node: Node { start_ms: 2, ..node(own) } };
+        let (node, kept) = (Node { start_ms: 2, ..node(own) }, SlotRanges::all());
+        let again = TopologyChange::ReturnNode { node, kept };
         let Applied::Registered(incarnation) = topology.apply(5, &again) else { panic!("it is refused") };
         let followed = ownership.follow(&Arc::new(topology), Some(incarnation), &mut CopyTable::default());
         let of = |number| {
@@ -197,7 +203,7 @@ mod tests {
             TopologyChange::InitCluster { cluster: ClusterId(7), hash_key: 1 },
             TopologyChange::RegisterNode { node: node(primary) },
             TopologyChange::Revive { slots: SlotRanges::all(), to: primary },
-            TopologyChange::ReturnNode { node: node(own) },
+            TopologyChange::ReturnNode { node: node(own), kept: SlotRanges::all() },
             TopologyChange::CopyJoin { slots: SlotRanges::all(), node: own, incarnation: Incarnation(2) },
         ];
         for (index, change) in changes.iter().enumerate() {

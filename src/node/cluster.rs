@@ -20,6 +20,7 @@ use crate::base::acknowledge::Acknowledge;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::identity::{ClusterId, Epoch, Incarnation, NodeId};
 use crate::base::slot::{SLOT_COUNT, Slot};
+use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::datagram::ClusterSecret;
 use crate::cluster::draining::{Drained, Reason};
 use crate::cluster::duties::{ACKNOWLEDGE, REPLICAS};
@@ -253,6 +254,8 @@ impl Joined {
         );
         let leaving = Arc::new(AtomicBool::new(false));
         let (refused, unwanted) = watch::channel(false);
+        let held = if has_log { held(engine) } else { vec![None; SLOT_COUNT] };
+        let kept = has_log.then(|| kept(&held));
         let moves = Moves::start(
             MovesOptions {
                 node: identity.node,
@@ -260,7 +263,7 @@ impl Joined {
                 consensus: Arc::clone(&consensus),
                 transport: Arc::clone(&transport) as Arc<_>,
                 incarnation,
-                held: if has_log { held(engine) } else { vec![None; SLOT_COUNT] },
+                held,
                 nudge: nudge(&raft),
                 show: shower(&cluster, &membership, &transport),
             },
@@ -272,7 +275,7 @@ impl Joined {
         let spawn = control.handle();
         spawn.spawn(leader::stay_registered(
             node,
-            has_log,
+            kept,
             Arc::clone(&consensus),
             given.clone(),
             Arc::clone(&leaving),
@@ -414,10 +417,17 @@ async fn linger(clients: &Clients, told_again: &watch::Receiver<bool>) {
     }
 }
 
-/// By slot, the epoch that its keys in the engine belong to.
+/// By slot, the epoch that its keys in the engine belong to; 0 where they are a part of the slot.
 fn held(engine: &Engine) -> Vec<Option<Epoch>> {
     // The topology begins with epoch 1.
-    Slot::all().map(|slot| Some(engine.position(slot).epoch).filter(|epoch| epoch.0 > 0)).collect()
+    let epoch = |slot| Some(engine.position(slot).epoch).filter(|epoch| epoch.0 > 0);
+    let part = |slot: Slot| (engine.lock_slot(slot, 0, 0).slot_key_count(slot) > 0).then_some(Epoch(0));
+    Slot::all().map(|slot| epoch(slot).or_else(|| part(slot))).collect()
+}
+
+/// The slots of which the engine has everything, up to some position.
+fn kept(held: &[Option<Epoch>]) -> SlotRanges {
+    Slot::all().zip(held).filter(|(_, epoch)| epoch.is_some_and(|epoch| epoch.0 > 0)).map(|(slot, _)| slot).collect()
 }
 
 fn ended() -> io::Error {

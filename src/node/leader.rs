@@ -2,6 +2,7 @@
 
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::identity::{Incarnation, NodeId};
+use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::duties;
 use crate::cluster::fencing::Fencing;
 use crate::cluster::membership::socket::MembershipHandle;
@@ -86,11 +87,12 @@ async fn planned(topology: &Arc<Topology>, gathering: bool, given_up: BTreeSet<N
     tokio::task::spawn_blocking(plan).await.unwrap_or_default()
 }
 
-/// Keeps this life of the node registered, until it leaves. `returns`: it has what it owned in its former life. `unwanted` becomes
+/// Keeps this life of the node registered, until it leaves. `kept`: it has what it owned in its
+/// former life, and everything of these slots. `unwanted` becomes
 /// true where it is an arbiter and may not be one.
 pub(super) async fn stay_registered(
     node: Node,
-    returns: bool,
+    kept: Option<SlotRanges>,
     consensus: Arc<dyn Consensus>,
     incarnation: watch::Sender<Option<Incarnation>>,
     leaving: Arc<AtomicBool>,
@@ -116,7 +118,7 @@ pub(super) async fn stay_registered(
         }
         event = Event::Look;
         if registers {
-            event = register(&node, returns, &consensus, &unwanted).await;
+            event = register(&node, kept.as_ref(), &consensus, &unwanted).await;
             continue;
         }
         let wake_at = registration.wake_at_us(&topology).map(|at_us| began + Duration::from_micros(at_us));
@@ -130,10 +132,18 @@ pub(super) async fn stay_registered(
     }
 }
 
-async fn register(node: &Node, returns: bool, consensus: &Arc<dyn Consensus>, unwanted: &watch::Sender<bool>) -> Event {
+async fn register(
+    node: &Node,
+    kept: Option<&SlotRanges>,
+    consensus: &Arc<dyn Consensus>,
+    unwanted: &watch::Sender<bool>,
+) -> Event {
     let node = node.clone();
     let id = node.id;
-    let change = if returns { TopologyChange::ReturnNode { node } } else { TopologyChange::RegisterNode { node } };
+    let change = match kept {
+        Some(kept) => TopologyChange::ReturnNode { node, kept: kept.clone() },
+        None => TopologyChange::RegisterNode { node },
+    };
     match consensus.propose(change).await {
         Ok(proposal) => match proposal.applied {
             Applied::Registered(incarnation) => {

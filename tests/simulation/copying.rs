@@ -328,6 +328,8 @@ impl Keeper {
             match self.copies.take(slot, stream.1, (kind, position), here)? {
                 Step::Apply | Step::Replace => {
                     applied.push((slot, position.epoch));
+                    // Only a slot that is complete stands at a position.
+                    let position = if kind == RecordKind::Piece { Position::default() } else { position };
                     self.change(match write {
                         Some(write) => Change::Copied { slot, write, position },
                         None => Change::Cleared { slot },

@@ -60,7 +60,7 @@ impl World {
         let (node, returns) = (process.registration.node().clone(), process.returns);
         if registers {
             let change = match returns {
-                true => TopologyChange::ReturnNode { node },
+                true => TopologyChange::ReturnNode { node, kept: process.keeper.keys.complete() },
                 false => TopologyChange::RegisterNode { node },
             };
             self.propose(number, change, Purpose::Register);

@@ -7,6 +7,7 @@ use crate::world::{Happening, World};
 use rand::RngExt;
 use starling::base::identity::{Epoch, NodeId, Position};
 use starling::base::slot::{SLOT_COUNT, Slot};
+use starling::base::slot_ranges::SlotRanges;
 use std::collections::{BTreeMap, VecDeque};
 
 /// How long a sync takes, and how long now and then.
@@ -63,11 +64,19 @@ impl Keys {
         self.positions.get(&slot).copied().unwrap_or_default()
     }
 
-    /// By slot, the epoch that its keys belong to.
+    /// By slot, the epoch that its keys belong to; 0 where they are a part of the slot.
     pub(crate) fn epochs(&self) -> Vec<Option<Epoch>> {
         let mut epochs = vec![None; SLOT_COUNT];
-        self.positions.iter().for_each(|(slot, position)| epochs[slot.index()] = Some(position.epoch));
+        let parts = self.contents.iter().filter(|(_, writes)| !writes.is_empty());
+        parts.for_each(|(slot, _)| epochs[slot.index()] = Some(Epoch(0)));
+        let stand = self.positions.iter().filter(|(_, position)| position.epoch.0 > 0);
+        stand.for_each(|(slot, position)| epochs[slot.index()] = Some(position.epoch));
         epochs
+    }
+
+    /// The slots of which everything is here, up to some position.
+    pub(crate) fn complete(&self) -> SlotRanges {
+        self.positions.iter().filter(|(_, position)| position.epoch.0 > 0).map(|(slot, _)| *slot).collect()
     }
 
     pub(crate) fn change(&mut self, change: Change) {
@@ -81,7 +90,10 @@ impl Keys {
                 self.positions.insert(slot, position);
             }
             Change::Stands { slot, position } => drop(self.positions.insert(slot, position)),
-            Change::Cleared { slot } => drop(self.contents.remove(&slot)),
+            Change::Cleared { slot } => {
+                self.contents.remove(&slot);
+                self.positions.remove(&slot);
+            }
             Change::Epoch { slot, epoch } => drop(self.positions.insert(slot, Position { epoch, seq: 0 })),
         }
     }

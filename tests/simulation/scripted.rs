@@ -174,7 +174,7 @@ impl Pair {
         let log = Some(Log::after(kept.clone()));
         self.target = Keeper::returned(id(TARGET), Topology::default(), kept, log);
         let description = description(id(TARGET), address_of(TARGET), 3);
-        let index = self.agree(TopologyChange::ReturnNode { node: description });
+        let index = self.agree(TopologyChange::ReturnNode { node: description, kept: SlotRanges::all() });
         let news = self.news(&self.target);
         self.target.learn(&news);
         let incarnation = self.target.topology.nodes[&id(TARGET)].incarnation;
@@ -314,7 +314,10 @@ fn what_an_abandoned_copy_left_in_a_log_is_not_taken_for_a_slot_that_begins_anew
 fn a_hand_off_that_is_agreed_after_its_source_has_returned_does_nothing() {
     let mut pair = Pair::new().with_log();
     let (_, late) = pair.until_hand_off();
-    pair.agree(TopologyChange::ReturnNode { node: description(id(SOURCE), address_of(SOURCE), 2) });
+    pair.agree(TopologyChange::ReturnNode {
+        node: description(id(SOURCE), address_of(SOURCE), 2),
+        kept: SlotRanges::all(),
+    });
     assert_eq!(pair.phase(), Phase::Electing, "what the target has may be newer");
     pair.agree(late);
     pair.target_learns();
@@ -334,7 +337,10 @@ fn a_node_that_returns_drops_nothing_by_a_topology_that_is_older_than_its_keys()
         let older = pair.news(&pair.target)[..pair.number as usize].to_vec();
         pair.target.learn(&older);
         pair.target.follow(incarnation, 0);
-        pair.agree(TopologyChange::ReturnNode { node: description(id(TARGET), address_of(TARGET), 2) });
+        pair.agree(TopologyChange::ReturnNode {
+            node: description(id(TARGET), address_of(TARGET), 2),
+            kept: SlotRanges::all(),
+        });
         let news = pair.news(&pair.target);
         pair.target.learn(&news);
         pair.target.follow(Some(Incarnation(3)), 0);

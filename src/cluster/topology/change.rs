@@ -57,7 +57,8 @@ pub enum TopologyChange {
     ForgetNode { node: NodeId, incarnation: Incarnation, decided_by: u64 },
     /// As [`TopologyChange::RegisterNode`], but what the node owned is its own as it was: it has come back with what its disk
     /// has kept. Owners and epochs have not changed since it was there, so nobody else has served these slots.
-    ReturnNode { node: Node },
+    /// `kept`: slots of which its log has everything up to some position: where it had a copy it may be elected.
+    ReturnNode { node: Node, kept: SlotRanges },
     /// A member whose support was withdrawn is there all the same, in the same life: it asks for the number after this one.
     /// Where it was fenced it has what it owned.
     RaiseSupport { node: NodeId, incarnation: Incarnation, support: u64 },

@@ -10,7 +10,11 @@
 //! ```
 //!
 //! Every copy has a number, the index of its `CopyJoin`: streams, and steps that come late, name it, and so concern no other
-//! copy. Registering, fencing and forgetting change no list: whether a copy is *lost* follows from its incarnation.
+//! copy. Fencing and forgetting change no list: whether a copy is *lost* follows from its incarnation.
+//!
+//! A node that comes back with its log may still have what its lost copies had: it says so, and they are *kept* until it joins
+//! anew. Who is kept follows nobody and acknowledges nothing, but may be elected: with all members of a slot restarted one after the
+//! other there is nobody else.
 
 use super::change::Refused;
 use super::state::{EventKind, NodeState, Phase, SlotRecord, Topology};
@@ -39,12 +43,14 @@ pub struct SlotCopy {
     pub counts: bool,
     /// It is to go: nothing is acknowledged by it any more.
     pub retiring: bool,
+    /// A later life of the node has everything that this one had up to some position, from its log.
+    pub kept: Option<Incarnation>,
 }
 
 impl SlotCopy {
     /// One that has everything.
     pub fn ready(node: NodeId, incarnation: Incarnation, number: u64) -> SlotCopy {
-        SlotCopy { node, incarnation, number, ready: true, counts: true, retiring: false }
+        SlotCopy { node, incarnation, number, ready: true, counts: true, retiring: false, kept: None }
     }
 }
 
@@ -120,14 +126,23 @@ impl Topology {
         self.nodes.get(&copy.node).is_none_or(|node| node.incarnation != copy.incarnation)
     }
 
-    /// The copies that an election may ask: those that had everything once, and still have it.
+    /// The copies that had everything once, still have it in memory, and follow.
     pub fn survivors<'a>(&'a self, record: &'a SlotRecord) -> impl Iterator<Item = &'a SlotCopy> {
         record.copies.iter().filter(|copy| copy.ready && !self.is_lost(copy))
     }
 
-    /// Whether a survivor is there that answers.
+    /// The copies that an election may ask, in the lives that have them: survivors, and those that are kept.
+    pub fn candidates<'a>(&'a self, record: &'a SlotRecord) -> impl Iterator<Item = SlotCopy> + 'a {
+        record.copies.iter().filter(|copy| copy.ready).filter_map(|copy| {
+            let incarnation = self.nodes.get(&copy.node)?.incarnation;
+            (copy.incarnation == incarnation || copy.kept == Some(incarnation))
+                .then_some(SlotCopy { incarnation, ..*copy })
+        })
+    }
+
+    /// Whether somebody who can be elected answers.
     pub fn has_candidate(&self, record: &SlotRecord) -> bool {
-        self.survivors(record).any(|copy| self.is_up(copy.node))
+        self.candidates(record).any(|copy| self.is_up(copy.node))
     }
 
     pub(super) fn is_up(&self, node: NodeId) -> bool {
@@ -291,7 +306,7 @@ impl Topology {
             if record.phase != Phase::Electing || record.epoch != epoch {
                 return None;
             }
-            let winner = *topology.survivors(record).find(|copy| copy.node == id)?;
+            let winner = topology.candidates(record).find(|copy| copy.node == id)?;
             // The others stay what they are: the next election compares what they have by then.
             let copies = |before: &Copies| before.without(id);
             Some(SlotRecord {
@@ -363,29 +378,49 @@ impl Topology {
     }
 
     /// A node has started again. Gives those of its slots that others have: one of those is to be elected, or this node itself
-    /// where its disk has kept them (`returns`).
-    pub(super) fn elect_for_restarted(&mut self, id: NodeId, returns: bool) -> SlotRanges {
+    /// where its disk has kept them.
+    pub(super) fn elect_for_restarted(&mut self, id: NodeId, kept: Option<&SlotRanges>) -> SlotRanges {
         let Some(incarnation) = self.nodes.get(&id).map(|node| node.incarnation) else { return SlotRanges::default() };
         let returned = SlotCopy::ready(id, incarnation, self.version);
         // What its former life had acknowledged by quorum has to be reckoned with: so many others have to answer.
         let lost = SlotCopy::ready(id, Incarnation(0), self.version);
         let is_quorum = is_quorum(self);
-        let mut shared = Shared::default();
         let owned = self.owned_by(id);
-        let elected = self.each_slot(&owned, |topology, record| {
-            let is_elsewhere = topology.survivors(record).next().is_some();
-            let copies = |before: &Copies| match returns {
-                true => before.with(returned),
-                false if is_quorum => before.with(lost),
-                false => before.without(id),
-            };
-            is_elsewhere.then(|| electing(record, shared.change(&record.copies, copies)))
-        });
-        let elected = elected.unwrap_or_default();
+        let gone = kept.map_or_else(|| owned.clone(), |kept| owned.difference(kept));
+        let mut elected = SlotRanges::default();
+        for (slots, is_here) in [(owned.difference(&gone), true), (gone, false)] {
+            let mut shared = Shared::default();
+            let begun = self.each_slot(&slots, |topology, record| {
+                let is_elsewhere = topology.candidates(record).next().is_some();
+                let copies = |before: &Copies| match is_here {
+                    true => before.with(returned),
+                    false if is_quorum => before.with(lost),
+                    false => before.without(id),
+                };
+                is_elsewhere.then(|| electing(record, shared.change(&record.copies, copies)))
+            });
+            elected.extend(begun.unwrap_or_default().slots());
+        }
         if !elected.is_empty() {
             self.record(EventKind::ElectionBegun, Some(id), elected.clone());
         }
         elected
+    }
+
+    /// A node has come back with what its log has of these slots: what it had copies of it may be elected for.
+    pub(super) fn come_back(&mut self, id: NodeId, slots: &SlotRanges) {
+        let Some(incarnation) = self.nodes.get(&id).map(|node| node.incarnation) else { return };
+        let mut shared = Shared::default();
+        let set = |one: &SlotCopy| match one.node == id {
+            true => SlotCopy { kept: Some(incarnation), ..*one },
+            false => *one,
+        };
+        // It may have had none.
+        let _ = self.each_slot(slots, |topology, record| {
+            record.copies.on(id).filter(|copy| copy.ready && topology.is_lost(copy))?;
+            let copies = shared.change(&record.copies, |before| before.iter().map(set).collect());
+            Some(SlotRecord { copies, ..record.clone() })
+        });
     }
 
     /// It is no member any more, and no copy. Gives the slots that it was the primary of and that others have.
@@ -397,7 +432,7 @@ impl Topology {
                 Some(_) => shared.change(&record.copies, |before| before.without(id)),
                 None => record.copies.clone(),
             };
-            if record.primary == Some(id) && self.survivors(record).any(|copy| copy.node != id) {
+            if record.primary == Some(id) && self.candidates(record).any(|copy| copy.node != id) {
                 let record = electing(record, copies);
                 self.set_record(slot, record);
                 elected.extend([slot]);

@@ -168,13 +168,14 @@ fn candidates(
     can_write: impl Fn(NodeId) -> bool,
     is_avoided: impl Fn(NodeId) -> bool,
 ) -> Vec<VoterCandidate> {
+    let is_handing_over = topology.slots().moving().any(|(_, record)| record.phase.target().is_some());
     let candidate = |node: &Node| VoterCandidate {
         id: node.id,
         zone: node.zone.clone(),
         arbiter: node.arbiter,
         state: node.state,
         // Last of all: while another raft leader is chosen no slot can move, and requests would wait for theirs.
-        leaving: node.leaving && topology.held_by(node.id).is_empty(),
+        leaving: node.leaving && !is_handing_over && topology.held_by(node.id).is_empty(),
         can_write: can_write(node.id),
         avoided: is_avoided(node.id),
     };

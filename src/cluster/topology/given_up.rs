@@ -22,7 +22,7 @@ impl Topology {
         if record.primary.is_some_and(|node| self.is_up(node)) || self.has_candidate(record) {
             return Vec::new();
         }
-        record.primary.into_iter().chain(self.survivors(record).map(|copy| copy.node)).collect()
+        record.primary.into_iter().chain(self.candidates(record).map(|copy| copy.node)).collect()
     }
 
     /// All of these slots wait for members that are down, and wait for them no more; or nothing changes.

@@ -278,8 +278,8 @@ impl Topology {
     fn change(&mut self, change: &TopologyChange) -> Result<Applied, Refused> {
         match change {
             TopologyChange::InitCluster { cluster, hash_key } => self.init(*cluster, *hash_key)?,
-            TopologyChange::RegisterNode { node } => return self.register(node, false),
-            TopologyChange::ReturnNode { node } => return self.register(node, true),
+            TopologyChange::RegisterNode { node } => return self.register(node, None),
+            TopologyChange::ReturnNode { node, kept } => return self.register(node, Some(kept)),
             TopologyChange::FenceNode { node, incarnation, support, config, at_ms } => {
                 self.fence(*node, *incarnation, (*support, *config), *at_ms)?;
             }
@@ -338,8 +338,8 @@ impl Topology {
         }
     }
 
-    /// `returns`: with what it owned.
-    fn register(&mut self, node: &Node, returns: bool) -> Result<Applied, Refused> {
+    /// `kept`: it returns with what it owned, and its log has everything of these slots.
+    fn register(&mut self, node: &Node, kept: Option<&SlotRanges>) -> Result<Applied, Refused> {
         let same_place = |other: &Node| (other.ip, other.cluster_port) == (node.ip, node.cluster_port);
         if self.nodes.values().any(|other| other.id != node.id && other.state != NodeState::Down && same_place(other)) {
             return Err(Refused::AddressTaken);
@@ -368,9 +368,11 @@ impl Topology {
             self.set_phase(slot, Phase::Normal);
         }
         // What others have of its slots counts, not what is here.
-        self.elect_for_restarted(node.id, returns);
+        self.elect_for_restarted(node.id, kept);
         let owned = self.owned_by(node.id);
-        if returns {
+        let returns = kept.is_some();
+        if let Some(kept) = kept {
+            self.come_back(node.id, kept);
             // Hand-overs from it are off: what it had to send is not known any more.
             for slot in owned.slots() {
                 self.set_phase(slot, Phase::Normal);
@@ -438,7 +440,7 @@ impl Topology {
         }
         let is_lost = |record: &SlotRecord| match record.phase {
             Phase::Dead => true,
-            Phase::Electing => self.survivors(record).next().is_none(),
+            Phase::Electing => self.candidates(record).next().is_none(),
             _ => false,
         };
         if slots.is_empty() || slots.slots().any(|slot| !is_lost(self.slot(slot))) {

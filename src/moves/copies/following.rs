@@ -7,6 +7,7 @@ use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::topology::raft::{Proposal, ProposeError};
 use crate::cluster::topology::{Applied, Topology, TopologyChange};
+use crate::engine::export::RecordKind;
 use crate::engine::log::LogOffset;
 use crate::moves::Shared;
 use crate::transport::{Blob, Purpose, Request, Response};
@@ -319,7 +320,10 @@ impl Follow {
                     }
                     // None where the effects were of another database: they count all the same.
                     let effects = Some(record.effects).filter(|effects| !effects.is_empty());
-                    engine.apply(slot, effects.into_iter(), record.position)
+                    // The log shows which slots are complete: only those stand at a position.
+                    let is_piece = record.kind == RecordKind::Piece;
+                    let position = if is_piece { Position::default() } else { record.position };
+                    engine.apply(slot, effects.into_iter(), position)
                 }
                 Step::Stand => {
                     engine.set_position(slot, record.position);
@@ -333,6 +337,7 @@ impl Follow {
                         engine.compared.different.fetch_add(1, Ordering::Relaxed);
                         table.broken(slot);
                         engine.hide_copy(slot);
+                        engine.set_position(slot, Position::default());
                         tracing::error!(%slot, of = %self.source, "a copy differs from its primary, it is sent anew");
                         return Err(format!("slot {slot} differs"));
                     }
@@ -346,6 +351,7 @@ impl Follow {
             };
             if let Err(error) = applied {
                 table.broken(slot);
+                engine.set_position(slot, Position::default());
                 return Err(format!("an effect on slot {slot} could not be applied: {error}"));
             }
         }

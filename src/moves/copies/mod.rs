@@ -34,7 +34,7 @@ use crate::base::identity::{Epoch, Incarnation, NodeId};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
 use crate::cluster::duties::acknowledge;
-use crate::cluster::topology::{Phase, SlotRecord, Topology};
+use crate::cluster::topology::{Phase, SlotCopy, SlotRecord, Topology};
 use crate::cluster::view::is_current;
 use crate::transport::{Blob, Response, Sender};
 use feeds::Fed;
@@ -49,9 +49,17 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(1);
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(20);
 
-/// The number under which this life of a node has a copy of a slot.
+/// The number under which this life of a node has a copy of a slot. One that is kept counts while there is an election.
 pub fn own_number(record: &SlotRecord, node: NodeId, incarnation: Option<Incarnation>) -> Option<u64> {
-    record.copies.on(node).filter(|copy| Some(copy.incarnation) == incarnation).map(|copy| copy.number)
+    let is_its = |copy: &&SlotCopy| {
+        Some(copy.incarnation) == incarnation || record.phase == Phase::Electing && is_kept(copy, incarnation)
+    };
+    record.copies.on(node).filter(is_its).map(|copy| copy.number)
+}
+
+/// Whether this life of the node has what a former one had of a copy, from its log.
+pub fn is_kept(copy: &SlotCopy, incarnation: Option<Incarnation>) -> bool {
+    copy.kept.is_some() && copy.kept == incarnation
 }
 
 /// The copies of this node, by their primaries and numbers.

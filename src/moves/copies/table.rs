@@ -88,6 +88,24 @@ impl CopyTable {
         self.left.insert(slot);
     }
 
+    /// Whether a former life has left something of it that no copy has taken up yet.
+    pub fn has_left_of(&self, slot: Slot) -> bool {
+        self.left.contains(&slot)
+    }
+
+    /// What is here of a complete copy is what a former life has left, again: an election is over that was to choose it. False:
+    /// there is no such copy.
+    pub fn leave_again(&mut self, slot: Slot) -> bool {
+        if self.left.contains(&slot) {
+            return true;
+        }
+        if !self.copies.get(&slot).is_some_and(|copy| copy.is_complete) {
+            return false;
+        }
+        self.copies.remove(&slot);
+        self.left.insert(slot)
+    }
+
     /// Whether this copy has what a former life has left, as it was.
     pub fn is_left(&self, slot: Slot, number: u64) -> bool {
         self.copies.get(&slot).is_some_and(|copy| copy.number == number && copy.is_left)

@@ -235,7 +235,7 @@ impl Pair {
 
     /// The target begins another life, in which it finds on its disk what it had.
     fn start_target_again(&mut self) {
-        let again = TopologyChange::ReturnNode { node: Node { start_ms: 2, ..node(TARGET) } };
+        let again = TopologyChange::ReturnNode { node: Node { start_ms: 2, ..node(TARGET) }, kept: SlotRanges::all() };
         let Applied::Registered(incarnation) = self.agreement.commit(&again).applied else { panic!("it is refused") };
         *self.links.target_life.lock() = incarnation;
         // In a new process readers have been shown nothing yet.

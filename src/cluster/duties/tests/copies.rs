@@ -39,7 +39,7 @@ impl Cluster {
     pub(super) fn elected(&self) -> Vec<TopologyChange> {
         let mut won: BTreeMap<(Epoch, NodeId), SlotRanges> = BTreeMap::new();
         for (slot, record) in Slot::all().zip(self.topology.slots().iter()) {
-            let winner = self.topology.survivors(record).find(|copy| self.is_up(copy.node));
+            let winner = self.topology.candidates(record).find(|copy| self.is_up(copy.node));
             if let Some(winner) = winner.filter(|_| record.phase == Phase::Electing) {
                 won.entry((record.epoch, winner.node)).or_default().extend([slot]);
             }

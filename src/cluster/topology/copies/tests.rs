@@ -130,11 +130,54 @@ fn a_primary_that_starts_again_gives_way_to_its_copies_and_begins_anew_where_the
 #[test]
 fn a_primary_that_returns_with_its_disk_is_one_of_those_who_are_asked() {
     let mut three = Three::new();
-    three.agree(TopologyChange::ReturnNode { node: Node { start_ms: 2, ..sample::node(A) } });
+    three.agree(TopologyChange::ReturnNode { node: Node { start_ms: 2, ..sample::node(A) }, kept: SlotRanges::all() });
     let copy = *three.first().copies.on(A).expect("it has something");
     assert!(copy.ready && !three.topology.is_lost(&copy));
     assert_eq!(three.promote(A), Applied::Done);
     assert_eq!((three.first().primary, three.first().moved), (Some(A), Some(copy.number)));
+}
+
+/// Killed again while an election is under way: what their logs have was dropped, and the slots began empty.
+#[test]
+fn members_that_all_start_again_during_an_election_are_elected_by_what_their_logs_have() {
+    let mut three = Three::new();
+    three.fence(A);
+    assert_eq!(three.elect(), Applied::Done);
+    let come_back = |three: &mut Three, id, kept: &SlotRanges| {
+        let start_ms = three.topology.nodes[&id].start_ms + 1;
+        three.agree(TopologyChange::ReturnNode { node: Node { start_ms, ..sample::node(id) }, kept: kept.clone() });
+    };
+    for _ in 0..2 {
+        [B, C, A].into_iter().for_each(|id| come_back(&mut three, id, &SlotRanges::all()));
+        assert_eq!(three.first().phase, Phase::Electing);
+        assert_eq!(
+            (three.topology.candidates(three.first()).count(), three.topology.survivors(three.first()).count()),
+            (3, 0)
+        );
+        let revive = TopologyChange::Revive { slots: three.slots.clone(), to: A };
+        assert_eq!(three.agree(revive), REFUSED, "somebody has them");
+    }
+    // Its log has lost them since.
+    come_back(&mut three, B, &SlotRanges::default());
+    assert_eq!(three.promote(B), REFUSED);
+    assert_eq!(three.promote(C), Applied::Done);
+    let others: Vec<_> = three.first().copies.iter().map(|copy| (copy.node, three.topology.is_lost(copy))).collect();
+    assert_eq!(others, [(B, true), (A, true)], "they join anew");
+    let number = three.join(B);
+    assert_eq!(three.in_sync(B, number), Applied::Done);
+    assert_eq!(three.first().copies.on(B).expect("a copy").kept, None);
+}
+
+#[test]
+fn a_copy_that_came_back_with_its_log_is_asked_in_an_election_that_begins_later() {
+    let mut three = Three::new();
+    three.agree(TopologyChange::ReturnNode { node: Node { start_ms: 2, ..sample::node(B) }, kept: SlotRanges::all() });
+    let nodes = |three: &Three| three.topology.candidates(three.first()).map(|copy| copy.node).collect::<Vec<_>>();
+    assert_eq!((nodes(&three), three.topology.survivors(three.first()).count()), (vec![B, C], 1), "it does not follow");
+    three.fence(A);
+    assert_eq!(three.elect(), Applied::Done);
+    assert_eq!(nodes(&three), [B, C, A]);
+    assert_eq!(three.promote(B), Applied::Done);
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn a_copy_that_has_started_again_is_the_primary_when_it_registers() {
     assert_eq!(waiting.epoch, record(&four.topology, 1).epoch, "that of its log");
     let mut next = Four { topology: next };
     let node = Node { start_ms: 9, ..sample::node(B) };
-    assert!(matches!(next.agree(TopologyChange::ReturnNode { node }), Applied::Registered(_)));
+    assert!(matches!(next.agree(TopologyChange::ReturnNode { node, kept: SlotRanges::all() }), Applied::Registered(_)));
     let returned = record(&next.topology, 1);
     assert_eq!((returned.primary, returned.phase), (Some(B), Phase::Normal));
 }

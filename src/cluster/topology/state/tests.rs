@@ -150,7 +150,7 @@ fn a_node_with_slots_or_copies_becomes_no_arbiter() {
         log.apply(TopologyChange::CopyJoin { slots: slots(0, 9), node: NodeId(2), incarnation });
         let before = log.topology.nodes.clone();
         assert_eq!(log.apply(TopologyChange::RegisterNode { node: arbiter(number) }), refused);
-        assert_eq!(log.apply(TopologyChange::ReturnNode { node: arbiter(number) }), refused);
+        assert_eq!(log.apply(TopologyChange::ReturnNode { node: arbiter(number), kept: SlotRanges::all() }), refused);
         assert_eq!(log.topology.nodes, before);
     }
     let number = log.topology.slot(Slot::default()).copies.on(NodeId(2)).expect("a copy").number;
@@ -173,7 +173,8 @@ fn a_node_that_returns_has_its_slots_as_they_were() {
     log.fence(from);
     log.apply(TopologyChange::MarkDead { slots: slots(100, 200), node: from, incarnation: first });
     let epoch = log.topology.slot(Slot::default()).epoch;
-    let returned = log.apply(TopologyChange::ReturnNode { node: Node { start_ms: 5, ..node(1) } });
+    let returned =
+        log.apply(TopologyChange::ReturnNode { node: Node { start_ms: 5, ..node(1) }, kept: SlotRanges::all() });
     assert!(matches!(returned, Applied::Registered(incarnation) if incarnation > first), "{returned:?}");
     let elsewhere = slots(0, 9);
     assert_eq!(log.topology.owned_by(from), SlotRanges::all().difference(&elsewhere));
@@ -187,7 +188,7 @@ fn a_node_that_returns_has_its_slots_as_they_were() {
     let late = TopologyChange::Handoff { slots: slots(0, 9), to, incarnation: second, begun };
     assert_eq!(log.apply(late), Applied::Refused(Refused::WrongPhase));
     // One that nobody knows joins as any other.
-    let new = log.apply(TopologyChange::ReturnNode { node: node(3) });
+    let new = log.apply(TopologyChange::ReturnNode { node: node(3), kept: SlotRanges::all() });
     assert!(matches!(new, Applied::Registered(_)), "{new:?}");
     assert!(log.topology.owned_by(NodeId(3)).is_empty());
 }
