@@ -1,7 +1,7 @@
 //! Which copy becomes the primary: of those that could be asked the one that knows the most. Pure.
 //!
 //! ```text
-//!  Electing slots --> questions: Fence{slots, epoch} to every copy that had everything, still has it, and is not fenced
+//!  Electing slots --> questions: Fence{slots, epoch, life} to every copy that had everything, still has it, and is not fenced
 //!  answers        --> all have answered, or PATIENCE is over: Promote the greatest (epoch, sequence number)
 //! ```
 //!

@@ -81,6 +81,8 @@ struct Shared {
     nudge: Arc<dyn Fn(u64) + Send + Sync>,
     source: Mutex<Source>,
     copies: Mutex<CopyTable>,
+    /// The life of this node as which its slots and copies have been set.
+    life: Mutex<Option<Incarnation>>,
     /// A slot that is handed over to this node has come.
     finished: Notify,
     /// The newest topology that requests see. A target goes by it: when it proposes to take slots over, requests for them
@@ -107,6 +109,7 @@ impl Moves {
             nudge: options.nudge,
             source: Mutex::new(source),
             copies: Mutex::default(),
+            life: Mutex::default(),
             finished: Notify::new(),
             shown: watch::Sender::new(Arc::default()),
         });
@@ -203,6 +206,7 @@ impl Follower {
         }
         self.shared.engine.acknowledge_all(duties::acknowledge(topology));
         show(topology, incarnation);
+        *self.shared.life.lock() = incarnation;
         let before = self.shared.shown.send_replace(Arc::clone(topology));
         self.former.follow(&before, topology);
         // Only now, when requests see the new owner, and the frozen slots are.

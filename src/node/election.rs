@@ -103,8 +103,9 @@ impl Elections {
     async fn ask(&self, topology: &Topology, one: &Electorate, asked_until: Instant) -> Answers {
         let patience = Duration::from_micros(PATIENCE_US);
         let mut asked = JoinSet::new();
-        for (node, _) in one.lives.iter().copied() {
-            let request = CopyRequest::Fence { slots: one.slots.clone(), epoch: one.epoch, version: topology.version };
+        for (node, life) in one.lives.iter().copied() {
+            let (slots, epoch, version) = (one.slots.clone(), one.epoch, topology.version);
+            let request = CopyRequest::Fence { slots, epoch, life, version };
             let (moves, transport) = (self.moves.clone(), Arc::clone(&self.transport));
             let own = (node == self.node).then(|| sender(self.node, topology.cluster));
             let address = topology.nodes.get(&node).map(|node| SocketAddr::new(node.ip, node.cluster_port));

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 /// The version of this protocol. Nodes of different versions have no links.
-pub const VERSION: u16 = 11;
+pub const VERSION: u16 = 12;
 
 /// What a link is for. Purposes do not share a connection, so that a heartbeat never waits behind a slot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

@@ -451,13 +451,15 @@ impl World {
     fn answer_copy(&mut self, number: usize, from: NodeId, mut question: CopyQuestion, until_us: u64) {
         let waits = self.now_us < until_us;
         let Some(process) = &mut self.nodes[number].process else { return };
-        let (life, keeper) = (process.life, &mut process.keeper);
+        let (known, life, keeper) = (process.registration.incarnation(), process.life, &mut process.keeper);
         let answer = match &question.request {
-            CopyRequest::Fence { slots, epoch, version } => match keeper.topology.version >= *version {
-                true => Ok(CopyReply::Positions(keeper.answer_election(slots, *epoch))),
-                false if waits => Err(question.request.clone()),
-                false => Ok(CopyReply::NotYet),
-            },
+            CopyRequest::Fence { slots, epoch, life, version } => {
+                match keeper.topology.version >= *version && known == Some(*life) {
+                    true => Ok(CopyReply::Positions(keeper.answer_election(slots, *epoch))),
+                    false if waits => Err(question.request.clone()),
+                    false => Ok(CopyReply::NotYet),
+                }
+            }
             request => keeper.feeds.answer(&keeper.keys, (from, question.incarnation), request),
         };
         if question.request.version() > keeper.topology.version {

@@ -47,13 +47,14 @@ impl World {
         for one in electorates(&topology) {
             self.questions += 1;
             let (number, lives) = (self.questions, one.lives.clone());
-            let request = CopyRequest::Fence { slots: one.slots.clone(), epoch: one.epoch, version: topology.version };
+            let (slots, epoch, version) = (one.slots.clone(), one.epoch, topology.version);
             let round = Round { number, one, heard: BTreeSet::new(), answers: Answers::new() };
             if let Some(process) = &mut self.nodes[leader].process {
                 process.leading.rounds.push(round);
             }
-            let question = CopyQuestion { number, stream: (own, 0), incarnation: Incarnation(0), request };
-            for (node, _) in lives {
+            for (node, asked) in lives {
+                let request = CopyRequest::Fence { slots: slots.clone(), epoch, life: asked, version };
+                let question = CopyQuestion { number, stream: (own, 0), incarnation: Incarnation(0), request };
                 if node == own {
                     self.on_copy_question(leader, own, question.clone());
                 } else {

@@ -3,7 +3,7 @@
 //! A piece is part of a stream of records: slot (2 bytes), kind (1), epoch (4), sequence number (8), effects (4), length (4), all
 //! little endian, then the effects. A record may be cut by the end of a piece, so that no value is too long for a frame.
 
-use crate::base::identity::{Epoch, Position};
+use crate::base::identity::{Epoch, Incarnation, Position};
 use crate::base::slot::Slot;
 use crate::base::slot_ranges::SlotRanges;
 use crate::engine::export::{Record, RecordKind};
@@ -28,9 +28,9 @@ pub enum CopyRequest {
     },
     /// What comes after this many bytes; it has those, and on its disk where `is_kept` says so.
     Next { number: u64, attempt: u64, received: u64, is_kept: bool, version: u64 },
-    /// The raft leader asks what a member has of slots that are being elected in this epoch. It accepts nothing of an earlier
-    /// epoch from now on.
-    Fence { slots: SlotRanges, epoch: Epoch, version: u64 },
+    /// The raft leader asks what this life of a member has of slots that are being elected in this epoch. It accepts nothing of an
+    /// earlier epoch from now on.
+    Fence { slots: SlotRanges, epoch: Epoch, life: Incarnation, version: u64 },
 }
 
 /// What a former life has left of a slot.

@@ -90,8 +90,8 @@ pub(super) async fn answer(shared: &Arc<Shared>, sender: &Sender, Blob(bytes): &
     if request.version() > shared.source.lock().feeds.version() {
         (shared.nudge)(request.version());
     }
-    if let CopyRequest::Fence { slots, epoch, version } = &request {
-        return Response::Copy(Blob(messages::encode(&fence(shared, slots, *epoch, *version).await)));
+    if let CopyRequest::Fence { slots, epoch, life, version } = &request {
+        return Response::Copy(Blob(messages::encode(&fence(shared, slots, *epoch, *life, *version).await)));
     }
     let bell = shared.engine.log.listen();
     let until = tokio::time::Instant::now() + ANSWER_WITHIN;
@@ -117,10 +117,18 @@ pub(super) async fn answer(shared: &Arc<Shared>, sender: &Sender, Blob(bytes): &
     }
 }
 
-/// Answers an election: where these slots stand here.
-async fn fence(shared: &Shared, slots: &SlotRanges, epoch: Epoch, version: u64) -> CopyAnswer<'static> {
+/// Answers an election: where these slots stand here. A later life than the one that is asked says nothing: what it has come back
+/// with is not known before it has registered, and "nothing" would be an answer.
+async fn fence(
+    shared: &Shared,
+    slots: &SlotRanges,
+    epoch: Epoch,
+    life: Incarnation,
+    version: u64,
+) -> CopyAnswer<'static> {
     let mut shown = shared.shown.subscribe();
-    let known = tokio::time::timeout(ANSWER_WITHIN, shown.wait_for(|topology| topology.version >= version)).await;
+    let is_known = |topology: &Arc<Topology>| topology.version >= version && *shared.life.lock() == Some(life);
+    let known = tokio::time::timeout(ANSWER_WITHIN, shown.wait_for(is_known)).await;
     let Ok(Ok(topology)) = known.map(|known| known.map(|topology| Arc::clone(&topology))) else {
         return CopyAnswer::NotYet;
     };

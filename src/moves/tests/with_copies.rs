@@ -24,13 +24,11 @@ impl Pair {
         let topology = Arc::clone(&self.agreement.topology.borrow());
         let [one] = &electorates(&topology)[..] else { panic!("one election") };
         let version = topology.version;
-        let request = CopyRequest::Fence { slots: one.slots.clone(), epoch: one.epoch, version };
         let mut answers = Answers::new();
         for (node, moves) in [(SOURCE, &self.links.source), (TARGET, &self.links.target)] {
-            if one.lives.iter().all(|(life, _)| *life != node) {
-                continue;
-            }
-            let asked = Blob(encode(&request));
+            let Some((_, life)) = one.lives.iter().copied().find(|(id, _)| *id == node) else { continue };
+            let (slots, epoch) = (one.slots.clone(), one.epoch);
+            let asked = Blob(encode(&CopyRequest::Fence { slots, epoch, life, version }));
             let moves = moves.lock().clone().expect("started");
             let answer = moves.answer(&sender(node), &asked).await;
             let Response::Copy(Blob(bytes)) = answer else { panic!("{answer:?}") };
