@@ -4,7 +4,7 @@
   run.py                  100 nodes of target/release/starling
   run.py --nodes 30       fewer
 
-formed     seconds from the first start until every node sees all of them, and all slots with all copies
+formed     seconds from the first start until every node sees all of them, and all slots with all copies; until each leads its share
 at rest    bytes per second and node: gossip as the nodes count it (UDP payload), and all else that goes over the loopback device of
            a network of this program's own (links and heartbeats, with headers), each counted once, as sent
 memory     resident bytes of a node, without those of a node that is alone
@@ -30,7 +30,7 @@ from leases.nodes import enter_network  # noqa: E402
 
 SLOTS, REPLICAS = 16384, 2
 FIRST_PORT = 11000
-FORMED_SECONDS, WHOLE_SECONDS, SERVED_SECONDS, REST_SECONDS = 120, 180, 30, 20
+FORMED_SECONDS, SETTLED_SECONDS, WHOLE_SECONDS, SERVED_SECONDS, REST_SECONDS = 240, 900, 180, 30, 20
 PROBES = 60
 MEGABYTE = 1 << 20
 
@@ -66,10 +66,20 @@ def until(condition, limit, what):
 
 
 def is_whole(nodes, count):
-    """Whether all of them see so many members, and all slots with all their copies. The last to know are mostly the last."""
+    """Whether all of them see so many members, and all slots with all their copies. The last to know are mostly the last. Copies of the
+    smaller clusters on the way may still be leaving."""
     return all(
         (info := node.info())["cluster_known_nodes"] == str(count) and info["cluster_slots_ok"] == str(SLOTS)
-        and info["starling_copies_ready"] == str(SLOTS * REPLICAS) and info["starling_slots_electing"] == "0" for node in reversed(nodes))
+        and info["starling_copies_missing"] == "0" and info["starling_slots_electing"] == "0" for node in reversed(nodes))
+
+
+def is_settled(nodes):
+    """Whether nothing is left to do: no copy too many, and every node leads its share."""
+    info, owned = nodes[0].info(), {}
+    for first, last, port in primaries(nodes[0]):
+        owned[port] = owned.get(port, 0) + last - first + 1
+    each = SLOTS / len(nodes)
+    return info["starling_copies_ready"] == str(SLOTS * REPLICAS) and len(owned) == len(nodes) and all(abs(slots - each) <= 2 for slots in owned.values())
 
 
 def loopback_bytes():
@@ -141,6 +151,8 @@ def main():
         print("known: every node sees all %d after %.1f s" % (options.nodes, time.monotonic() - began), flush=True)
         until(lambda: is_whole(nodes, options.nodes), FORMED_SECONDS, "all copies")
         print("formed: all slots with %d copies after %.1f s" % (REPLICAS, time.monotonic() - began), flush=True)
+        until(lambda: is_settled(nodes), SETTLED_SECONDS, "an even distribution")
+        print("settled: every node leads its share after %.1f s" % (time.monotonic() - began), flush=True)
         time.sleep(5)
         if counts_bytes:
             gossip, total = at_rest(nodes)
