@@ -169,8 +169,9 @@ class Suite:
         """Runs a round, prints a line, and says whether it was good."""
         started, figures, one = time.monotonic(), self.figures, None
         try:
-            # Slots may move while somebody naps; of those that are given away it must be known whose they were.
-            self.nodes.wait_whole() if kind == "nap" else self.nodes.wait_balanced()
+            # Of slots that are given away it must be known whose they were. And one that is moving has a copy, which is elected where its
+            # primary naps: what that one acknowledged at the last moment is lost then, as asynchronous acknowledgement has it.
+            self.nodes.wait_balanced()
             one = Round(self, kind, number)
             problems = one.run()
             figures.errors += one.history.errors
