@@ -65,12 +65,17 @@ impl Client {
         assert_eq!(reply.trim_end().replace("\r\n", " "), expected, "{request}");
     }
 
-    /// Walks over all keys with SCAN.
+    /// Walks over all keys with SCAN. A step that is answered TRYAGAIN, or CLUSTERDOWN, was not taken: it is asked for again.
     pub(crate) fn scan(&mut self, count: usize) -> Vec<String> {
         let text = |bulk: &[u8]| String::from_utf8(reply::bulk(bulk).expect("a string").to_vec()).expect("text");
         let (mut cursor, mut seen) = ("0".to_owned(), Vec::new());
+        let since = std::time::Instant::now();
         loop {
             let answer = self.ask(&format!("SCAN {cursor} COUNT {count}"));
+            let is_refused = answer.starts_with("-TRYAGAIN") || answer.starts_with("-CLUSTERDOWN");
+            if is_refused && since.elapsed() < crate::nodes::LIMIT {
+                continue;
+            }
             let parts = reply::elements(answer.as_bytes()).unwrap_or_else(|| panic!("an array: {answer}"));
             seen.extend(reply::elements(parts[1]).expect("an array").into_iter().map(text));
             cursor = text(parts[0]);
