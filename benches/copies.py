@@ -52,7 +52,7 @@ def until(condition):
 
 
 class Cluster:
-    """Three nodes; `key`: a tag whose slot the first has."""
+    """Three nodes; `key`: a tag whose slot the first has; of two letters, for those of one are places of the generator."""
 
     def __init__(self, mode, cpus):
         creates, shared = MODES[mode]
@@ -65,14 +65,16 @@ class Cluster:
         copies = SLOTS * int(creates[1])
         until(lambda: all(self.is_whole(server, copies) for server in self.servers))
         connection = Connection(self.servers[0].port)
-        self.key = next("{%d}" % number for number in range(1000) if connection.call("SET", "{%d}" % number, "") == b"OK")
+        self.key = next("{%d}" % number for number in range(10, 1000) if connection.call("SET", "{%d}" % number, "") == b"OK")
 
     @staticmethod
     def is_whole(server, copies):
         info = call(server, "CLUSTER", "INFO").decode()
-        ranges = call(server, "CLUSTER", "SLOTS")
-        owners = {each[2][1] for each in ranges}
-        return "starling_copies_ready:%d\r" % copies in info and "cluster_slots_ok:16384\r" in info and len(owners) == 3
+        owned = {}
+        for first, last, primary, *_copies in call(server, "CLUSTER", "SLOTS"):
+            owned[primary[1]] = owned.get(primary[1], 0) + last - first + 1
+        is_level = len(owned) == 3 and all(abs(slots - SLOTS / 3) < SLOTS / 300 for slots in owned.values())
+        return is_level and "starling_copies_ready:%d\r" % copies in info and "cluster_slots_ok:16384\r" in info
 
 
 class Pair:
